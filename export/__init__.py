@@ -1,0 +1,1 @@
+"""Turns a checkpoint into bundles: checkpoint, family, palettize, plan, decoder, format, bundle."""

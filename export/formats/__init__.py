@@ -1,0 +1,1 @@
+"""Writers of model files: one module a format, each from the same weights and the same decoder."""

@@ -1,0 +1,162 @@
+"""The compressed matrices that every format is written from.
+
+There are three kinds, and each can say exactly which fp32 values it stands for (`dequantize`), so that what is read
+back out of a model file can be compared bit for bit (`digest`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from satchel.runtime.weights import digest
+
+
+@dataclass(frozen=True)
+class PalettizedTensor:
+    """W[r, c] = scale[r] * 2**exponent[g] * lut[g, index[r, c]], with g = r // (rows / groups).
+
+    Every factor and the product of the three is exact in fp32; lut * 2**exponent is exact in fp16.
+
+    Attributes:
+        index: uint8 [rows, columns], values below 2**bits.
+        lut: int8 [groups, 2**bits].
+        exponent: int8 [groups], >= -14 since fp16 subnormals are lost on the Neural Engine.
+        scale: float16 [rows], >= 1.
+        bits: 1 to 8; 4 for a palette, 8 for embeddings and heads (there lut is -128..127 in order).
+    """
+
+    index: np.ndarray
+    lut: np.ndarray
+    exponent: np.ndarray
+    scale: np.ndarray
+    bits: int
+
+    def __post_init__(self) -> None:
+        rows = self.index.shape[0]
+        assert self.index.dtype == np.uint8 and self.index.ndim == 2
+        assert self.lut.dtype == np.int8 and self.lut.shape == (self.groups, 2**self.bits)
+        assert self.exponent.dtype == np.int8 and self.scale.dtype == np.float16 and self.scale.shape == (rows,)
+        assert rows % self.groups == 0, "rows must divide into groups"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns), that is (output channels, input channels)."""
+        return (self.index.shape[0], self.index.shape[1])
+
+    @property
+    def groups(self) -> int:
+        """How many LUTs there are, each for rows / groups consecutive rows."""
+        return int(self.exponent.shape[0])
+
+    def codes(self) -> np.ndarray:
+        """int8 [rows, columns]: the LUT entry of each weight, for kernels that take int8 with a scale a row."""
+        if self.groups == 1:
+            return self.lut[0][self.index]
+        group = np.repeat(np.arange(self.groups), self.shape[0] // self.groups)
+        return self.lut[group[:, None], self.index]
+
+    def row_scale(self) -> np.ndarray:
+        """float32 [rows]: scale * 2**exponent, so that W = row_scale[:, None] * codes()."""
+        power = np.repeat(np.ldexp(np.float32(1), self.exponent.astype(np.int32)), self.shape[0] // self.groups)
+        return self.scale.astype(np.float32) * power.astype(np.float32)
+
+    def dequantize(self) -> np.ndarray:
+        """float32 [rows, columns]."""
+        return self.codes().astype(np.float32) * self.row_scale()[:, None]
+
+    def digest(self) -> str:
+        """sha256 of dequantize() as little-endian fp32, row by row."""
+        return digest(self.dequantize())
+
+    def scheme(self) -> str:
+        """The scheme as manifests name it."""
+        return f"palette{self.bits}" if self.bits < 8 else "int8"
+
+
+@dataclass(frozen=True)
+class AffineTensor:
+    """W[r, b*block + j] = scale[r, b] * (code[r, b*block + j] - zero_point[r, b]).
+
+    Attributes:
+        code: uint8 [rows, columns], 0..15.
+        scale: float32 [rows, columns / block], already rounded to `scale_dtype`.
+        zero_point: uint8 [rows, columns / block]; 8 everywhere in the symmetric case.
+        block: weights along a row that share a scale, 32.
+        scale_dtype: what the scales are exact in; "bfloat16" for XNNPACK, "float16" elsewhere.
+    """
+
+    code: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    block: int
+    scale_dtype: Literal["float16", "bfloat16"]
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        rows, columns = self.code.shape
+        assert self.code.dtype == np.uint8 and self.zero_point.dtype == np.uint8 and self.scale.dtype == np.float32
+        assert columns % self.block == 0 and self.scale.shape == self.zero_point.shape == (rows, columns // self.block)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns), that is (output channels, input channels)."""
+        return (self.code.shape[0], self.code.shape[1])
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the zero point is 8 everywhere, so that codes are int4 with no zero point."""
+        return bool((self.zero_point == 8).all())
+
+    def dequantize(self) -> np.ndarray:
+        """float32 [rows, columns]."""
+        rows, columns = self.shape
+        blocks = self.code.reshape(rows, columns // self.block, self.block).astype(np.float32)
+        values = (blocks - self.zero_point[:, :, None].astype(np.float32)) * self.scale[:, :, None]
+        return np.ascontiguousarray(values.reshape(rows, columns))
+
+    def digest(self) -> str:
+        """sha256 of dequantize() as little-endian fp32, row by row."""
+        return digest(self.dequantize())
+
+    def scheme(self) -> str:
+        """The scheme as manifests name it."""
+        return f"int{self.bits}-block{self.block}"
+
+
+@dataclass(frozen=True)
+class PlainTensor:
+    """A matrix kept as floating-point numbers.
+
+    Attributes:
+        values: float16 or float32 [rows, columns].
+    """
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return (self.values.shape[0], self.values.shape[1])
+
+    @property
+    def bits(self) -> int:
+        """16 or 32."""
+        return self.values.dtype.itemsize * 8
+
+    def dequantize(self) -> np.ndarray:
+        """float32 [rows, columns]."""
+        return self.values.astype(np.float32)
+
+    def digest(self) -> str:
+        """sha256 of dequantize() as little-endian fp32, row by row."""
+        return digest(self.dequantize())
+
+    def scheme(self) -> str:
+        """The scheme as manifests name it."""
+        return "fp16" if self.bits == 16 else "fp32"
+
+
+Matrix = PalettizedTensor | AffineTensor | PlainTensor

@@ -1,0 +1,1 @@
+"""Opens, checks and runs bundles. Imports `satchel.devices` only, and no torch."""

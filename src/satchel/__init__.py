@@ -1,0 +1,1 @@
+"""Satchel: small language models as 4-bit bundles for Core ML, ONNX and ExecuTorch."""
