@@ -51,7 +51,7 @@ def naive_palette(w: np.ndarray, groups: int = 1, bits: int = 4) -> PalettizedTe
         exponent[g] = power
         out_scale[part] = np.maximum(scale[part] / 127 / 2.0**power, 1).astype(np.float16)
         u = w[part] / (out_scale[part, None].astype(np.float32) * 2.0**power)
-        index[part] = np.abs(u[:, :, None] - lut[g].astype(np.float32)).argmin(-1)
+        index[part] = np.searchsorted((lut[g][1:].astype(np.float32) + lut[g][:-1]) / 2, u)
     return PalettizedTensor(index, lut, exponent, out_scale, bits)
 
 
