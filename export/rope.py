@@ -1,0 +1,121 @@
+"""Inverse frequencies and cos/sin tables of rotary position embeddings.
+
+Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3). They are computed in fp64 and rounded to
+fp32 where transformers rounds, so that the tables are the same bits on every machine and within a unit in the last
+place of transformers' own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from satchel.export.families.base import Rope
+from satchel.runtime.errors import CheckpointError
+
+
+def rope_tables(rope: Rope, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the positions 0 to length - 1.
+
+    Returns:
+        (cos, sin), each float32 [length, head_dim / 2]. The angle is rounded to fp32 before the cosine is taken, as
+        transformers does: at position 8000 that moves it by up to 2e-4 radians.
+    """
+    inv_freq = np.asarray(rope.inv_freq, np.float32)
+    angle = (np.arange(length, dtype=np.float32)[:, None] * inv_freq[None, :]).astype(np.float64)
+    return tuple((f(angle) * rope.attention_factor).astype(np.float32) for f in (np.cos, np.sin))  # type: ignore[return-value]
+
+
+def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -> Rope:
+    """The rope of a checkpoint.
+
+    Args:
+        parameters: `rope_parameters` of a transformers 5 configuration: rope_type, rope_theta and what the type needs.
+        head_dim: channels of a head, all of them rotated.
+        max_position: stands in for a missing `original_max_position_embeddings`.
+
+    Raises CheckpointError for a type that is not known, a key that the type lacks or has in excess, and values that
+    give no finite positive frequencies.
+    """
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind not in SCALINGS:
+        raise CheckpointError(
+            "the checkpoint's rope type is not supported", got=kind, wanted=f"one of {', '.join(SCALINGS)}"
+        )
+    keys, scale = SCALINGS[kind]
+    values = dict(parameters)
+    if "original_max_position_embeddings" in keys:
+        values.setdefault("original_max_position_embeddings", max_position)
+    _check_keys(kind, values, keys)
+    with np.errstate(all="ignore"):
+        inv_freq = scale(_unscaled(_number(values, "rope_theta"), head_dim), values)
+    if head_dim < 2 or head_dim % 2 or not np.all(np.isfinite(inv_freq) & (inv_freq > 0)):
+        raise CheckpointError(
+            "the checkpoint's rope gives no usable frequencies", got={"head_dim": head_dim, **parameters}
+        )
+    return Rope(tuple(float(f) for f in inv_freq))
+
+
+def _unscaled(theta: float, head_dim: int) -> np.ndarray:
+    """theta ** -(2 i / head_dim), float32 [head_dim / 2]."""
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(max(head_dim, 1))
+    power = np.power(np.float64(theta), exponent.astype(np.float64)).astype(np.float32)
+    return np.float32(1) / power
+
+
+def _default(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    return inv_freq
+
+
+def _linear(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    """Positions squeezed by the factor."""
+    return inv_freq / np.float32(_number(parameters, "factor"))
+
+
+def _llama3(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    """Long wavelengths are stretched by the factor, short ones kept, those between blended (Llama 3.1's release)."""
+    factor = np.float32(_number(parameters, "factor"))
+    low, high = _number(parameters, "low_freq_factor"), _number(parameters, "high_freq_factor")
+    original = _number(parameters, "original_max_position_embeddings")
+    if not (0 < low < high):
+        raise CheckpointError("llama3 rope needs 0 < low_freq_factor < high_freq_factor", got=f"{low} and {high}")
+    wavelength = np.float32(2 * math.pi) / inv_freq
+    blend = (np.float32(original) / wavelength - np.float32(low)) / np.float32(high - low)
+    blended = (1 - blend) * inv_freq / factor + blend * inv_freq
+    long = np.where(wavelength > np.float32(original / low), inv_freq / factor, blended)
+    return np.where(wavelength < np.float32(original / high), inv_freq, long)
+
+
+def _check_keys(kind: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    known = {"rope_type", "type", "rope_theta", *keys}
+    # Written as None, or as its neutral value, by transformers for models that do not use it.
+    excess = {k for k, v in values.items() if k not in known and not _neutral(k, v)}
+    missing = {"rope_theta", *keys} - {k for k, v in values.items() if v is not None}
+    if excess or missing:
+        raise CheckpointError(
+            f"the checkpoint's '{kind}' rope has other parameters than that type takes",
+            got=dict(values),
+            wanted=", ".join(("rope_theta", *keys)),
+        )
+
+
+def _neutral(key: str, value: Any) -> bool:
+    return value is None or (key == "partial_rotary_factor" and value == 1)
+
+
+def _number(parameters: Mapping[str, Any], key: str) -> float:
+    value = parameters[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise CheckpointError(f"the checkpoint's rope parameter '{key}' is not a positive number", got=value)
+    return float(value)
+
+
+SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]]] = {
+    "default": ((), _default),
+    "linear": (("factor",), _linear),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), _llama3),
+}
+"""rope_type -> (the parameters it needs besides rope_theta, the function that applies it)."""

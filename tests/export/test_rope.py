@@ -1,0 +1,66 @@
+"""Frequencies and tables against transformers' own rotary embedding."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from satchel.export.families.base import Rope
+from satchel.export.rope import make_rope, rope_tables
+from satchel.runtime.errors import CheckpointError
+
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPES = {
+    "default": {"rope_type": "default", "rope_theta": 10000.0},
+    "smollm2": {"rope_type": "default", "rope_theta": 100000},
+    "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
+    "llama3": {**LLAMA3, "rope_theta": 500000.0, "original_max_position_embeddings": 8192},
+    "llama3, original length from the model": {**LLAMA3, "rope_theta": 500000.0},
+}
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 128])
+@pytest.mark.parametrize("parameters", ROPES.values(), ids=ROPES.keys())
+def test_agrees_with_transformers(parameters, head_dim):
+    config = LlamaConfig(
+        hidden_size=4 * head_dim, num_attention_heads=4, max_position_embeddings=4096, rope_parameters=dict(parameters)
+    )
+    theirs = LlamaRotaryEmbedding(config)
+    ours = make_rope(parameters, head_dim, 4096)
+    np.testing.assert_allclose(ours.inv_freq, theirs.inv_freq.numpy(), rtol=3e-7)
+
+    cos, sin = rope_tables(Rope(tuple(theirs.inv_freq.tolist())), 4096)
+    their_cos, their_sin = theirs(torch.zeros(1), torch.arange(4096)[None])
+    assert (cos.dtype, cos.shape) == (np.float32, (4096, head_dim // 2))
+    np.testing.assert_allclose(cos, their_cos[0, :, : head_dim // 2].numpy(), atol=2e-7)
+    np.testing.assert_allclose(sin, their_sin[0, :, : head_dim // 2].numpy(), atol=2e-7)
+
+
+def test_attention_factor_multiplies_both_tables():
+    cos, sin = rope_tables(Rope((1.0, 0.5), attention_factor=2.0), 3)
+    np.testing.assert_allclose(cos[2], 2 * np.cos([2.0, 1.0]), rtol=1e-6)
+    np.testing.assert_allclose(sin[2], 2 * np.sin([2.0, 1.0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}, "yarn"),
+        ({"rope_type": "linear", "rope_theta": 1e4}, "factor"),
+        ({"rope_type": "default", "rope_theta": 1e4, "factor": 2.0}, "factor"),
+        ({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_type": "default", "rope_theta": float("nan")}, "rope_theta"),
+        ({"rope_type": "default", "rope_theta": "big"}, "rope_theta"),
+        ({**LLAMA3, "rope_theta": 1e4, "low_freq_factor": 4.0}, "low_freq_factor"),
+    ],
+)
+def test_refuses_what_it_would_get_wrong(parameters, words):
+    with pytest.raises(CheckpointError, match=words):
+        make_rope(parameters, 64, 4096)
+
+
+@pytest.mark.parametrize("head_dim", [0, 1, 63])
+def test_refuses_odd_heads(head_dim):
+    with pytest.raises(CheckpointError, match="head_dim"):
+        make_rope(ROPES["default"], head_dim, 4096)
