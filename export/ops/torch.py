@@ -1,0 +1,190 @@
+"""The op set over torch tensors: the eager check of the decoder, activation statistics, and what the Core ML delegate
+of ExecuTorch exports.
+
+Values are fp32 [batch, sequence, channels].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from satchel.export.decoder import decoder
+from satchel.export.families.base import DecoderConfig
+from satchel.export.ops.base import Weights
+from satchel.runtime.errors import UsageError
+
+OnLinear = Callable[[str, torch.Tensor], None]
+"""Called with a linear's canonical name and its input, fp32 [batch, sequence, columns], before the product."""
+
+
+class Rotary:
+    """cos and sin of the rotary embedding, grown as positions ask for them."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        self._inv_freq = torch.tensor(config.rope.inv_freq, dtype=torch.float32)
+        self._factor = config.rope.attention_factor
+
+    def at(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(cos, sin), each fp32 [length, head_dim], for positions start .. start + length."""
+        angle = torch.arange(start, start + length, dtype=torch.float32)[:, None] * self._inv_freq
+        angle = torch.cat((angle, angle), dim=-1)
+        return angle.cos() * self._factor, angle.sin() * self._factor
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    """[..., head_dim] -> the half-swapped vector whose first half is negated."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+class Cache:
+    """Keys and values of every layer, [batch, kv_heads, positions, head_dim], longer with each call."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def append(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds k and v after what is there, and returns all of both."""
+        if layer in self._layers:
+            old_k, old_v = self._layers[layer]
+            k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
+        self._layers[layer] = (k, v)
+        return k, v
+
+
+class TorchOps:
+    """An `OpSet` (export/ops/base.py) that computes at once.
+
+    Args:
+        config: the decoder's shape.
+        weights: where matrices and vectors come from.
+        on_linear: called with each linear's name and input; lm_head goes by "lm_head", tied or not.
+        keep: whether dequantized matrices stay in memory; without it each is dequantized again at every use, so that
+            only one is held at a time.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, *, on_linear: OnLinear | None = None, keep: bool = True
+    ) -> None:
+        self.config = config
+        self._weights = weights
+        self._on_linear = on_linear
+        self._keep = keep
+        self._kept: dict[str, torch.Tensor] = {}
+        self._rotary = Rotary(config)
+        self._ids = torch.zeros(1, 0, dtype=torch.int64)
+        self._start = 0
+        self._cache = Cache()
+
+    def begin(self, ids: torch.Tensor, start: int, cache: Cache) -> None:
+        """Sets what the next pass over the decoder reads: ids int64 [batch, sequence] at position `start`."""
+        self._ids, self._start, self._cache = ids, start, cache
+
+    def _matrix(self, name: str) -> torch.Tensor:
+        if name in self._kept:
+            return self._kept[name]
+        matrix = torch.from_numpy(np.ascontiguousarray(self._weights.matrix(name).dequantize()))
+        if self._keep:
+            self._kept[name] = matrix
+        return matrix
+
+    def _vector(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self._weights.vector(name), dtype=np.float32))
+
+    def _linear(self, x: torch.Tensor, name: str, matrix: str) -> torch.Tensor:
+        if self._on_linear is not None:
+            self._on_linear(name, x)
+        bias = self._vector(f"{name}.bias") if self._weights.has(f"{name}.bias") else None
+        return F.linear(x, self._matrix(matrix), bias)
+
+    def embed(self, name: str) -> torch.Tensor:
+        """[batch, sequence, hidden]."""
+        return F.embedding(self._ids, self._matrix(name))
+
+    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """RMSNorm in fp32."""
+        scale = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.config.norm_eps)
+        return x * scale * self._vector(name)
+
+    def linears(self, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
+        """One product a name."""
+        return [self._linear(x, name, name) for name in names]
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int) -> torch.Tensor:
+        """Causal attention over the cache; q and the result are [batch, sequence, heads * head_dim]."""
+        cos, sin = self._rotary.at(self._start, q.shape[1])
+        queries, keys = (t * cos + rotate_half(t) * sin for t in (self._heads(q), self._heads(k)))
+        keys, values = self._cache.append(layer, keys, self._heads(v))
+        rows = torch.arange(q.shape[1])[:, None] + self._start
+        mask = torch.arange(keys.shape[2])[None, :] <= rows
+        joined = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=True)
+        return joined.transpose(1, 2).flatten(2)
+
+    def gated(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """SiLU, or GELU in its tanh form."""
+        active = F.silu(gate) if self.config.activation == "silu" else F.gelu(gate, approximate="tanh")
+        return active * up
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """x + y."""
+        return x + y
+
+    def lm_head(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """[batch, sequence, vocab]."""
+        return self._linear(x, "lm_head", name)
+
+
+class TorchDecoder:
+    """The decoder in eager torch, fp32: what every other lowering of the same weights is held against.
+
+    Args:
+        config, weights, on_linear, keep: as `TorchOps` has them.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, *, on_linear: OnLinear | None = None, keep: bool = True
+    ) -> None:
+        self._ops = TorchOps(config, weights, on_linear=on_linear, keep=keep)
+        self._config = config
+        self.reset()
+
+    def reset(self) -> None:
+        """Empties the cache."""
+        self._cache = Cache()
+        self.position = 0
+
+    @torch.no_grad()
+    def _forward(self, ids: torch.Tensor, start: int, cache: Cache) -> torch.Tensor:
+        self._ops.begin(ids, start, cache)
+        return decoder(self._ops, self._config)
+
+    def batch_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """ids int64 [batch, sequence] -> logits fp32 [batch, sequence, vocab]; the cache is left alone."""
+        return self._forward(ids, 0, Cache())
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits after every token of a sequence on its own, float32 [len(ids), vocab]; the cache is left alone."""
+        return np.asarray(self.batch_logits(_row(ids))[0].numpy())
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        """Appends ids to the cache; float32 [vocab] after the last."""
+        logits = self._forward(_row(ids), self.position, self._cache)
+        self.position += len(ids)
+        return np.asarray(logits[0, -1].numpy())
+
+    def step(self, token: int) -> np.ndarray:
+        """Appends one id to the cache; float32 [vocab]."""
+        return self.prefill([token])
+
+
+def _row(ids: Sequence[int]) -> torch.Tensor:
+    if len(ids) == 0:
+        raise UsageError("a sequence without tokens has no logits", got=0, wanted="one token at least")
+    return torch.tensor([list(ids)], dtype=torch.int64)
