@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
+
+from satchel.devices.plan import Plan
+from satchel.runtime import strict_json
+from satchel.runtime.errors import BundleError
+
+SCHEMA_VERSION = 1
+"""Raised by one whenever a reader of the version before would misread a bundle."""
 
 FormatName = Literal["coreml", "onnx", "executorch"]
 
@@ -68,3 +76,159 @@ class ModelInfo:
     license_text: str
     source: str
     parameters: int
+
+
+@dataclass(frozen=True)
+class WeightSchemes:
+    """How the matrices are stored.
+
+    Attributes:
+        scheme: that was asked for: "palette", "int4", "int8", "fp16" or "fp32".
+        tensors: canonical name of each matrix -> its scheme, such as "palette4", "int8" or "int4-block32".
+    """
+
+    scheme: str
+    tensors: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """What a host must know of token ids besides the tokenizer.
+
+    Attributes:
+        vocab_size: length of a row of logits.
+        bos_id: id that begins a sequence, or None.
+        prepend_bos: whether a plain prompt gets bos_id in front. Chat templates write their own.
+        stop_ids: ids that end an answer, rising.
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    prepend_bos: bool
+    stop_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """How to sample where the caller does not say. See runtime/sampling.py for the algorithm.
+
+    Attributes:
+        max_new_tokens: length of an answer.
+        temperature: divides the logits; 0 is greedy.
+        top_k: the k likeliest ids only; 0 keeps all.
+        top_p: the fewest ids whose probabilities sum to at least this; 1 keeps all.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle.
+
+    Attributes:
+        path: relative to the bundle, with forward slashes.
+        bytes: its size.
+        sha256: of its content, 64 hexadecimal digits.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. The attributes are its keys; FORMAT.md says what each is for.
+
+    Attributes:
+        model: where the model came from.
+        plan: the device and every choice made for it.
+        entry: how the model file is called.
+        weights: how the matrices are stored.
+        tokens: bos, stop ids and the size of the vocabulary.
+        generation: defaults of sampling.
+        tools: package -> version that wrote the bundle.
+        files: every file but manifest.json and parity.json, by path.
+        schema_version: SCHEMA_VERSION.
+    """
+
+    model: ModelInfo
+    plan: Plan
+    entry: ModelEntry
+    weights: WeightSchemes
+    tokens: TokenRules
+    generation: GenerationDefaults
+    tools: dict[str, str]
+    files: tuple[FileEntry, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        value: dict[str, Any] = strict_json.encode(self)
+        return value
+
+    def to_bytes(self) -> bytes:
+        """The bytes of manifest.json: equal manifests, equal bytes."""
+        return strict_json.canonical(self.to_json())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Reads manifest.json.
+
+        Raises:
+            BundleError: of another schema, or not exactly as FORMAT.md says.
+        """
+        value = strict_json.parse(data, "manifest.json")
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise BundleError(
+                "the bundle is of an unknown schema", got=version, wanted=SCHEMA_VERSION,
+                hint="open it with the Satchel that wrote it, or export it again",
+            )  # fmt: skip
+        manifest = strict_json.decode(cls, value, "manifest.json")
+        _check(manifest)
+        return manifest
+
+
+def check_path(path: str) -> str:
+    """Returns `path` if it names a file below the bundle in a way that every system reads alike.
+
+    Raises:
+        BundleError: absolute, with "..", a backslash, a drive, or a control character.
+    """
+    parts = path.split("/")
+    bad_part = any(p in ("", ".", "..") or len(p.encode()) > 255 for p in parts)
+    if bad_part or any(c in '\\:*?"<>|' or ord(c) < 32 or ord(c) == 127 for c in path):
+        raise BundleError("a path points outside the bundle or is not portable", got=repr(path), wanted="a/b.c")
+    return str(PurePosixPath(path))
+
+
+def _check(manifest: Manifest) -> None:
+    _check_files(manifest.files)
+    entry, tokens = manifest.entry, manifest.tokens
+    path = check_path(entry.path)
+    if not any(f.path == path or f.path.startswith(f"{path}/") for f in manifest.files):
+        raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
+    if (entry.format, entry.context_length) != (manifest.plan.format, manifest.plan.context_length):
+        raise BundleError("the model entry and the plan disagree", got=(entry.format, entry.context_length))
+    if entry.context_length < 1 or entry.prefill_length < 0:
+        raise BundleError("a context or prefill length is out of range", got=entry.context_length, wanted=">= 1")
+    ids = [*tokens.stop_ids, *([] if tokens.bos_id is None else [tokens.bos_id])]
+    if tokens.vocab_size < 1 or any(not 0 <= i < tokens.vocab_size for i in ids):
+        raise BundleError("token ids lie outside the vocabulary", got=ids, wanted=f"0..{tokens.vocab_size - 1}")
+    if tokens.prepend_bos and tokens.bos_id is None:
+        raise BundleError("the manifest wants a bos id in front and names none")
+
+
+def _check_files(files: tuple[FileEntry, ...]) -> None:
+    seen: set[str] = set()
+    for entry in files:
+        if check_path(entry.path) in ("manifest.json", "parity.json") or entry.path.lower() in seen:
+            raise BundleError("a file is listed twice or may not be listed", got=entry.path)
+        if entry.bytes < 0 or len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
+            raise BundleError(f"size or sha256 of {entry.path} is impossible", got=(entry.bytes, entry.sha256))
+        seen.add(entry.path.lower())
