@@ -1,0 +1,79 @@
+"""LICENSE and README.md of a bundle: whose model it is, under which terms, and what was done to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from satchel.runtime.manifest import Manifest, ModelInfo
+
+_RUN = {
+    "coreml": "Core ML, through `MLModel` (see the signature in manifest.json)",
+    "onnx": "onnxruntime or onnxruntime-genai",
+    "executorch": "ExecuTorch, through its LLM runner or `Module`",
+}
+_SCHEMES = {
+    "palette4": "4-bit palette: each weight is one of 16 values, times a scale for its row",
+    "int8": "8 bits, with a scale for each row",
+    "fp16": "half precision",
+    "fp32": "single precision, as in the checkpoint",
+}
+
+
+def license_text(model: ModelInfo) -> str:
+    """What goes into LICENSE: the terms of the model's weights as far as the checkpoint gives them."""
+    if model.license_text:
+        return model.license_text if model.license_text.endswith("\n") else model.license_text + "\n"
+    known = model.license not in ("", "unknown")
+    terms = f'"{model.license}"' if known else "not stated"
+    return (
+        f"The terms of {model.model_id}: {terms}.\n\n"
+        "The checkpoint did not include their text. Look them up at its source before you pass this bundle on.\n"
+    )
+
+
+def model_card(manifest: Manifest) -> str:
+    """What goes into README.md, in Markdown. Only facts of the manifest: the same manifest gives the same text."""
+    model, plan, entry = manifest.model, manifest.plan, manifest.entry
+    sections = [
+        f"# {model.model_id} for {plan.device}",
+        f"A {model.family} model of {model.parameters:,} parameters, as a Satchel bundle: {_RUN[plan.format]} "
+        f"runs `{entry.path}` with a context of {entry.context_length:,} tokens.",
+        _table("Origin", [*_origin(model), ("licence", f"{model.license} (text in LICENSE)")]),
+        "## What was done\n\n" + _changes(manifest),
+        _table("Choices", [(c.role, f"{c.value}: {c.reason} ({c.source})") for c in plan.choices]),
+        _table("Made with", sorted(manifest.tools.items())),
+        "## Use\n\n" + _USE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+_USE = """`satchel run THIS_FOLDER --prompt "..."` answers; `satchel validate THIS_FOLDER` compares the bundle with the
+reference data in `golden/` and writes parity.json. manifest.json holds all that an app needs to call the model."""
+
+
+def _origin(model: ModelInfo) -> list[tuple[str, str]]:
+    return [("model", model.model_id), ("author", model.author or "not stated"), ("read from", model.source)]
+
+
+def _changes(manifest: Manifest) -> str:
+    counts = Counter(manifest.weights.tensors.values())
+    lines = [f"- {n} matrices: {scheme}{_described(scheme)}" for scheme, n in sorted(counts.items())]
+    lines.append(f"- the program was rewritten for {manifest.plan.format}, to suit {manifest.plan.device}")
+    lines.append("- tokenizer and chat template are the checkpoint's; nothing was trained")
+    return "\n".join(["The weights were changed in precision only:", "", *lines])
+
+
+def _described(scheme: str) -> str:
+    if scheme.startswith("int") and "-block" in scheme:
+        bits, block = scheme.removeprefix("int").split("-block")
+        return f" ({bits} bits, a scale and a zero point for each {block} weights of a row)"
+    return f" ({_SCHEMES[scheme]})" if scheme in _SCHEMES else ""
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> str:
+    body = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows)
+    return f"## {title}\n\n| | |\n|---|---|\n{body}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
