@@ -1,0 +1,145 @@
+"""Writes model.onnx: the decoder as an ONNX graph, built directly, with its weights in model.onnx.data.
+
+Inputs are as onnxruntime-genai gives them: input_ids and attention_mask (int64 [batch, sequence] and [batch, total]) and
+past_key_values.N.key / .value; outputs are logits and present.N.key / .value. Past and present are meant to be bound to
+one buffer of context_length tokens, which GroupQueryAttention then appends to in place.
+
+Opset 21 and IR version 10 are what onnxruntime 1.20 reads. What a file needs beyond that is said in
+`ModelEntry.options["minimum_onnxruntime"]`, with the reason:
+
+    fp16, fp32                             1.20
+    8-bit MatMulNBits                      1.22 (CPU kernel; 1.20 and 1.21 know 4 bits only)
+    8-bit GatherBlockQuantized             1.23 (before: 4 bits, and no zero points for uint8)
+
+So every file with an 8-bit embedding needs 1.23. A 4-bit embedding would not, but doubles the KL.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from satchel.devices.plan import Plan
+from satchel.export.decoder import block, embed, head
+from satchel.export.families.base import DecoderConfig
+from satchel.export.formats.genai import write_config
+from satchel.export.ops.base import Weights
+from satchel.export.ops.onnx import CacheInputs, OnnxOps
+from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
+from satchel.export.progress import Progress, silent
+from satchel.runtime.errors import OutputError
+from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
+
+MODEL = "model.onnx"
+DATA = "model.onnx.data"
+
+
+def write(
+    folder: Path,
+    weights: Weights,
+    config: DecoderConfig,
+    plan: Plan,
+    info: ModelInfo,
+    progress: Progress = silent,
+) -> ModelEntry:
+    """Writes model.onnx, model.onnx.data and genai_config.json into `folder`.
+
+    Raises:
+        OutputError: when the files cannot be written.
+        FormatError: for weights that ONNX's operators cannot hold.
+        PlanError: when the plan does not say what lm_head should be.
+    """
+    try:
+        with (folder / DATA).open("wb") as stream:
+            graph = GraphBuilder(ExternalData(folder / DATA, stream))
+            outputs = _build(graph, weights, config, plan, progress)
+        model = graph.model(outputs, _metadata(info))
+        (folder / MODEL).write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+        write_config(folder, config, plan.context_length, filename=MODEL)
+    except OSError as error:
+        raise OutputError("ONNX: the model could not be written", got=error, hint="free disk space, or another folder") from error
+    return _entry(graph, outputs, plan)
+
+
+def _build(graph: GraphBuilder, weights: Weights, config: DecoderConfig, plan: Plan, progress: Progress) -> list[ir.Value]:
+    """All nodes; returns the outputs."""
+    ids = graph.input("input_ids", ir.DataType.INT64, ["batch_size", "sequence_length"])
+    mask = graph.input("attention_mask", ir.DataType.INT64, ["batch_size", "total_sequence_length"])
+    cache = _cache(graph, mask, config, plan.context_length)
+    last_token = plan["lm_head"] == "last_token"
+    ops = OnnxOps(graph, config, weights, ids, cache, last_token=last_token)
+    steps = config.layers + 2
+    progress("onnx", 0, steps)
+    x = embed(ops)
+    for layer in range(config.layers):
+        progress("onnx", layer + 1, steps)
+        x = block(ops, x, layer)
+    logits = head(ops, config, x)
+    assert isinstance(logits, ir.Value)
+    progress("onnx", steps, steps)
+    _describe(logits, ["batch_size", 1 if last_token else "sequence_length", config.vocab_size])
+    for layer, present in enumerate(ops.present):
+        for value, kind in zip(present, ("key", "value"), strict=True):
+            value.name = f"present.{layer}.{kind}"
+            _describe(value, ["batch_size", config.kv_heads, "total_sequence_length", config.head_dim])
+    return [logits, *(value for present in ops.present for value in present)]
+
+
+def _describe(value: ir.Value, shape: list[int | str]) -> None:
+    value.shape = ir.Shape(shape)
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+
+
+def _cache(graph: GraphBuilder, mask: ir.Value, config: DecoderConfig, context_length: int) -> CacheInputs:
+    """The cache as inputs, its length out of the mask, and the rotary tables."""
+    shape: list[int | str] = ["batch_size", config.kv_heads, "past_sequence_length", config.head_dim]
+    past = [
+        (
+            graph.input(f"past_key_values.{i}.key", ir.DataType.FLOAT, shape),
+            graph.input(f"past_key_values.{i}.value", ir.DataType.FLOAT, shape),
+        )
+        for i in range(config.layers)
+    ]
+    axis = graph.initializer("mask.axis", np.array([1], np.int64))
+    one = graph.initializer("mask.one", np.array(1, np.int64))
+    tokens = graph.node("ReduceSum", "mask.tokens", [mask, axis], {"keepdims": 0})
+    last = graph.cast("mask.last_position", graph.node("Sub", "mask.last", [tokens, one]), ir.DataType.INT32)
+    length = graph.node("Gather", "mask.length", [graph.node("Shape", "mask.shape", [mask]), one], {"axis": 0})
+    total = graph.cast("mask.total_length", length, ir.DataType.INT32)
+    cosine, sine = rotary_tables(config, context_length)
+    return CacheInputs(past, last, total, graph.initializer("rope.cos", cosine), graph.initializer("rope.sin", sine))
+
+
+def rotary_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin, fp32 [length, head_dim / 2], by the same fp32 steps as transformers."""
+    inv_freq = np.array(config.rope.inv_freq, np.float32)
+    angle = np.arange(length, dtype=np.float32)[:, None] * inv_freq[None, :]
+    factor = np.float32(config.rope.attention_factor)
+    return (np.cos(angle) * factor).astype(np.float32), (np.sin(angle) * factor).astype(np.float32)
+
+
+def _metadata(info: ModelInfo) -> dict[str, str]:
+    facts = {"model_id": info.model_id, "author": info.author, "license": info.license, "source": info.source}
+    return {key: value for key, value in facts.items() if value}
+
+
+def _entry(graph: GraphBuilder, outputs: list[ir.Value], plan: Plan) -> ModelEntry:
+    version, reason = graph.minimum_version()
+    return ModelEntry(
+        format="onnx",
+        path=MODEL,
+        context_length=plan.context_length,
+        prefill_length=0,
+        inputs=tuple(_spec(value) for value in graph.inputs),
+        outputs=tuple(_spec(value) for value in outputs),
+        options={"minimum_onnxruntime": version, "minimum_onnxruntime_reason": reason, "data": os.fspath(DATA)},
+    )
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    assert value.name and value.shape is not None and value.dtype is not None
+    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    return TensorSpec(value.name, shape, value.dtype.numpy().name)

@@ -1,0 +1,244 @@
+"""The decoder's operators in ONNX, with onnxruntime's fused ones where they exist (domain com.microsoft).
+
+A value is usually an ir.Value [batch, sequence, channels] in fp32. Two kinds stay open until it is known what they are
+for: a part of a packed linear (attention takes q, k and v as one tensor), and a residual sum (a norm takes it along).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from satchel.export.families.base import DecoderConfig
+from satchel.export.ops.base import Weights
+from satchel.export.ops.onnx_graph import MICROSOFT, GraphBuilder
+from satchel.export.ops.onnx_matrices import NBits, nbits, plain, stackable
+from satchel.export.palettize.tensors import Matrix, PlainTensor
+from satchel.runtime.errors import FormatError
+
+ACCURACY_LEVEL = 4
+"""MatMulNBits rounds activations to int8 by blocks; its float kernels are some 50 times slower."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several linears that were computed as one: columns of `packed`, `widths` side by side."""
+
+    packed: ir.Value
+    widths: tuple[int, ...]
+    which: int
+
+
+@dataclass
+class Sum:
+    """x + y, not yet computed; `total` is it, once a norm has computed it along the way."""
+
+    x: ir.Value
+    y: ir.Value
+    total: ir.Value | None = None
+
+
+Tensor = ir.Value | Part | Sum
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """What attention reads besides q, k and v.
+
+    Attributes:
+        past: for each layer (key, value), fp32 [batch, kv_heads, context, head_dim].
+        last_position: int32 [batch], tokens so far less one.
+        total_length: int32 scalar, tokens so far.
+        cosine, sine: fp32 [context, head_dim / 2].
+    """
+
+    past: Sequence[tuple[ir.Value, ir.Value]]
+    last_position: ir.Value
+    total_length: ir.Value
+    cosine: ir.Value
+    sine: ir.Value
+
+
+class OnnxOps:
+    """An OpSet (ops/base.py) that appends to a graph.
+
+    Args:
+        graph: where nodes go.
+        config, weights: of the model.
+        ids: int64 [batch, sequence], the tokens.
+        cache: see CacheInputs.
+        last_token: whether lm_head is computed for the last token only.
+    """
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        config: DecoderConfig,
+        weights: Weights,
+        ids: ir.Value,
+        cache: CacheInputs,
+        *,
+        last_token: bool = True,
+    ) -> None:
+        self.present: list[tuple[ir.Value, ir.Value]] = []
+        self._graph = graph
+        self._config = config
+        self._weights = weights
+        self._ids = ids
+        self._cache = cache
+        self._last_token = last_token
+        self._embedding: NBits | ir.Value | None = None
+
+    def embed(self, name: str) -> Tensor:
+        """Rows of the embedding; 8-bit ones by GatherBlockQuantized, from the same bytes as a tied lm_head."""
+        table = self._embedding = self._matrices(name, [self._weights.matrix(name)])
+        if isinstance(table, ir.Value):
+            rows = self._graph.node("Gather", f"{name}.rows", [table, self._ids], {"axis": 0})
+            return self._float(f"{name}.rows.float", rows, table)
+        flat = self._graph.initializer(f"{name}.shape", np.array([table.rows, -1], np.int64))
+        data = self._graph.node("Reshape", f"{name}.flat", [table.codes, flat])
+        self._graph.require("1.23", "GatherBlockQuantized over uint8 of 8 bits, or with zero points")
+        return self._graph.node(
+            "GatherBlockQuantized",
+            f"{name}.rows",
+            [data, self._ids, table.scales, table.zero_points],
+            {"bits": table.bits, "block_size": table.block, "gather_axis": 0, "quantize_axis": 1},
+            domain=MICROSOFT,
+            metadata=_metadata([name], [table.rows]),
+        )
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        """RMSNorm; a residual sum that is still open is computed by the same node."""
+        gain = self._graph.initializer(f"{name}.weight", self._weights.vector(name).astype(np.float32))
+        epsilon = {"epsilon": self._config.norm_eps}
+        if not isinstance(x, Sum):
+            return self._graph.node("SimplifiedLayerNormalization", name, [_value(x), gain], epsilon | {"axis": -1})
+        outputs = [True, False, False, name != "norm"]  # after the last norm nobody asks for the sum
+        op = "SkipSimplifiedLayerNormalization"
+        values = self._graph.nodes_out(op, name, [x.x, x.y, gain], epsilon, outputs=outputs, domain=MICROSOFT)
+        x.total = values[3]
+        return values[0]
+
+    def linears(self, x: Tensor, names: list[str]) -> list[Tensor]:
+        """Linears over one input, packed into one where their weights are of one kind."""
+        matrices = [self._weights.matrix(name) for name in names]
+        if len(names) == 1 or not stackable(matrices):
+            return [self._linear(_value(x), [name], [m]) for name, m in zip(names, matrices, strict=True)]
+        packed = self._linear(_value(x), names, matrices)
+        widths = tuple(m.shape[0] for m in matrices)
+        return [Part(packed, widths, i) for i in range(len(names))]
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+        """GroupQueryAttention with rotary embedding; it writes the cache in place where past and present are one."""
+        c, cache = self._config, self._cache
+        packed = isinstance(q, Part) and len(q.widths) == 3
+        qkv = [q.packed, None, None] if isinstance(q, Part) and packed else [_value(q), _value(k), _value(v)]
+        inputs = [*qkv, *cache.past[layer], cache.last_position, cache.total_length, cache.cosine, cache.sine]
+        attributes: dict[str, int | float] = {
+            "num_heads": c.heads, "kv_num_heads": c.kv_heads, "do_rotary": 1, "scale": c.head_dim**-0.5
+        }
+        name = f"layers.{layer}.self_attn"
+        values = self._graph.nodes_out(
+            "GroupQueryAttention", name, inputs, attributes, outputs=[True] * 3, domain=MICROSOFT
+        )
+        self.present.append((values[1], values[2]))
+        return values[0]
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """activation(gate) * up."""
+        name = f"layers.{len(self.present) - 1}.mlp"
+        if isinstance(gate, Part):
+            widths = self._graph.initializer(f"split.{'.'.join(map(str, gate.widths))}", np.array(gate.widths, np.int64))
+            outputs = [True] * len(gate.widths)
+            parts = self._graph.nodes_out("Split", f"{name}.split", [gate.packed, widths], {"axis": -1}, outputs=outputs)
+            gate, up = parts[0], parts[1]
+        if self._config.activation == "silu":
+            active = self._graph.node("QuickGelu", f"{name}.silu", [_value(gate)], {"alpha": 1.0}, domain=MICROSOFT)
+        else:
+            active = self._graph.node("Gelu", f"{name}.gelu", [_value(gate)], {"approximate": "tanh"})
+        return self._graph.node("Mul", f"{name}.gated", [active, _value(up)])
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """The residual sum, left open for the norm that follows."""
+        return Sum(_value(x), _value(y))
+
+    def lm_head(self, x: Tensor, name: str) -> Tensor:
+        """Logits [batch, 1 or sequence, vocab]."""
+        hidden = _value(x)
+        if self._last_token:
+            last = self._graph.initializer("last", np.array([-1], np.int64))
+            hidden = self._graph.node("Gather", "last_token", [hidden, last], {"axis": 1})
+        if name == "embed_tokens":
+            return self._apply(hidden, "logits", [name], self._embedding, None)
+        return self._linear(hidden, [name], [self._weights.matrix(name)], output="logits")
+
+    def _linear(self, x: ir.Value, names: list[str], matrices: Sequence[Matrix], output: str | None = None) -> ir.Value:
+        name = _joined(names)
+        return self._apply(x, output or name, names, self._matrices(name, matrices), self._bias(name, names, matrices))
+
+    def _apply(
+        self, x: ir.Value, output: str, names: list[str], matrix: NBits | ir.Value | None, bias: ir.Value | None
+    ) -> ir.Value:
+        """x times the transposed matrix, plus bias."""
+        if matrix is None:
+            raise FormatError("ONNX: a tied lm_head before the embedding")
+        rows = _metadata(names, [self._rows(name) for name in names])
+        if isinstance(matrix, ir.Value):
+            weight = self._float(f"{output}.weight.float", matrix, matrix)
+            product = output if bias is None else f"{output}.product"
+            attributes = {"transB": 1, "alpha": 1.0}
+            y = self._graph.node("FusedMatMul", product, [x, weight], attributes, domain=MICROSOFT, metadata=rows)
+            return y if bias is None else self._graph.node("Add", output, [y, bias])
+        if matrix.bits == 8:
+            self._graph.require("1.22", "MatMulNBits of 8 bits")
+        attributes = {"K": matrix.columns, "N": matrix.rows, "bits": matrix.bits, "block_size": matrix.block}
+        inputs = [x, matrix.codes, matrix.scales, matrix.zero_points, None, bias]
+        while inputs[-1] is None:
+            inputs.pop()
+        attributes["accuracy_level"] = ACCURACY_LEVEL
+        return self._graph.node("MatMulNBits", output, inputs, attributes, domain=MICROSOFT, metadata=rows)
+
+    def _matrices(self, name: str, matrices: Sequence[Matrix]) -> NBits | ir.Value:
+        floats = [m for m in matrices if isinstance(m, PlainTensor)]
+        if floats:
+            return plain(self._graph, name, floats)
+        return nbits(self._graph, name, [m for m in matrices if not isinstance(m, PlainTensor)])  # type: ignore[arg-type]
+
+    def _bias(self, name: str, names: list[str], matrices: Sequence[Matrix]) -> ir.Value | None:
+        if not any(self._weights.has(f"{n}.bias") for n in names):
+            return None
+        parts = [
+            self._weights.vector(f"{n}.bias") if self._weights.has(f"{n}.bias") else np.zeros(m.shape[0])
+            for n, m in zip(names, matrices, strict=True)
+        ]
+        return self._graph.initializer(f"{name}.bias", np.concatenate(parts).astype(np.float32))
+
+    def _float(self, name: str, x: ir.Value, stored: ir.Value) -> ir.Value:
+        """x in fp32, where what is stored is narrower."""
+        return x if stored.dtype == ir.DataType.FLOAT else self._graph.cast(name, x, ir.DataType.FLOAT)
+
+    def _rows(self, name: str) -> int:
+        return self._config.matrix_shapes()[name][0]
+
+
+def _value(x: Tensor) -> ir.Value:
+    if isinstance(x, Sum):
+        if x.total is None:
+            raise FormatError("ONNX: a residual sum that no norm has read")
+        return x.total
+    if isinstance(x, Part):
+        raise FormatError("ONNX: a part of a packed linear, used by itself")
+    return x
+
+
+def _joined(names: Sequence[str]) -> str:
+    """ "a.q_proj", "a.k_proj" -> "a.q_proj+k_proj"."""
+    return "+".join([names[0], *(name.rpartition(".")[2] for name in names[1:])])
+
+
+def _metadata(names: Sequence[str], rows: Sequence[int]) -> Mapping[str, str]:
+    """Which canonical matrices a node multiplies with: for reading them back."""
+    return {"satchel.names": ",".join(names), "satchel.rows": ",".join(map(str, rows))}

@@ -1,0 +1,147 @@
+"""How each kind of compressed matrix becomes operands of an ONNX graph.
+
+Quantized matrices become the operands of MatMulNBits (com.microsoft), W[r, c] = scale[r, b] * (code[r, c] - zero[r, b])
+with b = c // block, which GatherBlockQuantized shares. A palette is stored as it is, 4-bit indices and LUTs, and decoded
+by standard operators over constants alone:
+
+    codes [rows, blocks, block] uint8 = Gather(lut, Cast(index, int32) + offset)      lut = int8 entries + 128
+    scales [rows, blocks] fp32        = Expand(Cast(row_scale))
+
+onnxruntime folds these when it loads the file, so the file stays at 4 bits and the kernel sees 8-bit codes whose zero
+point is the default, 128. Matrices over the same input are stored one under the other, each row with its own LUT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from satchel.export.ops.onnx_graph import GraphBuilder
+from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
+from satchel.runtime.errors import FormatError
+
+ROW_SCALE_BLOCKS = (32, 16)
+"""Block sizes for codes that have one scale a row, best first: the kernel quantizes activations by the same blocks."""
+
+
+@dataclass(frozen=True)
+class NBits:
+    """Operands of MatMulNBits: codes [rows, blocks, bytes of a block], scales [rows, blocks], zero points or None."""
+
+    codes: ir.Value
+    scales: ir.Value
+    zero_points: ir.Value | None
+    bits: int
+    block: int
+    rows: int
+    columns: int
+
+
+def stackable(matrices: Sequence[Matrix]) -> bool:
+    """Whether matrices over the same input can be stored as one."""
+    return len({_kind(m) for m in matrices}) == 1
+
+
+def _kind(matrix: Matrix) -> tuple[object, ...]:
+    if isinstance(matrix, AffineTensor):
+        return ("affine", matrix.bits, matrix.block, matrix.scale_dtype, matrix.shape[1])
+    if isinstance(matrix, PalettizedTensor):
+        return ("palette", matrix.bits, _is_linear(matrix), matrix.shape[1])
+    return ("plain", matrix.values.dtype, matrix.shape[1])
+
+
+def plain(graph: GraphBuilder, name: str, matrices: Sequence[PlainTensor]) -> ir.Value:
+    """Float matrices one under the other, [rows, columns], in the dtype that they are kept in."""
+    return graph.initializer(f"{name}.weight", np.concatenate([m.values for m in matrices]))
+
+
+def nbits(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor] | Sequence[PalettizedTensor]) -> NBits:
+    """Quantized matrices of one kind, one under the other."""
+    if isinstance(matrices[0], AffineTensor):
+        return _affine(graph, name, [m for m in matrices if isinstance(m, AffineTensor)])
+    return _palette(graph, name, [m for m in matrices if isinstance(m, PalettizedTensor)])
+
+
+def pack_nibbles(values: np.ndarray) -> np.ndarray:
+    """uint8 [..., n] below 16 -> uint8 [..., ceil(n / 2)], the even element in the low nibble."""
+    if values.shape[-1] % 2:
+        values = np.concatenate([values, np.zeros((*values.shape[:-1], 1), np.uint8)], -1)
+    return values[..., 0::2] | (values[..., 1::2] << 4)
+
+
+def _affine(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor]) -> NBits:
+    rows, columns = sum(m.shape[0] for m in matrices), matrices[0].shape[1]
+    block, bits = matrices[0].block, matrices[0].bits
+    if bits != 4:
+        raise FormatError("ONNX: affine weights of this width", got=bits, wanted=4)
+    code = np.concatenate([pack_nibbles(m.code) for m in matrices])
+    codes = graph.initializer(f"{name}.code", code.reshape(rows, columns // block, block // 2))
+    scale = np.concatenate([m.scale for m in matrices])
+    zero_points = None
+    if not all(m.symmetric for m in matrices):
+        packed = np.concatenate([pack_nibbles(m.zero_point) for m in matrices])
+        zero_points = graph.initializer(f"{name}.zero_point", packed)
+    return NBits(codes, _scales(graph, name, scale, matrices[0].scale_dtype), zero_points, bits, block, rows, columns)
+
+
+def _palette(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor]) -> NBits:
+    rows, columns = sum(m.shape[0] for m in matrices), matrices[0].shape[1]
+    block = next((b for b in ROW_SCALE_BLOCKS if columns % b == 0), 0)
+    if not block:
+        raise FormatError(f"ONNX: a quantized matrix ({name})", got=f"{columns} columns", wanted="a multiple of 16")
+    blocks = (rows, columns // block, block)
+    index = np.concatenate([m.index for m in matrices]).reshape(blocks)
+    codes = graph.initializer(f"{name}.code", index) if _is_linear(matrices[0]) else _decode(graph, name, matrices, index)
+    scale = np.concatenate([m.row_scale() for m in matrices])[:, None]
+    narrow = _scales(graph, name, scale, "float16" if (scale.astype(np.float16) == scale).all() else "float32")
+    shape = graph.initializer(f"{name}.scale.shape", np.array(blocks[:2], np.int64))
+    scales = graph.node("Expand", f"{name}.scales", [narrow, shape])
+    return NBits(codes, scales, None, 8, block, rows, columns)
+
+
+def _is_linear(matrix: PalettizedTensor) -> bool:
+    """Whether the index is the code itself plus 128, as 8-bit embeddings have it."""
+    return matrix.bits == 8 and bool((matrix.lut == np.arange(-128, 128, dtype=np.int8)).all())
+
+
+def _decode(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor], index: np.ndarray) -> ir.Value:
+    """Index and LUTs as stored, and the operators that turn them into codes."""
+    lut = np.concatenate([m.lut for m in matrices]).astype(np.int16) + 128
+    table = graph.initializer(f"{name}.lut", lut.astype(np.uint8).reshape(-1))
+    if matrices[0].bits <= 4:
+        stored = graph.raw_initializer(f"{name}.index", pack_nibbles(index).tobytes(), ir.DataType.UINT4, index.shape)
+    else:
+        stored = graph.initializer(f"{name}.index", index)
+    entry = graph.cast(f"{name}.index.int32", stored, ir.DataType.INT32)
+    if len(lut) > 1:
+        entry = graph.node("Add", f"{name}.entry", [entry, _offsets(graph, name, matrices)])
+    return graph.node("Gather", f"{name}.codes", [table, entry], {"axis": 0})
+
+
+def _offsets(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor]) -> ir.Value:
+    """int32 [rows, 1, 1]: where each row's LUT begins in the table."""
+    entries, start = 2 ** matrices[0].bits, 0
+    parts = []
+    for m in matrices:
+        parts.append(np.repeat(np.arange(start, start + m.groups), m.shape[0] // m.groups))
+        start += m.groups
+    offset = np.concatenate(parts)[:, None, None] * entries
+    if start * entries > 1 << 16:
+        return graph.initializer(f"{name}.offset", offset.astype(np.int32))
+    stored = graph.initializer(f"{name}.offset", offset.astype(np.uint16))
+    return graph.cast(f"{name}.offset.int32", stored, ir.DataType.INT32)
+
+
+def _scales(graph: GraphBuilder, name: str, scale: np.ndarray, dtype: str) -> ir.Value:
+    """fp32 scales, stored in the narrower dtype that they are exact in."""
+    if dtype == "float32":
+        return graph.initializer(f"{name}.scale", scale)
+    if dtype == "float16":
+        stored = graph.initializer(f"{name}.scale", scale.astype(np.float16))
+    else:  # the upper half of an fp32 number is the bfloat16 one
+        bits = (scale.view(np.uint32) >> 16).astype(np.uint16)
+        stored = graph.raw_initializer(f"{name}.scale", bits.tobytes(), ir.DataType.BFLOAT16, scale.shape)
+    return graph.cast(f"{name}.scale.float", stored, ir.DataType.FLOAT)

@@ -1,0 +1,132 @@
+"""Runs model.onnx with onnxruntime: one session for any number of tokens, the cache bound once and written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
+from satchel.runtime.manifest import ModelEntry
+
+
+class OnnxBackend:
+    """A Backend (base.py) over onnxruntime's CPU provider.
+
+    Args:
+        folder: of the bundle.
+        entry: how the model is called.
+        threads: intra-op threads; onnxruntime's choice (one a core) if None.
+
+    Raises:
+        MissingPackageError: without onnxruntime.
+        FormatError: when onnxruntime is too old for the file, or cannot read it.
+    """
+
+    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None) -> None:
+        ort = _onnxruntime()
+        _check_version(ort.__version__, entry)
+        self.position = 0
+        self.context_length = entry.context_length
+        path = folder / entry.path
+        try:
+            self._session = ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has no common base for its exceptions
+            hint = "export the bundle again, or fetch it again"
+            raise FormatError("onnxruntime cannot read the model", got=_first_line(error), hint=hint) from error
+        self._mask = np.ones((1, entry.context_length), np.int64)
+        self._token = np.zeros((1, 1), np.int64)
+        self._logits = np.zeros((1, 1, _vocabulary(entry)), np.float32)
+        self._binding = self._session.io_binding()
+        self._bind_fixed(ort, entry)
+
+    def _bind_fixed(self, ort: Any, entry: ModelEntry) -> None:
+        """The cache (past and present are one buffer) and the logits, bound once for the life of the session."""
+        self._cache = []
+        present = [spec.name for spec in entry.outputs if spec.name.startswith("present.")]
+        past = [spec for spec in entry.inputs if spec.name.startswith("past_key_values.")]
+        for spec, output in zip(past, present, strict=True):
+            shape = (1, spec.shape[1], entry.context_length, spec.shape[3])
+            buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+            self._cache.append(buffer)
+            self._binding.bind_ortvalue_input(spec.name, buffer)
+            self._binding.bind_ortvalue_output(output, buffer)
+        self._bind(self._binding.bind_output, "logits", self._logits)
+
+    @staticmethod
+    def _bind(bind: Any, name: str, array: np.ndarray) -> None:
+        bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def reset(self) -> None:
+        """Empties the cache: what lies beyond `position` is never read."""
+        self.position = 0
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        """Appends ids; returns the logits after the last, float32 [vocab]."""
+        if len(ids) == 0:
+            raise UsageError("no tokens to prefill", wanted="at least one")
+        return self._run(np.asarray(ids, np.int64)[None])
+
+    def step(self, token: int) -> np.ndarray:
+        """Appends one id; returns float32 [vocab]."""
+        self._token[0, 0] = token
+        return self._run(self._token)
+
+    def _run(self, ids: np.ndarray) -> np.ndarray:
+        total = self.position + ids.shape[1]
+        if total > self.context_length:
+            raise UsageError(
+                "more tokens than the cache holds", got=total, wanted=f"at most {self.context_length}",
+                hint="reset the session, shorten the prompt, or export with a larger --context",
+            )
+        self._bind(self._binding.bind_input, "input_ids", ids)
+        self._bind(self._binding.bind_input, "attention_mask", self._mask[:, :total])
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise FormatError("onnxruntime failed to run the model", got=_first_line(error)) from error
+        self.position = total
+        return self._logits[0, 0].copy()
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime is not installed", hint="pip install 'satchel[onnx]'") from error
+    return onnxruntime
+
+
+def _options(ort: Any, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _check_version(installed: str, entry: ModelEntry) -> None:
+    wanted = str(entry.options.get("minimum_onnxruntime", "0"))
+    if _numbers(installed) < _numbers(wanted):
+        reason = entry.options.get("minimum_onnxruntime_reason", "")
+        raise FormatError(
+            "onnxruntime is too old for this model", got=installed, wanted=f"{wanted} or newer ({reason})",
+            hint="pip install --upgrade onnxruntime",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _vocabulary(entry: ModelEntry) -> int:
+    for spec in entry.outputs:
+        if spec.name == "logits" and isinstance(spec.shape[-1], int):
+            return spec.shape[-1]
+    raise FormatError("the model's signature has no logits", got=[spec.name for spec in entry.outputs])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
