@@ -36,4 +36,17 @@ leave the Neural Engine (neural-engine rule 6), so here every shape is static an
 Before iOS18 there is no program of several functions. A second package would double the download, and a flexible
 length would leave the engine, so there the prompt goes through the one function of S = 1. States came with iOS18 too,
 and hold fp16 only: fp32 programs pass their cache through inputs and outputs on every target.
+
+How weights are named in the program, so that they can be read back (canonical names with "." written as "__"):
+
+    layers__3__mlp__up_proj           the constexpr op's output, or the const of a matrix that is kept as floats
+    layers__3__mlp__up_proj__scale    const, the palette's row scales, multiplied after the conv or linear (shape
+                                      [1, O, 1, 1] or [O]; [V, 1] and gathered for the embedding). Without it there is none
+    layers__3__mlp__up_proj__bias     const; norm gains are consts by their own names, such as layers__3__input_layernorm
+    lm_head__part2, ..part2__scale    consecutive rows of a head that is split; parts in order make up the matrix
+    embed_tokens__part2               the same of a tied head: rows of embed_tokens once more, to be reported once
+    embed_tokens__head                a tied head in one piece
+
+Both functions of a program name the same blobs. With plan["tied_head"] "shared" the parts' blob headers point into the
+embedding's data; "duplicated" gives them copies, in case a reader of Core ML's refuses that.
 """
