@@ -1,0 +1,320 @@
+"""The op set over ExecuTorch: a decoder becomes delegate calls to XNNPACK with ExecuTorch's own attention between them.
+
+Nothing is traced. Each operation goes into the XNNPACK graph that is open; attention closes it, since the cache lives
+outside. A value that a later graph needs becomes an output of the graph that made it.
+
+After the last attention only the last token matters to a caller, so that the rest of the pass is for that token alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as xnn
+
+from satchel.export.families.base import DecoderConfig
+from satchel.export.ops.base import Weights
+from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs
+from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
+from satchel.runtime.errors import FormatError
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor of the program, outside every delegate.
+
+    Attributes:
+        dims: the shape, the longest sequence in it where `dynamic`.
+        dtype: numpy's name.
+        blob: a constant's bytes; None for everything that is computed.
+        lasting: whether it keeps its contents from one call to the next (a cache).
+        dynamic: whether one dimension follows the length of the input.
+    """
+
+    dims: tuple[int, ...]
+    dtype: str = "float32"
+    blob: Blob | None = None
+    lasting: bool = False
+    dynamic: bool = False
+
+
+@dataclass(eq=False)
+class Integer:
+    """A number that is found when the program runs."""
+
+
+@dataclass(eq=False)
+class Value:
+    """What the decoder passes around: a value of one XNNPACK graph, and the program's tensor for it once it has left."""
+
+    dims: tuple[int, ...]
+    graph: Delegate | None = None
+    id: int = NO_ID
+    tensor: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A call of one of ExecuTorch's operators; `out` is what it fills."""
+
+    operator: str
+    overload: str
+    args: tuple[Tensor | Integer | int | float | bool | None, ...]
+    out: Tensor | Integer
+
+
+@dataclass(eq=False)
+class Delegate:
+    """A call of XNNPACK; `args` in the order of the graph's external ids."""
+
+    graph: XnnGraph = field(default_factory=XnnGraph)
+    args: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    imported: dict[int, int] = field(default_factory=dict)
+
+
+Call = Kernel | Delegate
+
+
+class LastRead:
+    """Matrices by name, the last one kept: codes and scales of the same matrix are written one after the other."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._last: tuple[str, Matrix] | None = None
+
+    def matrix(self, name: str) -> Matrix:
+        """As `Weights.matrix`."""
+        if self._last is None or self._last[0] != name:
+            self._last = None  # free it before the next is read
+            self._last = (name, self._weights.matrix(name))
+        return self._last[1]
+
+    def loader(self, name: str) -> Callable[[], Matrix]:
+        """Reads the matrix when called."""
+        return lambda: self.matrix(name)
+
+
+def rope_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin for every position, float32 [1, length, 1, head_dim]."""
+    angle = np.arange(length, dtype=np.float32)[:, None] * np.asarray(config.rope.inv_freq, dtype=np.float32)
+    angle = np.concatenate((angle, angle), axis=1)[None, :, None, :]
+    factor = np.float32(config.rope.attention_factor)
+    return np.cos(angle) * factor, np.sin(angle) * factor
+
+
+def half_turn(dim: int) -> np.ndarray:
+    """The signed permutation P with P @ x = (-second half of x, first half of x), float32 [dim, dim]."""
+    eye = np.eye(dim // 2, dtype=np.float32)
+    zero = np.zeros_like(eye)
+    return np.block([[zero, -eye], [eye, zero]])
+
+
+class ExecutorchOps:
+    """An `OpSet` (export/ops/base.py) that records calls. Values are [1, sequence, channels].
+
+    Args:
+        config, weights: the decoder.
+        context: positions of the cache.
+        sequence: the longest input of one call.
+
+    After a pass: `calls` in order, `tokens` and `start_pos` the inputs, and the result's tensor by `leave(value)`.
+    """
+
+    def __init__(self, config: DecoderConfig, weights: Weights, context: int, sequence: int) -> None:
+        self.config = config
+        self.calls: list[Call] = []
+        self.tokens = Tensor((1, sequence), "int64", dynamic=True)
+        self.start_pos = Tensor((1,), "int64")
+        self._weights, self._reader = weights, LastRead(weights)
+        self._context, self._sequence = context, sequence
+        self._open: Delegate | None = None
+        self._quantized: dict[int, int] = {}
+        self._arguments: dict[str, Value] = {}
+        self._position = Integer()
+        self._cos, self._sin = self._rotary()
+
+    # The program outside of XNNPACK
+
+    def _kernel(self, name: str, args: tuple[Tensor | Integer | int | float | bool | None, ...], out: Tensor) -> Tensor:
+        self._close()
+        operator, overload = name.rsplit(".", 1)
+        self.calls.append(Kernel(operator, overload, args, out))
+        return out
+
+    def _rotary(self) -> tuple[Value, Value]:
+        """Reads the position and cuts the rows of the input's tokens out of the tables."""
+        length, end = Integer(), Integer()
+        self.calls.append(Kernel("aten::_local_scalar_dense", "", (self.start_pos,), self._position))
+        self.calls.append(Kernel("aten::sym_size", "int", (self.tokens, 1), length))
+        self.calls.append(Kernel("executorch_prim::add", "Scalar", (self._position, length), end))
+        dims = (1, self._sequence, 1, self.config.head_dim)
+        values = []
+        for name, table in zip(("rope.cos", "rope.sin"), rope_tables(self.config, self._context), strict=True):
+            constant = Tensor(table.shape, blob=array_blob(name, np.ascontiguousarray(table)))
+            rows = Tensor(dims, dynamic=True)
+            self._kernel("aten::slice_copy.Tensor_out", (constant, 1, self._position, end, 1), rows)
+            values.append(Value(dims, tensor=rows))
+        return values[0], values[1]
+
+    def leave(self, value: Value) -> Tensor:
+        """The program's tensor of a value: an output of the delegate that computes it."""
+        if value.tensor is None:
+            assert value.graph is not None
+            value.tensor = Tensor(value.dims, dynamic=value.dims[1] == self._sequence > 1)
+            value.graph.graph.mark_output(value.id)
+            value.graph.args.append(value.tensor)
+            value.graph.outputs.append(value.tensor)
+        return value.tensor
+
+    # XNNPACK graphs
+
+    def _graph(self) -> XnnGraph:
+        if self._open is None:
+            self._open = Delegate()
+            self.calls.append(self._open)
+        return self._open.graph
+
+    def _close(self) -> None:
+        self._open = None
+        self._quantized = {}
+
+    def _id(self, value: Value) -> int:
+        """The value's id in the open graph, brought in as an argument where it was made elsewhere."""
+        graph = self._graph()
+        assert self._open is not None
+        if value.graph is self._open:
+            return value.id
+        tensor = self.leave(value)
+        if id(tensor) not in self._open.imported:
+            self._open.imported[id(tensor)] = graph.add_input(tensor.dims)
+            self._open.args.append(tensor)
+        return self._open.imported[id(tensor)]
+
+    def _value(self, number: int) -> Value:
+        return Value(self._graph().dims[number], self._open, number)
+
+    def _argument(self, name: str, array: Callable[[], np.ndarray]) -> int:
+        """A constant that is an argument of the call: only a fully connected node may have its constants inside."""
+        if name not in self._arguments:
+            held = np.ascontiguousarray(array(), dtype=np.float32)
+            self._arguments[name] = Value(held.shape, tensor=Tensor(held.shape, blob=array_blob(name, held)))
+        return self._id(self._arguments[name])
+
+    def _quantize(self, x: int) -> int:
+        if x not in self._quantized:
+            self._quantized[x] = self._graph().quantize(x)
+        return self._quantized[x]
+
+    def _linear(self, x: int, name: str, matrix_name: str) -> int:
+        graph, matrix = self._graph(), self._reader.matrix(matrix_name)
+        weights = graph.filter(matrix_name, matrix, self._reader.loader(matrix_name))
+        bias = NO_ID
+        if self._weights.has(f"{name}.bias"):
+            values = np.asarray(self._weights.vector(f"{name}.bias"), dtype=np.float32)
+            bias = graph.constant(array_blob(f"{name}.bias", values), values.shape)
+        return graph.fully_connected(x if isinstance(matrix, PlainTensor) else self._quantize(x), weights, bias)
+
+    def _rotate(self, x: Value) -> Value:
+        """x * cos + P x * sin on [1, sequence, heads, head_dim]."""
+        cos, sin = self._id(self._cos), self._id(self._sin)
+        graph, dim = self._graph(), self.config.head_dim
+        heads = graph.reshape(self._id(x), (1, self._sequence, x.dims[2] // dim, dim))
+        turn = graph.constant(array_blob("rope.half_turn", half_turn(dim)), (dim, dim))
+        turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
+        return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
+
+    # The protocol
+
+    def embed(self, name: str) -> Value:
+        """Rows of the table by ExecuTorch's kernel; int8 rows are multiplied by their scales there."""
+        matrix, load = self._reader.matrix(name), self._reader.loader(name)
+        dims = (1, self._sequence, self.config.hidden_size)
+        out = Tensor(dims, dynamic=True)
+        if isinstance(matrix, PlainTensor):
+            table = Tensor(matrix.shape, blob=fp32_blob(name, matrix, load))
+            self._kernel("aten::embedding.out", (table, self.tokens, -1, False, False), out)
+        elif isinstance(matrix, PalettizedTensor):
+            codes, scale = int8_blobs(name, matrix, load)
+            table, scales = Tensor(matrix.shape, "int8", codes), Tensor((matrix.shape[0],), blob=scale)
+            args = (table, scales, None, -128, 127, self.tokens)
+            self._kernel("quantized_decomposed::embedding_byte.out", args, out)
+        else:
+            raise FormatError("ExecuTorch embeds int8 or fp32 tables", got=matrix.scheme(), hint="keep embed_tokens at 8 bits")
+        return Value(dims, tensor=out)
+
+    def norm(self, x: Value, name: str) -> Value:
+        """RMSNorm; the mean is a fully connected node of one row, whose bias is epsilon."""
+        number = self._id(x)
+        graph, width = self._graph(), x.dims[-1]
+        mean_row = np.full((1, width), 1 / width, np.float32)
+        row = graph.constant(array_blob(f"norm.mean.{width}", mean_row), mean_row.shape)
+        epsilon = graph.constant(array_blob("norm.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
+        mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
+        scaled = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
+        gain = self._argument(name, lambda: self._weights.vector(name))
+        return self._value(graph.binary(xnn.XNNMultiply, scaled, gain))
+
+    def linears(self, x: Value, names: list[str]) -> list[Value]:
+        """One fully connected node a name; those that take int8 share the quantized input."""
+        number = self._id(x)
+        return [self._value(self._linear(number, name, name)) for name in names]
+
+    def attention(self, q: Value, k: Value, v: Value, layer: int) -> Value:
+        """Rotary in XNNPACK, then ExecuTorch's cache update and attention over the whole cache."""
+        config, position = self.config, self._position
+        cache_dims = (1, self._context, config.kv_heads, config.head_dim)
+        rotated = [self._rotate(q), self._rotate(k)]
+        shape = (1, self._sequence, config.kv_heads, config.head_dim)
+        queries, *new = [self.leave(t) for t in (*rotated, self._value(self._graph().reshape(self._id(v), shape)))]
+        caches = [Tensor(cache_dims, lasting=True) for _ in new]
+        for tensor, cache in zip(new, caches, strict=True):
+            self._kernel("llama::update_cache.out", (tensor, cache, position), Tensor((1,)))
+        attended = Tensor(queries.dims, dynamic=True)
+        self._kernel("llama::custom_sdpa.out", (queries, *caches, position, None, 0.0, True, None), attended)
+        if layer == config.layers - 1:
+            attended = self._last(attended)
+        value = Value(attended.dims, tensor=attended)
+        return self._value(self._join(self._id(value), value.dims))
+
+    def _join(self, heads: int, dims: tuple[int, ...]) -> int:
+        return self._graph().reshape(heads, (1, dims[1], math.prod(dims[2:])))
+
+    def _last(self, tensor: Tensor, before: Delegate | None = None) -> Tensor:
+        """Its last token, [1, 1, ...]; cut out before the delegate that is open, if there is one."""
+        out = Tensor((1, 1, *tensor.dims[2:]))
+        place = self.calls.index(before) if before else len(self.calls)
+        self.calls.insert(place, Kernel("aten::slice_copy", "Tensor_out", (tensor, 1, -1, 2**63 - 1, 1), out))
+        return out
+
+    def gated(self, gate: Value, up: Value) -> Value:
+        """activation(gate) * up; both activations are gate * sigmoid(u), with u = gate for SiLU."""
+        number, other = self._id(gate), self._id(up)
+        graph, inner = self._graph(), number
+        if self.config.activation == "gelu_tanh":
+            inner = self._gelu_inner(number)
+        active = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNSigmoid, inner))
+        return self._value(graph.binary(xnn.XNNMultiply, active, other))
+
+    def _gelu_inner(self, x: int) -> int:
+        """0.5 (1 + tanh(z)) = sigmoid(2 z), here with 2 z = x (a + b x^2) and z as GELU's tanh form has it."""
+        graph, a = self._graph(), 2 * math.sqrt(2 / math.pi)
+        linear = self._argument("gelu.linear", lambda: np.array([a]))
+        cubic = self._argument("gelu.cubic", lambda: np.array([a * 0.044715]))
+        square = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNMultiply, x, x), cubic)
+        return graph.binary(xnn.XNNMultiply, x, graph.binary(xnn.XNNAdd, square, linear))
+
+    def add(self, x: Value, y: Value) -> Value:
+        """x + y; where y is of the last token only, so is the sum."""
+        if y.dims[1] < x.dims[1]:
+            last = self._last(self.leave(x), before=self._open)
+            x = Value(last.dims, tensor=last)
+        first, second = self._id(x), self._id(y)
+        return self._value(self._graph().binary(xnn.XNNAdd, first, second))
+
+    def lm_head(self, x: Value, name: str) -> Value:
+        """Logits of the last token, [1, 1, vocab]."""
+        return self._value(self._linear(self._id(x), "lm_head", name))
