@@ -30,19 +30,20 @@ def canonical(value: Any) -> bytes:
     return text.encode("utf-8") + b"\n"
 
 
-def parse(data: bytes, what: str) -> Any:
+def parse(data: bytes, what: str, *, exact_integers: bool = True) -> Any:
     """Bytes -> JSON value.
 
     Args:
         data: UTF-8.
         what: name of the file, for messages.
+        exact_integers: refuse integers beyond 2**53 - 1. Tokenizers' files, which are not ours, hold such.
 
     Raises:
         BundleError: not UTF-8, not JSON, or beyond what every language reads alike.
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-        _check(value, what)
+        _check(value, what, LARGEST_INTEGER if exact_integers else None)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise BundleError(f"{what} is not valid JSON", got=reason, hint="export the bundle again") from None
@@ -60,20 +61,20 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"the number {constant}")
 
 
-def _check(value: Any, where: str) -> None:
+def _check(value: Any, where: str, largest: int | None) -> None:
     if isinstance(value, str):
         value.encode("utf-8")  # a lone surrogate raises UnicodeEncodeError, a ValueError
-    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+    elif isinstance(value, int) and largest is not None and abs(value) > largest:
         raise ValueError(f"an integer beyond 2**53 in {where}")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"a number too large in {where}")
     elif isinstance(value, list):
         for item in value:
-            _check(item, where)
+            _check(item, where, largest)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check(key, where)
-            _check(item, key)
+            _check(key, where, largest)
+            _check(item, key, largest)
 
 
 def encode(value: Any) -> Any:

@@ -1,0 +1,43 @@
+"""What runs each format: a literal table, resolved when a backend is asked for, so none loads another's library."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from satchel.runtime.backends.base import Backend
+from satchel.runtime.errors import FormatError, MissingPackageError
+from satchel.runtime.manifest import ModelEntry
+
+BACKENDS: dict[str, str] = {
+    "coreml": "satchel.runtime.backends.coreml:CoremlBackend",
+    "onnx": "satchel.runtime.backends.onnx:OnnxBackend",
+    "executorch": "satchel.runtime.backends.executorch:ExecutorchBackend",
+}
+
+_INSTALL = {"coreml": "pip install satchel", "onnx": "pip install 'satchel[onnx]'"}
+
+
+def load_backend(folder: Path, entry: ModelEntry, **options: Any) -> Backend:
+    """Loads a model file.
+
+    Args:
+        folder: the bundle.
+        entry: how the model is called.
+        options: of the backend of this format.
+
+    Raises:
+        FormatError: no such format, or a file that cannot be executed.
+        MissingPackageError: the library of this format is not installed.
+    """
+    if entry.format not in BACKENDS:
+        raise FormatError("no backend runs this format", got=entry.format, wanted=sorted(BACKENDS))
+    module, name = BACKENDS[entry.format].split(":")
+    try:
+        backend = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        hint = _INSTALL.get(entry.format, f"pip install {entry.format}")
+        raise MissingPackageError(f"a package to run {entry.format} is missing", got=error, hint=hint) from error
+    loaded: Backend = backend(folder, entry, **options)
+    return loaded
