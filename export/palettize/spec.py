@@ -1,0 +1,74 @@
+"""Recipes: what to do to each matrix, as data.
+
+A recipe is a frozen record that can be written down and compared. Statistics of the activations are gathered in one
+place (calibrate.py) and the fitting functions take them as plain arrays, so a better recipe replaces fit.py alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from satchel.runtime.errors import UsageError
+
+WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32"]
+LutGroups = Literal["tensor", "rows16"]
+ScaleDtype = Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How activation statistics are gathered.
+
+    Attributes:
+        sequences: sequences that the model generates, in one batch.
+        length: tokens of each, the start included.
+        temperature: of the sampling.
+        seed: of the sampling.
+    """
+
+    sequences: int = 48
+    length: int = 96
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the matrices of a model are compressed.
+
+    Attributes:
+        weights: the scheme of the linears: "palette" (a LUT of 2**bits int8 entries and a scale a row), "int4" (affine,
+            with a scale and a zero point for each `block` weights), "int8" (a scale a row), "fp16", "fp32".
+        bits: of a palette.
+        lut_groups: one LUT for the whole tensor, or one for each 16 rows.
+        block: weights that share an affine scale.
+        symmetric: affine codes without zero points, as XNNPACK wants them.
+        scale_dtype: what affine scales are rounded to.
+        rounds: alternations of k-means and the least-squares refit of the row scales.
+        embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
+    """
+
+    weights: WeightsName = "palette"
+    bits: int = 4
+    lut_groups: LutGroups = "tensor"
+    block: int = 32
+    symmetric: bool = False
+    scale_dtype: ScaleDtype = "float16"
+    rounds: int = 3
+    embedding: Literal["int8", "fp16", "fp32"] = "int8"
+
+    def __post_init__(self) -> None:
+        if self.weights not in get_args(WeightsName):
+            raise UsageError("unknown weight scheme", got=self.weights, wanted=", ".join(get_args(WeightsName)))
+        if self.bits not in (1, 2, 3, 4, 6):
+            raise UsageError("unknown number of bits for a palette", got=self.bits, wanted="1, 2, 3, 4 or 6")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activation statistics change the result."""
+        return self.weights in ("palette", "int4")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)

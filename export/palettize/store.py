@@ -1,0 +1,92 @@
+"""The work folder's weights: every compressed matrix as a safetensors file of its own, read back when it is needed.
+
+This is the one artifact that all formats are written from. It implements `Weights` of export/ops/base.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
+from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
+
+
+def _encode(matrix: Matrix) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """A matrix as named arrays and string metadata."""
+    rows, columns = matrix.shape
+    meta = {"rows": str(rows), "columns": str(columns), "bits": str(matrix.bits)}
+    if isinstance(matrix, PalettizedTensor):
+        index = pack_nibbles(matrix.index) if matrix.bits == 4 else matrix.index
+        arrays = {"index": index, "lut": matrix.lut, "exponent": matrix.exponent, "scale": matrix.scale}
+        return arrays, meta | {"kind": "palette"}
+    if isinstance(matrix, AffineTensor):
+        arrays = {"code": pack_nibbles(matrix.code), "scale": matrix.scale, "zero_point": matrix.zero_point}
+        return arrays, meta | {"kind": "affine", "block": str(matrix.block), "scale_dtype": matrix.scale_dtype}
+    return {"values": matrix.values}, meta | {"kind": "plain"}
+
+
+def _decode(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Matrix:
+    """The inverse of _encode."""
+    shape, bits = (int(meta["rows"]), int(meta["columns"])), int(meta["bits"])
+    if meta["kind"] == "palette":
+        index = arrays["index"]
+        index = unpack_nibbles(index, shape[0] * shape[1]).reshape(shape) if bits == 4 else index
+        return PalettizedTensor(index, arrays["lut"], arrays["exponent"], arrays["scale"], bits)
+    if meta["kind"] == "affine":
+        code = unpack_nibbles(arrays["code"], shape[0] * shape[1]).reshape(shape)
+        dtype = "float16" if meta["scale_dtype"] == "float16" else "bfloat16"
+        return AffineTensor(code, arrays["scale"], arrays["zero_point"], int(meta["block"]), dtype, bits)
+    return PlainTensor(arrays["values"])
+
+
+class WeightStore:
+    """Compressed matrices and plain vectors in a folder.
+
+    Args:
+        folder: created if it is missing; what is in it already can be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put_matrix(self, name: str, matrix: Matrix) -> None:
+        """Stores a matrix under its canonical name; written aside and renamed."""
+        arrays, meta = _encode(matrix)
+        self._save(f"{name}.matrix", arrays, meta)
+
+    def put_vector(self, name: str, vector: np.ndarray) -> None:
+        """Stores a norm gain or a bias, fp32 [n]."""
+        self._save(f"{name}.vector", {"values": np.asarray(vector, np.float32)}, {})
+
+    def matrix(self, name: str) -> Matrix:
+        """The matrix `name`; KeyError if there is none."""
+        arrays, meta = self._load(f"{name}.matrix", name)
+        return _decode(arrays, meta)
+
+    def vector(self, name: str) -> np.ndarray:
+        """The vector `name`, fp32 [n]; KeyError if there is none."""
+        return self._load(f"{name}.vector", name)[0]["values"]
+
+    def has(self, name: str) -> bool:
+        """Whether a matrix or vector of this name exists."""
+        return self._path(f"{name}.matrix").exists() or self._path(f"{name}.vector").exists()
+
+    def _path(self, stem: str) -> Path:
+        return self.folder / f"{stem}.safetensors"
+
+    def _save(self, stem: str, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> None:
+        aside = self.folder / f"{stem}.part"
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside, metadata=meta)
+        aside.replace(self._path(stem))
+
+    def _load(self, stem: str, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        path = self._path(stem)
+        if not path.exists():
+            raise KeyError(name)
+        with safe_open(path, framework="numpy") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
