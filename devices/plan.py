@@ -1,4 +1,4 @@
-"""A device profile and the shape of a model -> a plan: every choice that an exporter follows, with its reason."""
+"""What a plan is: every choice that an exporter follows, with its reason. planner.py makes one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class Plan:
         for choice in self.choices:
             if choice.role == role:
                 return choice.value
-        raise PlanError(f"the plan for {self.device} says nothing about '{role}'", wanted=[c.role for c in self.choices])
+        raise PlanError(
+            f"the plan for {self.device} says nothing about '{role}'", wanted=[c.role for c in self.choices]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, choices in order."""

@@ -69,7 +69,9 @@ def _checked(name: str, value: Any, wanted: Any, where: str) -> Any:
     kind = {tuple[str, ...]: tuple, dict[str, str]: dict}.get(wanted, wanted)
     good = type(value) is kind and (kind is not dict or all(isinstance(v, str) for v in value.values()))
     if not good:
-        raise DeviceError(f"{where}: '{name}' has the wrong type", got=repr(value), wanted=getattr(wanted, "__name__", str(wanted)))
+        raise DeviceError(
+            f"{where}: '{name}' has the wrong type", got=repr(value), wanted=getattr(wanted, "__name__", str(wanted))
+        )
     allowed = KNOWN.get(name)
     given = value if isinstance(value, tuple) else (value,)
     if allowed and any(v not in allowed for v in given):
@@ -88,7 +90,9 @@ def read_profile(path: Path) -> DeviceProfile:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DeviceError(f"cannot read the device profile {path.name}", got=error, hint="see devices/README.md") from error
+        raise DeviceError(
+            f"cannot read the device profile {path.name}", got=error, hint="see devices/README.md"
+        ) from error
     hints = {k: v for k, v in get_type_hints(DeviceProfile).items() if k != "name"}
     missing, unknown = sorted(hints.keys() - table.keys()), sorted(table.keys() - hints.keys())
     if missing or unknown:

@@ -62,7 +62,9 @@ def _search_block(w: np.ndarray, h: np.ndarray, symmetric: bool, candidates: np.
 
 
 @njit(cache=True, nogil=True)
-def _search(w: np.ndarray, h: np.ndarray, block: int, symmetric: bool, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _search(
+    w: np.ndarray, h: np.ndarray, block: int, symmetric: bool, candidates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     rows, blocks = w.shape[0], w.shape[1] // block
     scale, zero = np.empty((rows, blocks), np.float32), np.empty((rows, blocks), np.uint8)
     for r in range(rows):
@@ -81,7 +83,12 @@ def _round_scale(scale: np.ndarray, dtype: ScaleDtype) -> np.ndarray:
 
 
 def affine(
-    w: np.ndarray, h: np.ndarray | None, *, block: int = 32, symmetric: bool = False, scale_dtype: ScaleDtype = "float16"
+    w: np.ndarray,
+    h: np.ndarray | None,
+    *,
+    block: int = 32,
+    symmetric: bool = False,
+    scale_dtype: ScaleDtype = "float16",
 ) -> AffineTensor:
     """Fits 4-bit affine codes to one matrix.
 

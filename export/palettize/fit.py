@@ -106,7 +106,9 @@ def _split_exponent(scale: np.ndarray) -> tuple[int, np.ndarray]:
     return exponent, np.maximum(np.ldexp(scale, -exponent), 1).astype(np.float16)
 
 
-def _fit_group(w: np.ndarray, h: np.ndarray, bits: int, rounds: int, index: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+def _fit_group(
+    w: np.ndarray, h: np.ndarray, bits: int, rounds: int, index: np.ndarray
+) -> tuple[np.ndarray, int, np.ndarray]:
     """One LUT for all rows of w: (int8 entries, exponent, float16 scales); writes index in place."""
     scale = _initial_scales(w, h)
     lut = _fit_lut(w, h, scale, index, bits, rounds)

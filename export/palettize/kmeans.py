@@ -9,6 +9,8 @@ lie inside a bin; a few Lloyd steps on the values themselves remove most of it (
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numba import njit
 
@@ -135,9 +137,11 @@ def kmeans_1d_slow(values: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.
     best = {(0, 0): (0.0, [0])}
     for c in range(1, k + 1):
         for j in range(n + 1):
-            options = [(best[c - 1, i][0] + error(i, j), [*best[c - 1, i][1], j]) for i in range(j + 1) if (c - 1, i) in best]
+            options = [
+                (best[c - 1, i][0] + error(i, j), [*best[c - 1, i][1], j]) for i in range(j + 1) if (c - 1, i) in best
+            ]
             if options:
                 best[c, j] = min(options, key=lambda o: o[0])
     cost, cuts = best[k, n]
-    spans = [(i, j) for i, j in zip(cuts, cuts[1:], strict=False) if j > i and w[i:j].sum() > 0]
+    spans = [(i, j) for i, j in pairwise(cuts) if j > i and w[i:j].sum() > 0]
     return np.array([np.average(v[i:j], weights=w[i:j]) for i, j in spans]), cost

@@ -1,0 +1,251 @@
+"""A device profile and the shape of a model -> a plan: which ops, weights and sizes, each with its reason.
+
+Numbers of rules refer to docs/neural-engine.md and docs/arm-cpu.md, where each has its source and confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from satchel.devices.errors import PlanError
+from satchel.devices.plan import Choice, ModelShape, Plan
+from satchel.devices.profile import DeviceProfile
+
+FORMATS = ("coreml", "onnx", "executorch")
+WEIGHTS = ("palette", "int4", "int8", "fp16", "fp32")
+DEFAULT_CONTEXT = 1024
+PREFILL = 64
+ENGINE = "neural-engine rule"
+ARM = "arm-cpu"
+
+
+def make_plan(
+    profile: DeviceProfile,
+    shape: ModelShape,
+    *,
+    format: str | None = None,
+    weights: str | None = None,
+    context: int | None = None,
+) -> Plan:
+    """Chooses the ops, the weights and the sizes for a model on a device.
+
+    Args:
+        profile: the device.
+        shape: the model.
+        format: overrides the profile's first format.
+        weights: overrides the scheme that the device would get.
+        context: tokens that the cache holds; by default 1024, or what the model was trained for if that is less.
+
+    Raises:
+        PlanError: the device cannot run the format or the scheme, or the context is out of range.
+    """
+    chosen = format or profile.formats[0]
+    if chosen not in FORMATS:
+        raise PlanError("unknown format", got=chosen, wanted=", ".join(FORMATS))
+    if chosen not in profile.formats:
+        raise PlanError(
+            f"{profile.title} cannot run {chosen}",
+            got=chosen,
+            wanted=", ".join(profile.formats),
+            hint=_why_not(profile, chosen),
+        )
+    if weights is not None and weights not in WEIGHTS:
+        raise PlanError("unknown weight scheme", got=weights, wanted=", ".join(WEIGHTS))
+    length = _context(shape, context)
+    choices = {"coreml": _coreml, "onnx": _onnx, "executorch": _executorch}[chosen](profile, shape, weights)
+    prefill = min(PREFILL, length) if chosen == "coreml" else 0
+    return Plan(profile.name, chosen, length, prefill, tuple(choices))
+
+
+def _why_not(profile: DeviceProfile, format: str) -> str:
+    if format == "coreml":
+        return f"Core ML exists on Apple's systems only, and this device runs {profile.os}"
+    return f"the profile of {profile.name} does not list it; copy the profile and add it if you know that it runs there"
+
+
+def _context(shape: ModelShape, asked: int | None) -> int:
+    """The context length: what was asked for, in range, else the default."""
+    if asked is None:
+        return min(DEFAULT_CONTEXT, shape.max_position)
+    if not 16 <= asked <= shape.max_position:
+        raise PlanError(
+            "context length out of range",
+            got=asked,
+            wanted=f"16 to {shape.max_position}, what the model was trained for",
+        )
+    return asked
+
+
+def _weights(profile: DeviceProfile, format: str, asked: str | None) -> Choice:
+    """The weight scheme: asked for, else the profile's, else the palette."""
+    if asked is not None:
+        return Choice("weights", asked, "asked for", "user")
+    if format in profile.weights:
+        return Choice(
+            "weights",
+            profile.weights[format],
+            profile.sources.get("weights", "the profile prefers it"),
+            f"profile {profile.name}",
+            ("palette",),
+        )
+    return Choice("weights", "palette", "4-bit codes with a LUT, the same in every format", "architecture: one palette")
+
+
+def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
+    """Choices for Core ML: the engine's layout where there is one, plain ops for the GPU and CPU elsewhere."""
+    weights = _weights(profile, "coreml", asked)
+    ios = profile.os_version if profile.os == "ios" else profile.os_version + 3  # macOS 15 is of iOS 18's year
+    stateful = ios >= 18
+    engine = bool(profile.engine) and weights.value not in ("int4", "fp32")
+    if weights.value == "int4" and not stateful:
+        raise PlanError(
+            "int4 blocks need constexpr_blockwise_shift_scale",
+            got=f"iOS {ios}",
+            wanted="iOS 18",
+            hint="--weights palette",
+        )
+    yield weights
+    yield Choice(
+        "lut_groups",
+        "tensor",
+        "grouped LUTs are reported 19 to 47% slower on the engine, for little quality",
+        "architecture: one palette; neural-engine rule 16",
+        ("rows16",),
+    )
+    yield Choice("scale_dtype", "float16", "the program computes in fp16", f"{ENGINE} 5")
+    yield Choice(
+        "target",
+        f"iOS{min(max(ios, 16), 18)}",
+        f"the newest opset that {profile.title} surely has",
+        f"profile {profile.name}",
+    )
+    if engine:
+        yield Choice(
+            "layout", "channels_first", "(B, C, 1, S) pads nothing on the last axis", f"{ENGINE} 1", ("plain",)
+        )
+        yield Choice("linear", "conv1x1", "the engine prefers a 1x1 convolution", f"{ENGINE} 7", ("linear",))
+        yield Choice(
+            "attention",
+            "per_head",
+            "the fused op gave infinities on the engine under iOS 26",
+            f"{ENGINE} 9",
+            ("fused_sdpa",),
+        )
+        yield Choice("compute", "cpuAndNeuralEngine", f"engine {profile.engine}", f"{ENGINE} 25", ("cpuAndGPU",))
+    else:
+        why = "blocks of int4 and fp32 are not for the engine" if profile.engine else "there is no engine"
+        yield Choice("layout", "plain", why, f"{ENGINE} 5 and 15", ("channels_first",))
+        yield Choice("linear", "linear", "no engine to please", f"{ENGINE} 7", ("conv1x1",))
+        fused = stateful and weights.value != "fp32"
+        yield Choice(
+            "attention", "fused_sdpa" if fused else "per_head", "a fused op for the GPU from iOS 18 on", f"{ENGINE} 9"
+        )
+        yield Choice("compute", "cpuAndGPU", why, f"{ENGINE} 25", ("cpuAndNeuralEngine",))
+    yield Choice(
+        "cache",
+        "state" if stateful and weights.value != "fp32" else "io",
+        "states keep the cache in place; they hold fp16 and came with iOS 18",
+        "Core ML targets",
+        ("io",) if stateful else ("state",),
+    )
+    yield Choice(
+        "cache_write",
+        "slice_update",
+        "writes only the new rows; use `mask` where a runtime refuses a begin that is computed",
+        "toolchain: coreai-torch #6",
+        ("mask",),
+    )
+    parts = _head_parts(shape.vocab_size) if engine else 1
+    yield Choice(
+        "lm_head",
+        f"split{parts}" if parts > 1 else "whole",
+        "wide heads are split into convolutions of the vocabulary",
+        f"{ENGINE} 23 and 2",
+        ("whole",) if parts > 1 else (),
+    )
+    yield Choice(
+        "tied_head",
+        "shared",
+        "the head's blobs point into the embedding's bytes",
+        "toolchain: Core ML itself untried",
+        ("duplicated",),
+    )
+
+
+def _head_parts(vocabulary: int) -> int:
+    """8 or 16 parts that divide the vocabulary, else the nearest smaller number that does."""
+    most = 8 if vocabulary <= 65536 else 16
+    return next(n for n in range(most, 0, -1) if vocabulary % n == 0)
+
+
+def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
+    """Choices for ONNX Runtime on a CPU."""
+    weights = _weights(profile, "onnx", asked)
+    yield weights
+    yield Choice(
+        "lut_groups", "tensor", "one Gather folds to one 8-bit matrix", "architecture: one palette", ("rows16",)
+    )
+    yield Choice("scale_dtype", "float16", "half the size of fp32 scales; a Cast folds at load", "measured: benchmarks")
+    yield Choice("target", "opset21", "uint4 and blocked DequantizeLinear", "architecture: one palette")
+    if weights.value in ("palette", "int8"):
+        yield Choice(
+            "linear",
+            "dequantize_matmul",
+            "folds into the 8-bit MatMulNBits kernel when the file is loaded",
+            "architecture: one palette",
+            ("matmul_nbits",),
+        )
+    elif weights.value == "int4":
+        level = "4" if "dotprod" in profile.isa else "1"
+        why = "int8 activations need dotprod, which this chip " + ("has" if level == "4" else "lacks")
+        yield Choice("linear", "matmul_nbits", "the 4-bit kernel", f"{ARM}: MatMulNBits", ("dequantize_matmul",))
+        yield Choice("accuracy_level", level, why, f"{ARM}: accuracy_level", ("1",) if level == "4" else ("4",))
+    else:
+        yield Choice("linear", "matmul", "weights are kept as floats", "user")
+    yield Choice(
+        "attention", "group_query_attention", "rotary, cache and softmax in one kernel", f"{ARM}: GroupQueryAttention"
+    )
+    yield Choice("cache", "shared_buffer", "written in place, bound once", "toolchain: 5% of decode")
+    yield Choice(
+        "lm_head",
+        "last_token",
+        "logits of earlier tokens are not needed to generate",
+        "toolchain: 17 to 20% of prefill",
+        ("all",),
+    )
+    yield Choice(
+        "tied_head",
+        "shared",
+        "one matrix serves the embedding and the head",
+        "architecture: one palette",
+        ("duplicated",),
+    )
+    yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
+
+
+def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
+    """Choices for ExecuTorch: XNNPACK on ARM CPUs, the Core ML delegate on Apple's systems."""
+    apple = profile.os in ("ios", "macos")
+    weights = _weights(profile, "executorch", asked)
+    yield weights
+    yield Choice("lut_groups", "tensor", "one LUT a tensor", "architecture: one palette", ("rows16",))
+    yield Choice("scale_dtype", "bfloat16", "XNNPACK's block scales are bfloat16", f"{ARM}: 8da4w", ("float16",))
+    if apple and weights.value == "palette":
+        yield Choice("target", "coreml", "the Core ML delegate takes the LUT", "toolchain: ExecuTorch", ("xnnpack",))
+        yield Choice("linear", "lut", "codes stay 4 bits on the engine", f"{ENGINE} 14 and 16")
+    else:
+        linear = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w"}.get(weights.value, "fp32")
+        reasons = {
+            "qd8_qc8w": "int8 codes with a scale a row: the same weights as the palette, a byte each",
+            "qd8_qb4w": "4 bits in the file and in memory, in blocks of 32",
+            "fp32": "weights are kept as floats",
+        }
+        yield Choice("target", "xnnpack", "kernels for ARM CPUs", f"{ARM}: XNNPACK")
+        yield Choice("linear", linear, reasons[linear], f"{ARM}: 8da4w", tuple({"qd8_qc8w", "qd8_qb4w"} - {linear}))
+    yield Choice("attention", "custom_sdpa", "one kernel with an in-place cache", f"{ARM}: LLM ops")
+    yield Choice("cache", "custom_sdpa", "written in place", f"{ARM}: LLM ops")
+    yield Choice("lm_head", "last_token", "logits of earlier tokens are not needed to generate", "toolchain", ("all",))
+    yield Choice(
+        "tied_head", "shared", "the table and the head are the same bytes", "measured: benchmarks", ("duplicated",)
+    )
+    yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
