@@ -1,6 +1,7 @@
 """Inverse frequencies and cos/sin tables of rotary position embeddings.
 
-Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3). They are computed in fp64 and rounded to
+Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), and gguf_factors (divisors that llama.cpp
+stores instead; the name is ours). They are computed in fp64 and rounded to
 fp32 where transformers rounds, so that the tables are the same bits on every machine and within a unit in the last
 place of transformers' own.
 """
@@ -41,7 +42,7 @@ def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -
     give no finite positive frequencies.
     """
     kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind not in SCALINGS:
+    if not isinstance(kind, str) or kind not in SCALINGS:
         raise CheckpointError(
             "the checkpoint's rope type is not supported", got=kind, wanted=f"one of {', '.join(SCALINGS)}"
         )
@@ -89,6 +90,17 @@ def _llama3(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     return np.where(wavelength < np.float32(original / high), inv_freq, long)
 
 
+def _gguf_factors(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    """Each frequency divided by its own factor."""
+    try:
+        factors = np.asarray(parameters["factors"], np.float32)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("the rope factors are not numbers", got=error) from None
+    if factors.shape != inv_freq.shape:
+        raise CheckpointError("the rope factors do not fit the heads", got=factors.shape, wanted=inv_freq.shape)
+    return inv_freq / factors
+
+
 def _check_keys(kind: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
     known = {"rope_type", "type", "rope_theta", *keys}
     # Written as None, or as its neutral value, by transformers for models that do not use it.
@@ -117,5 +129,6 @@ SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Mapping[str, An
     "default": ((), _default),
     "linear": (("factor",), _linear),
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), _llama3),
+    "gguf_factors": (("factors",), _gguf_factors),
 }
 """rope_type -> (the parameters it needs besides rope_theta, the function that applies it)."""

@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Rope:
@@ -72,7 +74,12 @@ class DecoderConfig:
 
     def matrix_shapes(self) -> dict[str, tuple[int, int]]:
         """Every matrix by canonical name, in the order of the forward pass, with its shape (rows, columns)."""
-        h, q, kv, f = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.intermediate_size
+        h, q, kv, f = (
+            self.hidden_size,
+            self.heads * self.head_dim,
+            self.kv_heads * self.head_dim,
+            self.intermediate_size,
+        )
         shapes: dict[str, tuple[int, int]] = {"embed_tokens": (self.vocab_size, h)}
         for i in range(self.layers):
             a, m = f"layers.{i}.self_attn", f"layers.{i}.mlp"
@@ -96,6 +103,21 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class GgufLayout:
+    """How llama.cpp's conversion of a family differs from the original.
+
+    Attributes:
+        tensor_names: config -> {canonical name: name in a GGUF file}, complete.
+        restore: (config, canonical name, float32 values) -> values in the original order of rows.
+        ignored: as in Family.
+    """
+
+    tensor_names: Callable[[DecoderConfig], dict[str, str]]
+    restore: Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of models.
 
@@ -105,6 +127,8 @@ class Family:
         configure: a Hugging Face configuration -> DecoderConfig; raises CheckpointError for an option it lacks.
         tensor_names: config -> {canonical name: checkpoint name}, complete; anything else in the file is refused.
         ignored: checkpoint names that carry nothing (buffers that old exporters saved), as exact names or suffixes.
+        tied_head: name of a head that some exporters store although it is tied; "" if the family has none.
+        gguf: how GGUF files hold this family; None if they are not read.
     """
 
     name: str
@@ -112,3 +136,5 @@ class Family:
     configure: Callable[[Mapping[str, Any]], DecoderConfig]
     tensor_names: Callable[[DecoderConfig], dict[str, str]]
     ignored: tuple[str, ...] = ()
+    tied_head: str = ""
+    gguf: GgufLayout | None = None

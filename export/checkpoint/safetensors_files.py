@@ -1,0 +1,131 @@
+"""A Hugging Face folder: config.json and safetensors, one file or shards with an index."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (makes numpy know bfloat16, which safetensors asks it for)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from satchel.export.checkpoint.base import Checkpoint, read_json
+from satchel.runtime.errors import CheckpointError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = ("F64", "F32", "F16", "BF16")
+LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING")
+LICENSE_LIMIT = 200_000  # characters; a larger file is no licence
+
+
+class SafetensorsCheckpoint(Checkpoint):
+    """Tensors of a folder. One file is preferred to shards where both are there, as in transformers."""
+
+    kind = "safetensors"
+
+    def __init__(self, path: Path) -> None:
+        """Opens the folder.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, or says something else than the index.
+        """
+        self.path = path
+        self.files = weight_files(path)
+        self.config = read_json(path / "config.json")
+        generation = path / "generation_config.json"
+        self.generation_config = read_json(generation) if generation.is_file() else {}
+        self._slices = _open_all(self.files)
+        if self.files[0].name != SINGLE:
+            _check_index(_weight_map(path), self.files, self._slices)
+
+    def names(self) -> list[str]:  # noqa: D102
+        return sorted(self._slices)
+
+    def shape(self, name: str) -> tuple[int, ...]:  # noqa: D102
+        return tuple(self._slices[name][1].get_shape())
+
+    def _read(self, name: str, rows: slice) -> np.ndarray:
+        file, piece = self._slices[name]
+        dtype = piece.get_dtype()
+        if dtype not in FLOATS:
+            raise CheckpointError(
+                f"'{name}' is not stored as floating-point numbers",
+                got=dtype,
+                wanted=" or ".join(FLOATS),
+                hint="the checkpoint is quantized; pass the original",
+            )
+        try:
+            return np.asarray(piece[rows] if piece.get_shape() else piece[...])
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"'{name}' cannot be read from {file}", got=error) from None
+
+    def _about(self) -> tuple[str, str, str]:
+        card = self.path / "README.md"
+        head = card.read_text("utf-8", errors="replace")[:4000] if card.is_file() else ""
+        found = re.match(r"---\n(?:.*\n)*?license:[ \t]*[\"']?([\w.+-]+)", head)
+        return "", found.group(1) if found else "", _license_file(self.path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder that make up the model; [] if there are none.
+
+    Raises:
+        CheckpointError: the index is unreadable, or points to a missing file or out of the folder.
+    """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if (folder / INDEX).is_file():
+        return [_shard(folder, name) for name in sorted(set(_weight_map(folder).values()))]
+    return []
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    found = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(isinstance(v, str) for v in found.values()):
+        raise CheckpointError(f"{INDEX} maps no tensors to files", got=type(found).__name__, wanted="weight_map")
+    return found
+
+
+def _shard(folder: Path, name: str) -> Path:
+    if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+        raise CheckpointError(f"{INDEX} points out of the folder", got=name, wanted="names of .safetensors beside it")
+    if not (folder / name).is_file():
+        raise CheckpointError("a shard is missing", got=folder, wanted=name, hint="finish the download")
+    return folder / name
+
+
+def _open_all(files: list[Path]) -> dict[str, tuple[str, Any]]:
+    """Tensor name -> (file name, its lazy slice)."""
+    slices: dict[str, tuple[str, Any]] = {}
+    for path in files:
+        try:
+            opened = safe_open(path, framework="numpy")
+            found = {name: (path.name, opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path.name} is not a whole safetensors file", got=error, hint="download it again"
+            ) from None
+        if twice := sorted(slices.keys() & found.keys()):
+            raise CheckpointError("tensors are stored twice", got=twice[:5], wanted="each in one shard")
+        slices |= found
+    return slices
+
+
+def _check_index(weight_map: dict[str, str], files: list[Path], slices: dict[str, tuple[str, Any]]) -> None:
+    wrong = sorted(n for n, file in weight_map.items() if n not in slices or slices[n][0] != file)
+    extra = sorted(slices.keys() - weight_map.keys())
+    if wrong or extra:
+        raise CheckpointError(
+            "the shards do not hold what their index says",
+            got={"not where the index says": wrong[:5], "not in the index": extra[:5]},
+            wanted=f"the tensors of {INDEX}",
+            hint="download the checkpoint again",
+        )
+
+
+def _license_file(folder: Path) -> str:
+    for name in LICENSE_FILES:
+        if (folder / name).is_file():
+            return (folder / name).read_text("utf-8", errors="replace")[:LICENSE_LIMIT]
+    return ""

@@ -1,0 +1,41 @@
+"""The families of models that Satchel can export: one file each, and a line in FAMILIES."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from satchel.export.checkpoint import Checkpoint
+from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.llama import LLAMA
+from satchel.export.families.tensors import CanonicalTensors
+from satchel.runtime.errors import CheckpointError
+
+FAMILIES: dict[str, Family] = {
+    "llama": LLAMA,
+}
+"""model_type, and general.architecture of a GGUF file -> family."""
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family that a configuration names; CheckpointError with the known ones otherwise."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise CheckpointError(
+            "the model's architecture is not supported",
+            got=model_type,
+            wanted=f"one of {', '.join(sorted(FAMILIES))}",
+            hint="a new family is one file in export/families/",
+        )
+    return FAMILIES[model_type]
+
+
+def load_family(checkpoint: Checkpoint) -> tuple[DecoderConfig, CanonicalTensors]:
+    """What a checkpoint holds, in canonical terms. Names and shapes are checked here, values as they are read.
+
+    Raises:
+        CheckpointError: an unknown architecture or option; missing or unexpected tensors; a wrong shape.
+    """
+    family = family_of(checkpoint.config)
+    config = family.configure(checkpoint.config)
+    return config, CanonicalTensors(checkpoint, family, config)

@@ -1,0 +1,105 @@
+"""A checkpoint's tensors under canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from satchel.export.checkpoint import Checkpoint
+from satchel.export.families.base import DecoderConfig, Family
+from satchel.runtime.errors import CheckpointError
+
+ROWS = 4096  # compared at a time
+
+
+class CanonicalTensors:
+    """Every tensor that a configuration asks for, read when it is asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, family: Family, config: DecoderConfig) -> None:
+        """Checks names and shapes.
+
+        Raises:
+            CheckpointError: tensors are missing, unexpected, or of another shape than the configuration says; or a
+                head that is called tied is stored with other values than the embedding.
+        """
+        self._checkpoint = checkpoint
+        self._config = config
+        self._names, self._restore, ignored = _layout(checkpoint, family, config)
+        shapes: dict[str, tuple[int, ...]] = {**config.matrix_shapes(), **config.vector_shapes()}
+        assert set(shapes) == set(self._names), "the family's table of names is not that of its configuration"
+        stored = checkpoint.names()
+        if config.tied_embeddings and family.tied_head in stored:
+            _check_tied(checkpoint, family.tied_head, self._names["embed_tokens"])
+            stored.remove(family.tied_head)
+        _check_names(set(self._names.values()), {n for n in stored if not n.endswith(ignored)})
+        self._check_shapes(shapes)
+
+    def names(self) -> list[str]:
+        """Canonical names, matrices in the order of the forward pass, then vectors."""
+        return [*self._config.matrix_shapes(), *self._config.vector_shapes()]
+
+    def read(self, name: str) -> np.ndarray:
+        """Values of a tensor by canonical name, float32 [rows, columns] or [n].
+
+        Raises:
+            CheckpointError: NaN or infinity among them.
+            KeyError: there is no such tensor.
+        """
+        return self._restore(self._config, name, self._checkpoint.read(self._names[name]))
+
+    def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        for name, stored in self._names.items():
+            if self._checkpoint.shape(stored) != shapes[name]:
+                raise CheckpointError(
+                    f"'{stored}' has another shape than the configuration says",
+                    got=list(self._checkpoint.shape(stored)),
+                    wanted=list(shapes[name]),
+                    hint="config.json and the weights are of different models",
+                )
+
+
+Restore = Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
+
+
+def _layout(
+    checkpoint: Checkpoint, family: Family, config: DecoderConfig
+) -> tuple[dict[str, str], Restore, tuple[str, ...]]:
+    """(canonical name -> stored name, what undoes a conversion, names to pass over)."""
+    if checkpoint.kind == "safetensors":
+        return family.tensor_names(config), _as_stored, family.ignored
+    if family.gguf is None:
+        raise CheckpointError(f"GGUF files of the family {family.name} are not read", wanted="safetensors")
+    return family.gguf.tensor_names(config), family.gguf.restore, family.gguf.ignored
+
+
+def _as_stored(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _check_names(wanted: set[str], stored: set[str]) -> None:
+    missing, unexpected = sorted(wanted - stored), sorted(stored - wanted)
+    if missing or unexpected:
+        got = {"missing": _some(missing), "unexpected": _some(unexpected)}
+        raise CheckpointError(
+            "the checkpoint's tensors are not those of its configuration",
+            got="; ".join(f"{k}: {v}" for k, v in got.items() if v),
+            wanted=f"{len(wanted)} tensors",
+            hint="config.json and the weights are of different models, or the download is incomplete",
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _check_tied(checkpoint: Checkpoint, head: str, embedding: str) -> None:
+    """A tied head may be stored as well, but only with the embedding's values."""
+    shape = checkpoint.shape(embedding)
+    pieces = [slice(i, i + ROWS) for i in range(0, shape[0], ROWS)] if checkpoint.shape(head) == shape else [None]
+    if any(p is None or not np.array_equal(checkpoint.read(head, p), checkpoint.read(embedding, p)) for p in pieces):
+        raise CheckpointError(
+            f"config.json ties the head to the embedding, but '{head}' holds other values",
+            wanted=f"the values of '{embedding}', or no '{head}'",
+            hint='if the stored head is meant, set "tie_word_embeddings": false in config.json',
+        )
