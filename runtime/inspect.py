@@ -1,0 +1,94 @@
+"""What a bundle or a single model file holds, and the weights as they are read back out of the file itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from satchel.runtime.bundle import MANIFEST, Bundle, open_bundle
+from satchel.runtime.errors import BundleError, FormatError, MissingPackageError
+from satchel.runtime.session import summary
+from satchel.runtime.weights import WeightRecord
+
+READERS: dict[str, str] = {
+    "coreml": "satchel.runtime.readback.coreml",
+    "onnx": "satchel.runtime.readback.onnx",
+    "executorch": "satchel.runtime.readback.executorch",
+}
+"""Format -> module with `read_weights(path) -> Iterator[WeightRecord]`."""
+
+FORMATS = {".mlpackage": "coreml", ".onnx": "onnx", ".pte": "executorch"}
+"""Ending of a model file -> format."""
+
+
+def inspect_path(path: str | Path, weights: bool = False) -> dict[str, Any]:
+    """Describes a bundle or a model file.
+
+    Args:
+        path: a bundle's folder, a .onnx or .pte file, or a .mlpackage folder.
+        weights: also read every matrix back out of the model file.
+
+    Returns:
+        A JSON object: "kind" ("bundle" or "model"), "format", "bytes"; of a bundle also the manifest's essentials, its
+        choices, schemes and files; with `weights` a list of WeightRecord objects under "tensors".
+
+    Raises:
+        BundleError: neither a bundle nor a model file, or an altered bundle.
+        FormatError: a model file that cannot be read.
+    """
+    path = Path(path)
+    form = FORMATS.get(path.suffix)
+    if form and path.exists():
+        described: dict[str, Any] = {"kind": "model", "path": path.name, "format": form, "bytes": size_of(path)}
+        model = path
+    elif path.is_dir() and (path / MANIFEST).exists():
+        bundle = open_bundle(path)
+        described, form, model = _describe(bundle), bundle.manifest.entry.format, path / bundle.manifest.entry.path
+    else:
+        wanted = "a .satchel folder, .onnx, .pte or .mlpackage"
+        raise BundleError("nothing here that can be inspected", got=path, wanted=wanted)
+    if weights:
+        described["tensors"] = [record.to_json() for record in read_weights(model, form)]
+    return described
+
+
+def read_weights(model: Path, form: str) -> Iterator[WeightRecord]:
+    """Every matrix of a model file, by canonical name, as the file says.
+
+    Args:
+        model: the file or .mlpackage.
+        form: its format.
+    """
+    if form not in READERS:
+        raise FormatError("no reader for this format", got=form, wanted=sorted(READERS))
+    try:
+        module = importlib.import_module(READERS[form])
+    except ImportError as error:
+        raise MissingPackageError(f"a package to read {form} is missing", got=error) from error
+    read: Callable[[Path], Iterator[WeightRecord]] = module.read_weights
+    return read(model)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, of all files below a folder, or of an ONNX file with its external data."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    data = path.with_name(path.name + ".data")
+    beside = data.stat().st_size if path.suffix == ".onnx" and data.is_file() else 0
+    return path.stat().st_size + beside
+
+
+def _describe(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest.to_json()
+    return {
+        "kind": "bundle",
+        "path": bundle.folder.name,
+        **summary(bundle),
+        "source": manifest["model"]["source"],
+        "entry": manifest["entry"],
+        "choices": manifest["plan"]["choices"],
+        "schemes": manifest["weights"]["tensors"],
+        "files": manifest["files"],
+    }
