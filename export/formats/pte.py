@@ -111,5 +111,7 @@ def _write(file: BinaryIO, program: bytes, layout: Layout, progress: Progress) -
 def _bytes(blob: Blob) -> memoryview:
     data = np.ascontiguousarray(blob.load())
     if data.nbytes != blob.size:
-        raise FormatError("a weight changed while it was written", got=f"{blob.key} of {data.nbytes} bytes", wanted=blob.size)
+        raise FormatError(
+            "a weight changed while it was written", got=f"{blob.key} of {data.nbytes} bytes", wanted=blob.size
+        )
     return data.reshape(-1).view(np.uint8).data

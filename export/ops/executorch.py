@@ -223,7 +223,7 @@ class ExecutorchOps:
         cos, sin = self._id(self._cos), self._id(self._sin)
         graph, dim = self._graph(), self.config.head_dim
         heads = graph.reshape(self._id(x), (1, self._sequence, x.dims[2] // dim, dim))
-        turn = graph.constant(array_blob("rope.half_turn", half_turn(dim)), (dim, dim))
+        turn = graph.constant(array_blob("constant.half_turn", half_turn(dim)), (dim, dim))
         turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
         return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
 
@@ -243,7 +243,9 @@ class ExecutorchOps:
             args = (table, scales, None, -128, 127, self.tokens)
             self._kernel("quantized_decomposed::embedding_byte.out", args, out)
         else:
-            raise FormatError("ExecuTorch embeds int8 or fp32 tables", got=matrix.scheme(), hint="keep embed_tokens at 8 bits")
+            raise FormatError(
+                "ExecuTorch embeds int8 or fp32 tables", got=matrix.scheme(), hint="keep embed_tokens at 8 bits"
+            )
         return Value(dims, tensor=out)
 
     def norm(self, x: Value, name: str) -> Value:
@@ -251,8 +253,8 @@ class ExecutorchOps:
         number = self._id(x)
         graph, width = self._graph(), x.dims[-1]
         mean_row = np.full((1, width), 1 / width, np.float32)
-        row = graph.constant(array_blob(f"norm.mean.{width}", mean_row), mean_row.shape)
-        epsilon = graph.constant(array_blob("norm.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
+        row = graph.constant(array_blob(f"constant.mean.{width}", mean_row), mean_row.shape)
+        epsilon = graph.constant(array_blob("constant.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
         mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
         scaled = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
         gain = self._argument(name, lambda: self._weights.vector(name))

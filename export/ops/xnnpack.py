@@ -61,7 +61,11 @@ class XnnGraph:
         self._named: dict[str, int] = {}
 
     def _value(
-        self, dims: tuple[int, ...], datatype: xnn.XNNDatatype, constant: int = 0, quant: xnn.XNNQuantParams | None = None
+        self,
+        dims: tuple[int, ...],
+        datatype: xnn.XNNDatatype,
+        constant: int = 0,
+        quant: xnn.XNNQuantParams | None = None,
     ) -> int:
         tensor = xnn.XNNTensorValue(datatype, len(dims), list(dims), constant, NO_ID, 0, len(self._values))
         self._tensors.append(tensor)
@@ -157,7 +161,9 @@ class XnnGraph:
 
     def serialize(self) -> bytes:
         """The delegate's payload; the same graph gives the same bytes."""
-        by_flag = {flag: [t.id_out for t in self._tensors if t.flags & flag] for flag in (EXTERNAL_INPUT, EXTERNAL_OUTPUT)}
+        by_flag = {
+            flag: [t.id_out for t in self._tensors if t.flags & flag] for flag in (EXTERNAL_INPUT, EXTERNAL_OUTPUT)
+        }
         graph = xnn.XNNGraph(
             version="0",
             xnodes=self._nodes,

@@ -1,0 +1,137 @@
+"""Runs model.pte with ExecuTorch's own runtime: one method for any number of tokens, the cache inside the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
+from satchel.runtime.manifest import ModelEntry
+
+
+class ExecutorchBackend:
+    """A Backend (base.py) over `executorch.runtime`.
+
+    Args:
+        folder: of the bundle.
+        entry: how the model is called.
+        threads: of XNNPACK's pool, which the whole process shares; ExecuTorch's choice if None.
+
+    Raises:
+        MissingPackageError: without executorch.
+        FormatError: when the file cannot be read, or needs a delegate that this machine does not have.
+    """
+
+    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None) -> None:
+        self.position = 0
+        self.context_length = entry.context_length
+        self._longest = int(entry.options.get("max_sequence", entry.context_length))
+        self._vocabulary = _vocabulary(entry)
+        with native_log() as log:
+            self._torch, runtime = _runtime(threads)
+            try:
+                self._program = runtime.load_program(folder / entry.path)
+                self._method = self._program.load_method(entry.options.get("method", "forward"))
+            except Exception as error:  # the binding raises RuntimeError, and KeyError for a method
+                raise FormatError(
+                    "ExecuTorch cannot load the model",
+                    got=_cause(error, log),
+                    wanted=f"a whole {entry.path}",
+                    hint="export the bundle again, or fetch it again; Core ML programs run on Apple devices only",
+                ) from error
+
+    def reset(self) -> None:
+        """Empties the cache: what lies beyond `position` is never read."""
+        self.position = 0
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        """Appends ids, in as few calls as the program allows; returns the logits after the last, float32 [vocab]."""
+        if len(ids) == 0:
+            raise UsageError("no tokens to prefill", wanted="at least one")
+        self._check(ids)
+        for start in range(0, len(ids), self._longest):
+            logits = self._run(ids[start : start + self._longest])
+        return logits
+
+    def step(self, token: int) -> np.ndarray:
+        """Appends one id; returns float32 [vocab]."""
+        self._check([token])
+        return self._run([token])
+
+    def _check(self, ids: Sequence[int]) -> None:
+        total = self.position + len(ids)
+        if total > self.context_length:
+            raise UsageError(
+                "more tokens than the cache holds",
+                got=total,
+                wanted=f"at most {self.context_length}",
+                hint="reset the session, shorten the prompt, or export with a larger --context",
+            )
+        if not 0 <= min(ids) <= max(ids) < self._vocabulary:  # ExecuTorch's kernel would end the process
+            raise UsageError(
+                "a token id that the model does not have", got=list(ids), wanted=f"0 to {self._vocabulary - 1}"
+            )
+
+    def _run(self, ids: Sequence[int]) -> np.ndarray:
+        tokens = self._torch.tensor([list(ids)], dtype=self._torch.int64)
+        start = self._torch.tensor([self.position], dtype=self._torch.int64)
+        try:
+            (logits,) = self._method.execute((tokens, start))
+        except Exception as error:
+            raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
+        self.position += len(ids)
+        return np.asarray(logits.numpy(), dtype=np.float32).reshape(-1)
+
+
+def _runtime(threads: int | None) -> tuple[Any, Any]:
+    """torch, since ExecuTorch's Python binding takes no other tensors, and the runtime with the kernels we call."""
+    try:
+        import executorch.kernels.quantized  # noqa: F401  int8 embedding
+        import torch
+        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  attention and cache
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        raise MissingPackageError(
+            "executorch is not installed", got=str(error), hint="pip install 'satchel[export]'"
+        ) from error
+    if threads is not None:
+        portable_lib._unsafe_reset_threadpool(threads)
+    return torch, Runtime.get()
+
+
+@contextmanager
+def native_log() -> Iterator[Any]:
+    """Takes what ExecuTorch's C++ writes to stderr while it loads, so that it can be shown when it explains an error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _cause(error: Exception, log: Any) -> str:
+    """The error, and the last line of the log that names a file of ExecuTorch's source with it."""
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("[")]
+    told = [line.split("] ", 1)[-1] for line in lines if "cpuinfo" not in line]
+    return "; ".join([str(error).splitlines()[0] if str(error) else type(error).__name__, *told[:1]])
+
+
+def _vocabulary(entry: ModelEntry) -> int:
+    for spec in entry.outputs:
+        if spec.name == "logits" and isinstance(spec.shape[-1], int):
+            return spec.shape[-1]
+    raise FormatError("the model's signature has no logits", got=[spec.name for spec in entry.outputs])
