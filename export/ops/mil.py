@@ -1,0 +1,329 @@
+"""The op set for Core ML: MIL ops, built one by one. What both layouts share; see mil_engine.py and mil_plain.py.
+
+Attention reads the cache as it was before the call and adds this call's keys and values apart from it:
+softmax([q * K_past + mask, q * K_new + causal]) applied to [V_past, V_new]. So the cache is read once at the start and
+written once at the end, for all layers together, and with states exactly one write_state a state is in the program;
+the same graph serves a cache that goes through inputs and outputs. The mask of the past is the same for every query
+(slot < position), and that of the new tokens is a constant, so neither is an input.
+
+Three forms are chosen for fp16, which is all that the Neural Engine has: a mask of -1e4 and never -inf (neural-engine
+rule 8); an RMSNorm that divides by the row's largest |x| before it squares, since SmolLM2's residual of 24,900 squares
+past 65504; and silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may go through fp32 (rule 27).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from satchel.export.families.base import DecoderConfig
+from satchel.export.ops.base import Weights
+from satchel.export.ops.mil_builder import Var, mb
+from satchel.export.ops.mil_matrix import MatrixStore, StoredMatrix
+
+MASKED = -1e4
+SMALLEST_PEAK = 1e-4
+"""The RMSNorm divides by at least this, so that a row of zeros stays one."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is particular to one function of the program.
+
+    Attributes:
+        length: tokens a call, S.
+        context: slots of the cache, C.
+        cache: "state" or "io".
+        cache_write: "slice_update", or "mask" for compilers that crash on a slice whose begin is a runtime value.
+        head_parts: how many parts lm_head is split in.
+        shared_head: parts of a tied head point into the embedding's data.
+        fused: scaled_dot_product_attention instead of its parts (iOS18, GPU and CPU only).
+    """
+
+    length: int
+    context: int
+    cache: str
+    cache_write: str
+    head_parts: int
+    shared_head: bool
+    fused: bool = False
+
+
+def mil_name(canonical: str) -> str:
+    """A canonical tensor name as an identifier of the program, reversibly."""
+    return canonical.replace(".", "__")
+
+
+class MilOps(ABC):
+    """The op set, inside one MIL function.
+
+    Args:
+        config: shape of the decoder.
+        weights: where matrices and vectors are read, each once for all functions.
+        matrices: where they are stored.
+        call: what is particular to this function.
+        inputs: the function's inputs and states by name.
+    """
+
+    channels: int
+    """The axis of the channels in the residual stream."""
+    head_channels: int
+    """The axis of a head's channels in queries, keys and values."""
+
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, matrices: MatrixStore, call: Call, inputs: dict[str, Var]
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.matrices = matrices
+        self.call = call
+        self.inputs = inputs
+        self.dtype = matrices.dtype
+        self._past_keys, self._past_values = self._read("keyCache"), self._read("valueCache")
+        self._new_keys: list[Var] = []
+        self._new_values: list[Var] = []
+        self._slots = self._integers(np.arange(call.context))
+        self._places = self._token_places()
+        self._past_mask = self._mask_of_the_past()
+        self._angles = self._rotary_tables()
+        # Queries carry 1 / sqrt(head_dim); the fused attention has it inside.
+        scale = self._number(1.0 if call.fused else config.head_dim**-0.5)
+        self._query_angles = (mb.mul(x=self._angles[0], y=scale), mb.mul(x=self._angles[1], y=scale))
+
+    # --- what a layout must say ---
+
+    @abstractmethod
+    def _enter(self, x: Var) -> Var:
+        """[1, S, hidden] -> the residual stream in this layout."""
+
+    @abstractmethod
+    def _leave(self, x: Var, name: str | None) -> Var:
+        """n channels in this layout -> [1, S, n], the op named if a name is given."""
+
+    @abstractmethod
+    def _along_channels(self, n: int) -> tuple[int, ...]:
+        """The shape in which n numbers broadcast over the residual stream's channels."""
+
+    @abstractmethod
+    def _project(self, x: Var, matrix: StoredMatrix) -> Var:
+        """x times the matrix, without its row scales."""
+
+    @abstractmethod
+    def _table(self, x: Var) -> Var:
+        """Rotary table [S, head_dim] -> a shape that broadcasts over heads."""
+
+    @abstractmethod
+    def _heads(self, x: Var, count: int) -> Var:
+        """The channels split into `count` heads; their channels on axis `head_channels`."""
+
+    @abstractmethod
+    def _cache_rows(self, heads: Var) -> Var:
+        """Heads -> [1, KV, S, head_dim], as the cache holds them."""
+
+    @abstractmethod
+    def _past_mask_shape(self) -> tuple[int, ...]:
+        """The shape in which C numbers broadcast over the scores of the past."""
+
+    @abstractmethod
+    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
+        """Softmax attention over (past [1, KV, C, D], new [1, KV, S, D]); heads joined as channels."""
+
+    # --- the protocol ---
+
+    def embed(self, name: str) -> Var:
+        """Rows of the embedding for inputIds, each times its row's scale."""
+        stored = self._stored(name)
+        rows, columns = stored.shape
+        x = mb.gather(x=self.matrices.dense(stored, (rows, columns)), indices=self.inputs["inputIds"], axis=0)
+        if stored.scaled:
+            scales = mb.gather(x=self.matrices.scale(stored, (rows, 1)), indices=self.inputs["inputIds"], axis=0)
+            x = mb.mul(x=x, y=scales)
+        return self._enter(x)
+
+    def norm(self, x: Var, name: str) -> Var:
+        """RMSNorm of x / max|x|, which is RMSNorm of x but for epsilon, which is divided alike."""
+        axes = [self.channels]
+        peak = mb.reduce_max(x=mb.abs(x=x), axes=axes, keep_dims=True)
+        peak = mb.maximum(x=peak, y=self._number(SMALLEST_PEAK))
+        y = mb.real_div(x=x, y=peak)
+        mean = mb.reduce_mean(x=mb.mul(x=y, y=y), axes=axes, keep_dims=True)
+        epsilon = mb.real_div(x=self._number(math.sqrt(self.config.norm_eps)), y=peak)
+        root = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=epsilon, y=epsilon)), epsilon=self._number(0))
+        return mb.mul(x=mb.mul(x=y, y=root), y=self._vector(name))
+
+    def linears(self, x: Var, names: list[str]) -> list[Var]:
+        """Each linear apart: the engine gains nothing from packing."""
+        return [self._linear(x, self._stored(name), f"{name}.bias") for name in names]
+
+    def attention(self, q: Var, k: Var, v: Var, layer: int) -> Var:
+        """Keys enter the cache after rotary; the write itself comes at the end (`outputs`)."""
+        kv_heads = self.config.kv_heads
+        keys = self._cache_rows(self._rotate(self._heads(k, kv_heads), self._angles))
+        values = self._cache_rows(self._heads(v, kv_heads))
+        self._new_keys.append(keys)
+        self._new_values.append(values)
+        queries = self._rotate(self._heads(q, self.config.heads), self._query_angles)
+        past = (self._layer_of(self._past_keys, layer), self._layer_of(self._past_values, layer))
+        return self._attend(queries, (past[0], keys), (past[1], values))
+
+    def gated(self, gate: Var, up: Var) -> Var:
+        """silu or tanh-gelu of the gate, times up."""
+        if self.config.activation == "gelu_tanh":
+            return mb.mul(x=mb.gelu(x=gate, mode="TANH_APPROXIMATION"), y=up)
+        half = mb.mul(x=gate, y=self._number(0.5))
+        active = mb.mul(x=half, y=mb.add(x=mb.tanh(x=half), y=self._number(1)))
+        return mb.mul(x=active, y=up)
+
+    def add(self, x: Var, y: Var) -> Var:
+        """The residual sum."""
+        return mb.add(x=x, y=y)
+
+    def lm_head(self, x: Var, name: str) -> Var:
+        """Logits [1, S, vocab], from parts of consecutive rows (neural-engine rules 2 and 23)."""
+        parts = self._head_parts(name)
+        if len(parts) == 1:
+            return self._leave(self._linear(x, parts[0]), "logits")
+        return mb.concat(values=[self._leave(self._linear(x, part), None) for part in parts], axis=2, name="logits")
+
+    def outputs(self, logits: Var) -> list[Var]:
+        """Writes the cache, and lists the function's outputs."""
+        named = self.call.cache == "io"
+        keys = mb.concat(values=self._new_keys, axis=0, name="presentKeys" if named else "newKeys")
+        values = mb.concat(values=self._new_values, axis=0, name="presentValues" if named else "newValues")
+        if named:
+            return [logits, keys, values]
+        self._write("keyCache", self._past_keys, keys)
+        self._write("valueCache", self._past_values, values)
+        return [logits]
+
+    # --- weights ---
+
+    def _stored(self, name: str) -> StoredMatrix:
+        return self.matrices.matrix(mil_name(name), lambda: self.weights.matrix(name))
+
+    def _head_parts(self, name: str) -> list[StoredMatrix]:
+        """The head's parts; a tied head in one piece is the embedding's own data under another name."""
+        whole, tied = mil_name(name), name == "embed_tokens"
+        if self.call.head_parts == 1:
+            stored = self._stored(name)
+            return [replace(stored, name=f"{whole}__head") if tied else stored]
+        names = [f"{whole}__part{i}" for i in range(self.call.head_parts)]
+        return self.matrices.parts(whole, names, lambda: self.weights.matrix(name), tied and self.call.shared_head)
+
+    def _linear(self, x: Var, matrix: StoredMatrix, bias: str = "") -> Var:
+        y = self._project(x, matrix)
+        if matrix.scaled:
+            y = mb.mul(x=y, y=self.matrices.scale(matrix, self._along_channels(matrix.shape[0])))
+        return mb.add(x=y, y=self._vector(bias)) if bias and self.weights.has(bias) else y
+
+    def _vector(self, name: str) -> Var:
+        """A norm gain or a bias, to be broadcast over the channels."""
+        size = self.weights.vector(name).size
+        return self._floats(mil_name(name), lambda: self.weights.vector(name), self._along_channels(size))
+
+    # --- constants ---
+
+    def _number(self, value: float) -> np.generic:
+        number: np.generic = self.dtype(value)
+        return number
+
+    def _floats(self, key: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> Var:
+        """A float const that all functions share."""
+        if key not in self.matrices.store:
+            self.matrices.store.put(key, make().astype(self.dtype))
+        return self.matrices.store.const(key, shape, self.dtype, name=key)
+
+    def _integers(self, values: np.ndarray) -> Var:
+        """An int32 const; before iOS18 these cannot lie in the weight file."""
+        values = values.astype(np.int32)
+        if not self.matrices.blockwise:
+            return mb.const(val=values)
+        key = f"int32_{values.size}_from_{values[0]}"
+        if key not in self.matrices.store:
+            self.matrices.store.put(key, values)
+        return self.matrices.store.const(key, values.shape, np.int32)
+
+    # --- position ---
+
+    def _token_places(self) -> Var:
+        """int32 [S]: the slots of this call's tokens."""
+        if self.call.length == 1:
+            return self.inputs["position"]
+        return mb.add(x=self._integers(np.arange(self.call.length)), y=self.inputs["position"])
+
+    def _mask_of_the_past(self) -> Var:
+        """0 for slots before position, MASKED for the others."""
+        unseen = mb.cast(x=mb.greater_equal(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name())
+        return mb.reshape(x=mb.mul(x=unseen, y=self._number(MASKED)), shape=self._past_mask_shape())
+
+    def _dtype_name(self) -> str:
+        return "fp16" if self.dtype is np.float16 else "fp32"
+
+    def _rotary_tables(self) -> tuple[Var, Var]:
+        """cos [c, c] and sin [-s, s] of this call's places, so that x * cos + swap(x) * sin turns x."""
+        half = self.config.head_dim // 2
+        cos, sin = (
+            mb.gather(
+                x=self._floats(f"rotary__{f.__name__}", lambda f=f: self._angles_of(f), (self.call.context, half)),
+                indices=self._places,
+                axis=0,
+            )
+            for f in (np.cos, np.sin)
+        )
+        minus = mb.mul(x=sin, y=self._number(-1))
+        return self._table(mb.concat(values=[cos, cos], axis=1)), self._table(mb.concat(values=[minus, sin], axis=1))
+
+    def _angles_of(self, f: np.ufunc) -> np.ndarray:
+        """f of the angles, [C, head_dim / 2]; positions times frequencies in fp32, as every reference does."""
+        rope = self.config.rope
+        angles = np.arange(self.call.context, dtype=np.float32)[:, None] * np.array(rope.inv_freq, np.float32)
+        values: np.ndarray = f(angles.astype(np.float64)) * rope.attention_factor
+        return values
+
+    def _rotate(self, heads: Var, angles: tuple[Var, Var]) -> Var:
+        first, second = mb.split(x=heads, num_splits=2, axis=self.head_channels)
+        swapped = mb.concat(values=[second, first], axis=self.head_channels)
+        return mb.add(x=mb.mul(x=heads, y=angles[0]), y=mb.mul(x=swapped, y=angles[1]))
+
+    def _later(self) -> np.ndarray:
+        """MASKED where a query would see a later token of this call, [queries (G heads, S each), S]."""
+        length, group = self.call.length, self.config.heads // self.config.kv_heads
+        later = np.arange(length)[None, :] > (np.arange(group * length) % length)[:, None]
+        return np.where(later, MASKED, 0.0)
+
+    # --- cache ---
+
+    def _read(self, name: str) -> Var:
+        return mb.read_state(input=self.inputs[name]) if self.call.cache == "state" else self.inputs[name]
+
+    def _layer_of(self, cache: Var, layer: int) -> Var:
+        c = self.config
+        return mb.slice_by_index(
+            x=cache, begin=[layer, 0, 0, 0], end=[layer + 1, c.kv_heads, self.call.context, c.head_dim]
+        )
+
+    def _write(self, name: str, past: Var, rows: Var) -> None:
+        """All layers' new rows into the state, in one write."""
+        update = self._by_slice if self.call.cache_write == "slice_update" else self._by_mask
+        mb.coreml_update_state(state=self.inputs[name], value=update(past, rows))
+
+    def _by_slice(self, past: Var, rows: Var) -> Var:
+        begin = mb.concat(values=[[0, 0], self.inputs["position"], [0]], axis=0)
+        stop = mb.add(x=self.inputs["position"], y=np.int32(self.call.length))
+        end = mb.concat(values=[[0, 0], stop, [0]], axis=0)
+        whole = [True, True, False, True]
+        return mb.slice_update(x=past, update=rows, begin=begin, end=end, begin_mask=whole, end_mask=whole)
+
+    def _by_mask(self, past: Var, rows: Var) -> Var:
+        """past where no token goes, and each token's row placed by a product with a matrix of 0s and 1s, which is exact."""
+        context, length = self.call.context, self.call.length
+        here = mb.equal(
+            x=mb.reshape(x=self._slots, shape=[context, 1]), y=mb.reshape(x=self._places, shape=[1, length])
+        )
+        places = mb.reshape(x=mb.cast(x=here, dtype=self._dtype_name()), shape=[1, 1, context, length])
+        kept = mb.sub(x=self._number(1), y=mb.reduce_sum(x=places, axes=[3], keep_dims=True))
+        return mb.add(x=mb.mul(x=past, y=kept), y=mb.matmul(x=places, y=rows))
