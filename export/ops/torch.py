@@ -160,10 +160,10 @@ class TorchDecoder:
         self._cache = Cache()
         self.position = 0
 
-    @torch.no_grad()
     def _forward(self, ids: torch.Tensor, start: int, cache: Cache) -> torch.Tensor:
         self._ops.begin(ids, start, cache)
-        return decoder(self._ops, self._config)
+        with torch.no_grad():
+            return decoder(self._ops, self._config)
 
     def batch_logits(self, ids: torch.Tensor) -> torch.Tensor:
         """ids int64 [batch, sequence] -> logits fp32 [batch, sequence, vocab]; the cache is left alone."""
