@@ -41,7 +41,7 @@ How weights are named in the program, so that they can be read back (canonical n
 
     layers__3__mlp__up_proj           the constexpr op's output, or the const of a matrix that is kept as floats
     layers__3__mlp__up_proj__scale    const, the palette's row scales, multiplied after the conv or linear (shape
-                                      [1, O, 1, 1] or [O]; [V, 1] and gathered for the embedding); absent without a palette
+                                      [1, O, 1, 1] or [O]; [V, 1] and gathered for the embedding); palettes only
     layers__3__mlp__up_proj__bias     const; norm gains are consts by their own names: layers__3__input_layernorm
     lm_head__part2, ..part2__scale    consecutive rows of a head that is split; parts in order make up the matrix
     embed_tokens__part2               the same of a tied head: rows of embed_tokens once more, to be reported once

@@ -8,7 +8,8 @@ the same graph serves a cache that goes through inputs and outputs. The mask of 
 
 Three forms are chosen for fp16, which is all that the Neural Engine has: a mask of -1e4 and never -inf (neural-engine
 rule 8); an RMSNorm that divides by the row's largest |x| before it squares, since SmolLM2's residual of 24,900 squares
-past 65504; and silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may go through fp32 (rule 27).
+past 65504; and silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may go through fp32 (rule
+27).
 """
 
 from __future__ import annotations
@@ -319,7 +320,7 @@ class MilOps(ABC):
         return mb.slice_update(x=past, update=rows, begin=begin, end=end, begin_mask=whole, end_mask=whole)
 
     def _by_mask(self, past: Var, rows: Var) -> Var:
-        """past where no token goes, and each token's row placed by a product with a matrix of 0s and 1s, which is exact."""
+        """past where no token goes, and each token's row placed by a product with a matrix of 0s and 1s: exact."""
         context, length = self.call.context, self.call.length
         here = mb.equal(
             x=mb.reshape(x=self._slots, shape=[context, 1]), y=mb.reshape(x=self._places, shape=[1, length])
