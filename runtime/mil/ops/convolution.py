@@ -1,0 +1,145 @@
+"""Convolution and pooling over 1 to 3 spatial axes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from satchel.runtime.mil.ops.base import Array, Ints, Op, contract, pick
+
+Padding = list[tuple[int, int]]
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    strides: Ints | None = None,
+    pad_type: str = "valid",
+    pad: Ints | None = None,
+    dilations: Ints | None = None,
+    groups: int = 1,
+) -> Array:
+    """Convolution of x [n, in, *space] with weight [out, in / groups, *kernel], plus bias [out]."""
+    pointwise = groups == 1 and weight.size == weight.shape[0] * weight.shape[1]
+    if pointwise and (strides is None or max(strides) == 1) and (pad is None or max(pad) == 0):
+        y = _pointwise(x, weight.reshape(weight.shape[:2]))
+    else:
+        ones = (1,) * (x.ndim - 2)
+        strides, dilations = strides or ones, dilations or ones
+        kernel = tuple((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True))
+        padded = np.pad(x, [(0, 0), (0, 0), *padding(x.shape[2:], kernel, strides, pad_type, pad)])
+        y = _general(padded, weight, kernel, strides, dilations, groups)
+    return y if bias is None else y + bias.reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def _pointwise(x: Array, weight: Array) -> Array:
+    """A 1x1 convolution: one product for each instance."""
+    positions = x.size // (x.shape[0] * x.shape[1])
+    shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+    if positions == 1 and x.shape[0] == 1:
+        return np.dot(weight, x.reshape(-1)).reshape(shape)
+    return np.matmul(weight, np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], positions)).reshape(shape)
+
+
+def _general(x: Array, weight: Array, kernel: Ints, strides: Ints, dilations: Ints, groups: int) -> Array:
+    """Windows of the padded input, one product for each group."""
+    windows = _windows(x, kernel, strides, dilations)
+    space = len(kernel)
+    out, per_group = weight.shape[0] // groups, weight.shape[1]
+    over = tuple(range(1, 2 + space))  # in channels and kernel of the weight
+    inside = (1, *range(2 + space, 2 + 2 * space))  # the same axes of the windows
+    parts = [
+        np.tensordot(
+            windows[:, g * per_group : (g + 1) * per_group], weight[g * out : (g + 1) * out], axes=(inside, over)
+        )
+        for g in range(groups)
+    ]
+    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
+
+
+def _windows(x: Array, kernel: Ints, strides: Ints, dilations: Ints) -> Array:
+    """[n, channels, *out, *kernel], a view."""
+    axes = tuple(range(2, x.ndim))
+    windows = sliding_window_view(x, kernel, axis=axes)
+    steps = tuple(slice(None, None, s) for s in strides) + tuple(slice(None, None, d) for d in dilations)
+    return windows[(slice(None), slice(None), *steps)]
+
+
+def padding(size: Ints, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> Padding:
+    """(before, after) of every spatial axis; `kernel` is the size with its dilation."""
+    if pad_type == "custom" and pad is not None:
+        return [(pad[2 * i], pad[2 * i + 1]) for i in range(len(size))]
+    if pad_type not in ("same", "same_lower"):
+        return [(0, 0)] * len(size)
+    total = [max(0, s * math.ceil(n / s) - n + k - s) for n, k, s in zip(size, kernel, strides, strict=True)]
+    if pad_type == "same":
+        return [(t // 2, t - t // 2) for t in total]
+    return [(t - t // 2, t // 2) for t in total]
+
+
+def _pool_windows(
+    x: Array, kernel: Ints, strides: Ints | None, pad_type: str, pad: Ints | None, ceil_mode: bool, value: float
+) -> Array:
+    """Windows of x padded with `value`; ceil_mode pads once more so that a last, partial window counts."""
+    strides = strides or (1,) * len(kernel)
+    widths = padding(x.shape[2:], kernel, strides, pad_type, pad)
+    if ceil_mode:
+        widths = [
+            (b, a + _ceil_extra(n, k, s, b, a))
+            for n, k, s, (b, a) in zip(x.shape[2:], kernel, strides, widths, strict=True)
+        ]
+    padded = np.pad(x, [(0, 0), (0, 0), *widths], constant_values=np.float32(value))
+    return _windows(padded, kernel, strides, (1,) * len(kernel))
+
+
+def _ceil_extra(size: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """How much more padding lets the last window begin inside the input or its padding before."""
+    space = size + before + after - kernel
+    count = math.ceil(space / stride) + 1
+    if (count - 1) * stride >= size + before:
+        count -= 1
+    return max(0, (count - 1) * stride - space)
+
+
+def max_pool(
+    x: Array,
+    *,
+    kernel_sizes: Ints,
+    strides: Ints | None = None,
+    pad_type: str = "valid",
+    pad: Ints | None = None,
+    ceil_mode: bool = False,
+) -> Array:
+    """The largest value of each window."""
+    windows = _pool_windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode, -np.inf)
+    return windows.max(axis=tuple(range(-len(kernel_sizes), 0)))
+
+
+def avg_pool(
+    x: Array,
+    *,
+    kernel_sizes: Ints,
+    strides: Ints | None = None,
+    pad_type: str = "valid",
+    pad: Ints | None = None,
+    ceil_mode: bool = False,
+    exclude_padding_from_average: bool = False,
+) -> Array:
+    """The mean of each window, its padding counted as zeros or left out."""
+    over = tuple(range(-len(kernel_sizes), 0))
+    windows = _pool_windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode, 0)
+    if not exclude_padding_from_average:
+        return windows.mean(axis=over, dtype=np.float32)
+    inside = _pool_windows(np.ones_like(x[:1, :1]), kernel_sizes, strides, pad_type, pad, ceil_mode, 0)
+    return windows.sum(axis=over, dtype=np.float32) / inside.sum(axis=over, dtype=np.float32)
+
+
+OPS: dict[str, Op] = {
+    "avg_pool": Op(avg_pool),
+    "conv": contract(conv),
+    "max_pool": pick(max_pool),
+}

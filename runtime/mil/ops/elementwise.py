@@ -1,0 +1,127 @@
+"""Ops on each element alone: arithmetic, comparison, logic, and functions of one variable."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from satchel.runtime.mil.dtypes import by_mil_name, compute_type
+from satchel.runtime.mil.ops.base import Array, Op, pick
+
+
+def real_div(x: Array, y: Array) -> Array:
+    """x / y; integers are divided as integers, towards minus infinity."""
+    if x.dtype.kind in "iu":
+        return np.floor_divide(x, y)
+    return np.divide(x, y)
+
+
+def power(x: Array, y: Array) -> Array:
+    """x ** y in the type of x."""
+    return np.power(x, y, dtype=x.dtype)
+
+
+def rsqrt(x: Array, *, epsilon: float = 1e-12) -> Array:
+    """1 / sqrt(x + epsilon)."""
+    return np.float32(1) / np.sqrt(x + np.float32(epsilon))
+
+
+def inverse(x: Array, *, epsilon: float = 1e-4) -> Array:
+    """1 / (x + epsilon)."""
+    return np.float32(1) / (x + np.float32(epsilon))
+
+
+def log(x: Array, *, epsilon: float = 1e-45) -> Array:
+    """ln(x + epsilon)."""
+    return np.log(x + np.float32(epsilon))
+
+
+def clip(x: Array, *, alpha: float, beta: float) -> Array:
+    """x held between alpha and beta."""
+    return np.clip(x, x.dtype.type(alpha), x.dtype.type(beta))
+
+
+def threshold(x: Array, *, alpha: float) -> Array:
+    """max(x, alpha)."""
+    return np.maximum(x, x.dtype.type(alpha))
+
+
+def select(cond: Array, a: Array, b: Array) -> Array:
+    """a where cond, else b."""
+    return np.where(cond, a, b)
+
+
+def cast(x: Array, *, dtype: str) -> Array:
+    """x as another type; floats are cut towards zero when they become integers."""
+    return np.asarray(x).astype(compute_type(by_mil_name(dtype)), copy=False)
+
+
+def round_half_even(x: Array) -> Array:
+    """To the nearest integer, halves to the even one."""
+    return np.rint(x)
+
+
+try:
+    from scipy.special import erf as _erf  # type: ignore[import-untyped]
+except ImportError:  # numpy has no erf: exact, but a Python call an element
+    _erf = np.vectorize(math.erf, otypes=[np.float32])
+
+
+def erf(x: Array) -> Array:
+    """The error function."""
+    return np.asarray(_erf(x), dtype=x.dtype)
+
+
+def logical_not(x: Array) -> Array:
+    """Not x."""
+    return np.logical_not(x)
+
+
+OPS: dict[str, Op] = {
+    "abs": pick(np.abs),
+    "acos": Op(np.arccos),
+    "add": Op(np.add),
+    "asin": Op(np.arcsin),
+    "atan": Op(np.arctan),
+    "atanh": Op(np.arctanh),
+    "cast": Op(cast, view=True),
+    "ceil": Op(np.ceil),
+    "clip": Op(clip),
+    "cos": Op(np.cos),
+    "cosh": Op(np.cosh),
+    "equal": pick(np.equal),
+    "erf": Op(erf),
+    "exp": Op(np.exp),
+    "exp2": Op(np.exp2),
+    "floor": Op(np.floor),
+    "floor_div": Op(np.floor_divide),
+    "greater": pick(np.greater),
+    "greater_equal": pick(np.greater_equal),
+    "inverse": Op(inverse),
+    "less": pick(np.less),
+    "less_equal": pick(np.less_equal),
+    "log": Op(log),
+    "logical_and": pick(np.logical_and),
+    "logical_not": pick(logical_not),
+    "logical_or": pick(np.logical_or),
+    "logical_xor": pick(np.logical_xor),
+    "maximum": pick(np.maximum),
+    "minimum": pick(np.minimum),
+    "mod": Op(np.mod),
+    "mul": Op(np.multiply),
+    "not_equal": pick(np.not_equal),
+    "pow": Op(power),
+    "real_div": Op(real_div),
+    "round": Op(round_half_even),
+    "rsqrt": Op(rsqrt),
+    "select": pick(select),
+    "sign": pick(np.sign),
+    "sin": Op(np.sin),
+    "sinh": Op(np.sinh),
+    "sqrt": Op(np.sqrt),
+    "square": Op(np.square),
+    "sub": Op(np.subtract),
+    "tan": Op(np.tan),
+    "threshold": Op(threshold),
+}

@@ -1,0 +1,129 @@
+"""A loaded ML Program, ready to run on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satchel.runtime.manifest import TensorSpec
+from satchel.runtime.mil.compile import Executable, compile_function
+from satchel.runtime.mil.constants import Pool
+from satchel.runtime.mil.interpreter import State, Watch, make_state, run
+from satchel.runtime.mil.package import Package, open_package
+from satchel.runtime.mil.precision import check_precision
+from satchel.runtime.mil.values import is_state, spec, tensor_type
+
+
+class Program:
+    """An ML Program.
+
+    Args:
+        package: where it was read from.
+        max_memory: bytes that may be spent on expanded constants; the rest are expanded again at each use. None is no
+            limit.
+
+    Functions are compiled when they first run, and share their constants.
+    """
+
+    def __init__(self, package: Package, max_memory: int | None = None) -> None:
+        self.package = package
+        self._pool = Pool(max_memory)
+        self._compiled: dict[tuple[str, str], Executable] = {}
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the functions, the default one first."""
+        return self.package.functions
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the author wrote, user-defined strings included."""
+        return self.package.metadata
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the default function."""
+        return self.signature()[0]
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the default function."""
+        return self.signature()[1]
+
+    @cached_property
+    def states(self) -> tuple[TensorSpec, ...]:
+        """States of the default function."""
+        return self.signature()[2]
+
+    def signature(
+        self, function: str | None = None
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """(inputs, outputs, states) of a function, the default one if none is named."""
+        name = function or self.package.default_function
+        named = self.package.function(name).inputs
+        inputs = tuple(spec(n) for n in named if not is_state(n.type))
+        states = tuple(spec(n) for n in named if is_state(n.type))
+        return inputs, _outputs(self.package, name), states
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        function: str | None = None,
+        state: State | None = None,
+        precision: str = "fp32",
+        watch: Watch | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Runs a function once.
+
+        Args:
+            inputs: name -> array (or what numpy makes one of), every input.
+            function: which one; the default function if None.
+            state: from make_state(), where the function has states; updated.
+            precision: "fp32" computes and keeps every fp16 value in fp32; "fp16" rounds every fp16 value as it is
+                produced, products accumulated in fp32.
+            watch: in fp16 it learns which op first overflowed.
+
+        Returns:
+            name -> array; in "fp32" every float output is float32, in "fp16" the fp16 ones are float16.
+
+        Raises:
+            UsageError: an input is missing, unknown, or of the wrong shape or type.
+            FormatError: the program has an op that is not known, or is malformed.
+        """
+        return run(self.executable(function, precision), inputs, state, watch)
+
+    def make_state(self, function: str | None = None) -> State:
+        """Fresh states, zeros; functions with the same states may share them."""
+        return make_state(self.executable(function, "fp32"))
+
+    def executable(self, function: str | None = None, precision: str = "fp32") -> Executable:
+        """The compiled function; compiled at the first call."""
+        key = (function or self.package.default_function, precision)
+        if key not in self._compiled:
+            self._compiled[key] = compile_function(self.package, key[0], check_precision(precision), self._pool)
+        return self._compiled[key]
+
+
+def _outputs(package: Package, function: str) -> tuple[TensorSpec, ...]:
+    """Outputs by the types that the ops which make them declare."""
+    block = package.block(function)
+    types = {o.name: o for op in block.operations for o in op.outputs} | {i.name: i for i in block.inputs}
+    types |= {i.name: i for i in package.function(function).inputs}
+    named = [types[name] for name in block.outputs if name in types]
+    return tuple(spec(n) for n in named if tensor_type(n.type))
+
+
+def load(path: Path | str, max_memory: int | None = None) -> Program:
+    """Opens a .mlpackage folder, or a .mlmodel file, that holds an ML Program.
+
+    Args:
+        path: of the package.
+        max_memory: bytes that may be spent on expanded constants; None is no limit.
+
+    Raises FormatError where it is not a readable ML Program of specification version 6 to 10.
+    """
+    return Program(open_package(Path(path)), max_memory)
