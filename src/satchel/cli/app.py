@@ -1,0 +1,43 @@
+"""The commands of `satchel`, a module each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import satchel
+from satchel.cli import bench, devices, export, inspect, run, validate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Small language models as 4-bit bundles for Core ML, ONNX and ExecuTorch.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(satchel.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Small language models as 4-bit bundles for Core ML, ONNX and ExecuTorch."""
+
+
+app.command("export")(export.command)
+app.command("validate")(validate.command)
+app.command("run")(run.command)
+app.command("inspect")(inspect.command)
+app.command("devices")(devices.command)
+app.command("bench")(bench.command)
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    app()

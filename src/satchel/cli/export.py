@@ -1,0 +1,70 @@
+"""`satchel export`: a model to one bundle a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from satchel.cli.console import Bars, errors, megabytes, out, print_json
+from satchel.cli.validate import judged, print_report
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, or smollm2.")],
+    device: Annotated[list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")],
+    format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
+    weights: Annotated[str | None, typer.Option(help="palette, int4, int8, fp16 or fp32.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path("bundles"),
+    no_tokenizer: Annotated[bool, typer.Option("--no-tokenizer", help="Export a model that has no tokenizer.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace bundles that exist.")] = False,
+    check: Annotated[bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write one app-ready bundle a device: DIR/<model>-<device>.satchel."""
+    from satchel.export.pipeline import export  # imports the exporters only when they are needed
+
+    with errors(as_json):
+        with Bars(enabled=not as_json) as bars:
+            bundles = export(
+                model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
+                output=output, tokenizer=not no_tokenizer, overwrite=overwrite, progress=bars,
+            )  # fmt: skip
+            reports = [judged(b, bars) for b in bundles] if check else []
+        if as_json:
+            print_json({"bundles": [_record(b) for b in bundles], "validation": [r.to_json() for r in reports]})
+        else:
+            _print_bundles(bundles)
+            for bundle, report in zip(bundles, reports, strict=False):
+                print_report(bundle, report)
+        if any(not r.passed for r in reports):
+            raise typer.Exit(1)
+
+
+def _record(bundle: Any) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.folder),
+        "device": manifest.plan.device,
+        "format": manifest.plan.format,
+        "weights": manifest.weights.scheme,
+        "context_length": manifest.plan.context_length,
+        "bytes": bundle.bytes,
+        "parameters": manifest.model.parameters,
+    }
+
+
+def _print_bundles(bundles: list[Any]) -> None:
+    table = Table("device", "format", "weights", "context", "size", "of fp32", "bundle")
+    for record in map(_record, bundles):
+        share = record["bytes"] / (4 * record["parameters"])
+        table.add_row(
+            record["device"], record["format"], record["weights"], str(record["context_length"]),
+            megabytes(record["bytes"]), f"{share:.1%}", record["path"],
+        )  # fmt: skip
+    out.print(table)

@@ -1,0 +1,84 @@
+"""`satchel run`: a bundle answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from satchel.cli.console import errors, out, print_json
+from satchel.runtime.errors import UsageError
+from satchel.runtime.session import Session, load
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .satchel folder.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to say to the model.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON when the answer is complete.")] = False,
+) -> None:
+    """Stream the answer to a prompt, or keep a conversation with --chat."""
+    with errors(as_json):
+        if prompt is None and not chat:
+            raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
+        sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        with load(bundle) as session:
+            if chat:
+                _converse(session, prompt, sampling, as_json)
+            else:
+                _answer(session, [{"role": "user", "content": prompt or ""}], prompt or "", raw, sampling, as_json)
+
+
+def _answer(
+    session: Session, messages: list[dict[str, str]], prompt: str, raw: bool, sampling: dict[str, object], as_json: bool
+) -> str:
+    """Prints one answer as it comes; returns it whole."""
+    templated = not raw and session.info["chat_template"]
+    start = time.perf_counter()
+    pieces = []
+    for piece in session.chat(messages, **sampling) if templated else session.generate(prompt, **sampling):  # type: ignore[arg-type]
+        pieces.append(piece)
+        if not as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    answer = "".join(pieces)
+    if as_json:
+        print_json({"prompt": prompt, "answer": answer, "seconds": round(time.perf_counter() - start, 3)})
+    else:
+        sys.stdout.write("\n")
+    return answer
+
+
+def _converse(session: Session, first: str | None, sampling: dict[str, object], as_json: bool) -> None:
+    """Turn after turn until the end of standard input."""
+    if not session.info["chat_template"]:
+        raise UsageError("this model has no chat template", hint="give --prompt without --chat")
+    messages: list[dict[str, str]] = []
+    line = first
+    while True:
+        if line is None:
+            line = _read_line()
+        if line is None:
+            return
+        if line.strip():
+            messages.append({"role": "user", "content": line})
+            answer = _answer(session, messages, line, False, sampling, as_json)
+            messages.append({"role": "assistant", "content": answer})
+        line = None
+
+
+def _read_line() -> str | None:
+    """One line of standard input, with a prompt on a terminal; None at its end."""
+    try:
+        return out.input("[bold]> [/bold]") if sys.stdin.isatty() else input()
+    except EOFError:
+        return None
