@@ -266,17 +266,15 @@ class MilOps(ABC):
 
     def _rotary_tables(self) -> tuple[Var, Var]:
         """cos [c, c] and sin [-s, s] of this call's places, so that x * cos + swap(x) * sin turns x."""
-        half = self.config.head_dim // 2
-        cos, sin = (
-            mb.gather(
-                x=self._floats(f"rotary__{f.__name__}", lambda f=f: self._angles_of(f), (self.call.context, half)),
-                indices=self._places,
-                axis=0,
-            )
-            for f in (np.cos, np.sin)
-        )
+        cos, sin = self._gathered(np.cos), self._gathered(np.sin)
         minus = mb.mul(x=sin, y=self._number(-1))
         return self._table(mb.concat(values=[cos, cos], axis=1)), self._table(mb.concat(values=[minus, sin], axis=1))
+
+    def _gathered(self, f: np.ufunc) -> Var:
+        """f of the angles of this call's places, [S, head_dim / 2]."""
+        shape = (self.call.context, self.config.head_dim // 2)
+        table = self._floats(f"rotary__{f.__name__}", lambda: self._angles_of(f), shape)
+        return mb.gather(x=table, indices=self._places, axis=0)
 
     def _angles_of(self, f: np.ufunc) -> np.ndarray:
         """f of the angles, [C, head_dim / 2]; positions times frequencies in fp32, as every reference does."""

@@ -149,8 +149,8 @@ class MatrixStore:
 
     def _put_palette(self, name: str, m: PalettizedTensor) -> StoredMatrix:
         """Everything of a palette but its codes."""
-        entries = np.ldexp(m.lut.astype(np.float32), m.exponent.astype(np.int32)[:, None]).astype(self.dtype)
-        self.store.put(f"{name}__lut", entries)
+        entries: np.ndarray = np.ldexp(m.lut.astype(np.float32), m.exponent.astype(np.int32)[:, None])
+        self.store.put(f"{name}__lut", entries.astype(self.dtype))
         self.store.put(f"{name}__scale", m.scale.astype(self.dtype))
         return StoredMatrix(name, name, m.shape, "lut", m.bits, m.groups)
 

@@ -25,7 +25,7 @@ ALIGNMENT = 64
 INLINE = 10
 """coremltools writes smaller constants into the program itself, so these must be real and not stand-ins."""
 
-_SUB_BYTE = {
+_SUB_BYTE: dict[int, np.dtype] = {
     1: types.np_uint1_dtype,
     2: types.np_uint2_dtype,
     3: types.np_uint3_dtype,
@@ -122,8 +122,10 @@ class WeightStore:
 def code_dtype(bits: int, signed: bool = False) -> np.dtype:
     """numpy's dtype of codes, marked as coremltools marks those of less than a byte."""
     if signed:
-        return types.np_int4_dtype
-    return np.dtype(np.uint8) if bits == 8 else _SUB_BYTE[bits]
+        bits_4: np.dtype = types.np_int4_dtype
+        return bits_4
+    dtype: np.dtype = np.dtype(np.uint8) if bits == 8 else _SUB_BYTE[bits]
+    return dtype
 
 
 def _append_header(file: BinaryIO, alias: _Alias) -> int:
