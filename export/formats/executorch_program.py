@@ -62,7 +62,8 @@ def operands(call: Call) -> list[Argument]:
 
 def plan_memory(calls: Sequence[Call], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Arena:
     """Caches live for ever, inputs from the beginning, outputs to the end, and the rest from first use to last."""
-    end, spans = len(calls), {}
+    end = len(calls)
+    spans: dict[int, tuple[int, int]] = {}
     tensors: dict[int, Tensor] = {}
     for time, call in enumerate(calls):
         for tensor in (t for t in operands(call) if isinstance(t, Tensor) and t.blob is None):

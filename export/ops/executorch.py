@@ -48,7 +48,7 @@ class Integer:
 
 @dataclass(eq=False)
 class Value:
-    """What the decoder passes around: a value of one XNNPACK graph, and the program's tensor for it once it has left."""
+    """What the decoder passes around: a value of one XNNPACK graph, and its tensor in the program once it has left."""
 
     dims: tuple[int, ...]
     graph: Delegate | None = None

@@ -71,7 +71,7 @@ class XnnGraph:
         self._tensors.append(tensor)
         self._values.append(xnn.XValue(tensor if quant is None else xnn.XNNQuantizedTensorValue(tensor, quant)))
         self.dims.append(dims)
-        return tensor.id_out
+        return len(self._values) - 1
 
     def _fp32(self, dims: tuple[int, ...]) -> int:
         return self._value(dims, xnn.XNNDatatype.xnn_datatype_fp32)
@@ -80,7 +80,7 @@ class XnnGraph:
         self._tensors[value].flags |= flag
         self._tensors[value].external_id = self._externals
         self._externals += 1
-        return self._tensors[value].external_id
+        return self._externals - 1
 
     def add_input(self, dims: tuple[int, ...]) -> int:
         """A further argument of the delegate call, fp32."""
@@ -161,19 +161,18 @@ class XnnGraph:
 
     def serialize(self) -> bytes:
         """The delegate's payload; the same graph gives the same bytes."""
-        by_flag = {
-            flag: [t.id_out for t in self._tensors if t.flags & flag] for flag in (EXTERNAL_INPUT, EXTERNAL_OUTPUT)
-        }
+        inputs = [t.id_out for t in self._tensors if t.flags & EXTERNAL_INPUT]
+        outputs = [t.id_out for t in self._tensors if t.flags & EXTERNAL_OUTPUT]
         graph = xnn.XNNGraph(
             version="0",
             xnodes=self._nodes,
             xvalues=self._values,
             num_externs=self._externals,
-            input_ids=by_flag[EXTERNAL_INPUT],
-            output_ids=by_flag[EXTERNAL_OUTPUT],
+            input_ids=inputs,
+            output_ids=outputs,
             constant_data=self._constants,
         )
-        return serialize_xnnpack_binary(graph, bytearray())
+        return bytes(serialize_xnnpack_binary(graph, bytearray()))
 
 
 def fp32_blob(name: str, matrix: Matrix, load: Callable[[], Matrix]) -> Blob:

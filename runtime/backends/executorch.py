@@ -109,7 +109,7 @@ def _runtime(threads: int | None) -> tuple[Any, Any]:
 
 @contextmanager
 def native_log() -> Iterator[Any]:
-    """Takes what ExecuTorch's C++ writes to stderr while it loads, so that it can be shown when it explains an error."""
+    """Takes what ExecuTorch's C++ writes to stderr while it loads, to be shown where it explains an error."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as log:

@@ -1,7 +1,7 @@
 """Weights read back out of a .pte file.
 
-Codes and scales of each linear are named blobs, under the canonical name and `<name>.scale`; what they mean is read from
-the XNNPACK graphs that use them. The embedding is a constant of the program, found through the kernel that reads it.
+Codes and scales of each linear are named blobs, under the canonical name and `<name>.scale`; what they mean is read
+from the XNNPACK graphs that use them. The embedding is a constant of the program, found through its kernel.
 """
 
 from __future__ import annotations
