@@ -5,6 +5,7 @@ This is the one artifact that all formats are written from. It implements `Weigh
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ class WeightStore:
 
     def _save(self, stem: str, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> None:
         aside = self.folder / f"{stem}.part"
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside, metadata=meta)
+        # One key, since safetensors writes several in no fixed order.
+        metadata = {"matrix": json.dumps(meta, sort_keys=True)}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside, metadata=metadata)
         aside.replace(self._path(stem))
 
     def _load(self, stem: str, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -89,4 +92,4 @@ class WeightStore:
         if not path.exists():
             raise KeyError(name)
         with safe_open(path, framework="numpy") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["matrix"])  # noqa: SIM118

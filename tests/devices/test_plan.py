@@ -1,0 +1,118 @@
+"""Profiles are strict, and plans differ where devices do."""
+
+import dataclasses
+
+import pytest
+from satchel.devices.errors import DeviceError, PlanError
+from satchel.devices.plan import ModelShape
+from satchel.devices.planner import make_plan
+from satchel.devices.profile import DeviceProfile, device_names, load_device, read_profile
+
+SHAPE = ModelShape(30, 576, 9, 3, 64, 1536, 49152, 134_515_008, 8192, True)
+IPHONE, PIXEL, PI = (load_device(n) for n in ("iphone-15-pro", "pixel-9", "raspberry-pi-5"))
+
+
+def test_every_profile_reads_and_names_its_sources():
+    assert {"iphone-15-pro", "pixel-9", "raspberry-pi-5"} <= set(device_names())
+    for name in device_names():
+        profile = load_device(name)
+        assert profile.formats
+        assert {"isa", "memory_gb", "bandwidth_gb_s"} <= set(profile.sources)
+
+
+def test_the_three_devices_get_their_own_ops():
+    a, b, c = make_plan(IPHONE, SHAPE), make_plan(PIXEL, SHAPE), make_plan(PI, SHAPE)
+    assert (a.format, b.format, c.format) == ("coreml", "onnx", "executorch")
+    assert (a["layout"], a["linear"], a["cache"], a["lm_head"], a.prefill_length) == (
+        "channels_first",
+        "conv1x1",
+        "state",
+        "split8",
+        64,
+    )
+    assert (b["weights"], b["linear"], b["attention"]) == ("palette", "dequantize_matmul", "group_query_attention")
+    assert (c["weights"], c["linear"], c["scale_dtype"]) == ("int4", "qd8_qb4w", "bfloat16")
+    for plan in (a, b, c):
+        assert all(choice.reason and choice.source for choice in plan.choices)
+        assert plan.context_length == 1024
+
+
+def older(profile: DeviceProfile, **changes: object) -> DeviceProfile:
+    return dataclasses.replace(profile, **changes)
+
+
+def test_choices_follow_the_facts():
+    ios16 = make_plan(older(IPHONE, os_version=16), SHAPE)
+    assert (ios16["target"], ios16["cache"]) == ("iOS16", "io")
+    assert make_plan(older(IPHONE, engine=""), SHAPE)["layout"] == "plain"
+    assert make_plan(IPHONE, SHAPE, weights="int4")["layout"] == "plain"  # blocks are not for the engine
+    assert make_plan(older(PIXEL, isa=("fp16",)), SHAPE, weights="int4")["accuracy_level"] == "1"
+    assert make_plan(PIXEL, SHAPE, weights="int4")["accuracy_level"] == "4"
+    assert make_plan(IPHONE, SHAPE, format="executorch")["target"] == "coreml"
+    assert make_plan(PIXEL, SHAPE, format="executorch")["target"] == "xnnpack"
+    assert make_plan(IPHONE, dataclasses.replace(SHAPE, vocab_size=151_936))["lm_head"] == "split16"
+    assert make_plan(IPHONE, dataclasses.replace(SHAPE, vocab_size=50_257))["lm_head"] == "whole"  # a prime number
+    assert make_plan(PIXEL, dataclasses.replace(SHAPE, max_position=512)).context_length == 512
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "says"),
+    [
+        (PIXEL, {"format": "coreml"}, "Core ML exists on Apple's systems only"),
+        (PIXEL, {"format": "tflite"}, "unknown format"),
+        (PIXEL, {"weights": "int3"}, "unknown weight scheme"),
+        (PIXEL, {"context": 9000}, "16 to 8192"),
+        (PIXEL, {"context": 1}, "context length out of range"),
+        (older(IPHONE, os_version=17), {"weights": "int4"}, "constexpr_blockwise_shift_scale"),
+    ],
+)
+def test_refusals_say_why(profile, options, says):
+    with pytest.raises(PlanError, match=says):
+        make_plan(profile, SHAPE, **options)
+
+
+def test_an_unknown_device_answers_with_the_known_ones():
+    with pytest.raises(DeviceError, match="pixel-9"):
+        load_device("nokia-3310")
+
+
+GOOD = """
+title = "Board"
+chip = "X"
+os = "linux"
+os_version = 12
+isa = ["dotprod"]
+memory_gb = 4
+app_memory_gb = 0
+bandwidth_gb_s = 10
+engine = ""
+formats = ["onnx"]
+[weights]
+[sources]
+"""
+
+
+def test_a_users_own_profile_by_path(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text(GOOD)
+    assert make_plan(load_device(str(path)), SHAPE).format == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('chip = "X"', "", "missing \\['chip'\\]"),
+        ('chip = "X"', 'chip = "X"\ncolour = "red"', "unknown \\['colour'\\]"),
+        ("memory_gb = 4", 'memory_gb = "4 GB"', "'memory_gb' has the wrong type"),
+        ("memory_gb = 4", "memory_gb = -4", "negative"),
+        ("os_version = 12", "os_version = true", "'os_version' has the wrong type"),
+        ('os = "linux"', 'os = "symbian"', "'os' is not known"),
+        ('["onnx"]', '["onnx", "tflite"]', "'formats' is not known"),
+        ("[weights]", "[weights", "cannot read"),
+    ],
+)
+def test_bad_profiles_are_refused(tmp_path, old, new, says):
+    path = tmp_path / "bad.toml"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(DeviceError, match=says):
+        read_profile(path)
