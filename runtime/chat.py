@@ -4,7 +4,7 @@ A template is a program that came with a checkpoint. It runs in Jinja's immutabl
 and cannot blow up memory by multiplication.
 
 Text in messages may spell out a control token, such as `<|im_end|>`. Were the rendered text encoded as a whole, the
-tokenizer would take it for the real one. So each such spelling is replaced before rendering by one private-use
+tokenizer would take it for the real one. So each such spelling is replaced before rendering by one rare
 character, and put back when the pieces of the rendered text are encoded, as the characters that it is made of. A
 conversation without such text is encoded as a whole, exactly as transformers does. With a tokenizer that marks the
 beginning of a text (SentencePiece's leading space), the pieces after the first may differ from what plain text would
@@ -30,7 +30,7 @@ from satchel.runtime.errors import BundleError, TokenizerError, UsageError
 Message = Mapping[str, Any]
 
 LARGEST_PRODUCT = 1 << 20  # of a sequence times a number, in a template
-PRIVATE_USE = range(0xF0000, 0xFFFFE)
+STAND_INS = range(0x12000, 0x1239A)  # cuneiform: printable, without case, never normalized, hardly ever typed
 
 
 class ChatTemplate:
@@ -112,7 +112,9 @@ class Guard:
         text = json.dumps(_plain(list(messages)), ensure_ascii=False)
         texts = "\0".join(_strings(_plain(list(messages))))
         used = sorted((t for t in control_tokens if t and t in texts), key=lambda t: (-len(t), t))
-        free = (chr(c) for c in PRIVATE_USE if chr(c) not in text)
+        free = [chr(c) for c in STAND_INS if chr(c) not in text]
+        if len(used) > len(free):
+            raise UsageError("a conversation spells out too many control tokens", got=len(used), wanted=len(free))
         return cls(dict(zip(used, free, strict=False)))
 
     def hide(self, value: Any) -> Any:

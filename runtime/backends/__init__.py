@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
 from satchel.runtime.backends.base import Backend
-from satchel.runtime.errors import FormatError, MissingPackageError
+from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
 
 BACKENDS: dict[str, str] = {
@@ -29,6 +30,7 @@ def load_backend(folder: Path, entry: ModelEntry, **options: Any) -> Backend:
 
     Raises:
         FormatError: no such format, or a file that cannot be executed.
+        UsageError: an option that this backend has not.
         MissingPackageError: the library of this format is not installed.
     """
     if entry.format not in BACKENDS:
@@ -39,5 +41,8 @@ def load_backend(folder: Path, entry: ModelEntry, **options: Any) -> Backend:
     except ImportError as error:
         hint = _INSTALL.get(entry.format, f"pip install {entry.format}")
         raise MissingPackageError(f"a package to run {entry.format} is missing", got=error, hint=hint) from error
+    parameters = list(inspect.signature(backend).parameters)[2:]
+    if unknown := sorted(set(options) - set(parameters)):
+        raise UsageError(f"the {entry.format} backend has no such option", got=unknown, wanted=parameters)
     loaded: Backend = backend(folder, entry, **options)
     return loaded
