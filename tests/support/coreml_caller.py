@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from satchel.runtime.manifest import ModelEntry
 from satchel.runtime.mil.program import load
 
