@@ -1,3 +1,5 @@
+# ruff: noqa: PT012, RUF043
+
 from __future__ import annotations
 
 import errno

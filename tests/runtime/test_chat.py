@@ -20,10 +20,10 @@ TEMPLATES = {
     "blocks": "{%- for m in messages %}\n  {%- if m.role == 'system' %}\n[{{ m.content | trim }}]\n  {%- endif %}\n"
     "{% if loop.last %}\nlast\n{% endif %}\n{%- endfor %}\n    {% set n = namespace(x=1) %}{{ n.x }}",
     "json": "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}{{ bos_token }}{{ eos_token }}",
-    "loop controls": "{% for m in messages %}{% if loop.index == 2 %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+    "loop controls": "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "date": "{{ strftime_now('%Y-%m') }}{% if tools is none %}no tools{% endif %}{% if not documents %}none{% endif %}",
-    "python": "{{ messages[1]['content'].split('?')[0].strip() }}{{ (messages | length) * 2 }}{{ '-' * 3 }}{{ 2 ** 3 }}",
+    "python": "{{ messages[1]['content'].split('?')[0].strip() }}{{ (messages | length) * 2 }}{{ '-' * 3 ~ 2 ** 3 }}",
 }
 
 

@@ -34,7 +34,7 @@ text = st.text(max_size=20)
 
 
 @given(role=text, value=text, tensors=st.dictionaries(text, text, max_size=3), options=st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e300, 1e300) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=8))  # fmt: skip
 def test_whatever_is_written_is_read_back_with_equal_bytes(role, value, tensors, options):
     base = complete()

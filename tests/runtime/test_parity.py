@@ -188,7 +188,8 @@ def test_limits_table_is_whole_and_can_be_overridden():
     assert [arithmetic("onnx", s) for s in ("fp32", "palette")] == ["fp32", "int8"]
     assert [arithmetic("coreml", "palette", p) for p in ("fp32", "fp16", None)] == ["fp32", "fp16", "fp16"]
     base = {limit.figure: limit.value for limit in limits_for("lowering", "fp32", "palette")}
-    changed = {limit.figure: limit.value for limit in limits_for("lowering", "fp32", "palette", {"lowering.kl_mean": 1, "lowering.kl_max": None, "quality.top1": 0})}  # fmt: skip
+    overrides = {"lowering.kl_mean": 1, "lowering.kl_max": None, "quality.top1": 0}
+    changed = {limit.figure: limit.value for limit in limits_for("lowering", "fp32", "palette", overrides)}
     assert changed == {k: v for k, v in base.items() if k != "kl_max"} | {"kl_mean": 1}
     for wrong in ({"kl_mean": 1}, {"lowering.kl": 1}):
         with pytest.raises(UsageError, match="not known"):

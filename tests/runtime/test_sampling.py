@@ -65,7 +65,8 @@ def test_a_seed_decides_and_numpy_s_pcg64_is_what_is_drawn():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1},
+    {"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")},
+    {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1},
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(wrong: dict):
     with pytest.raises(UsageError, match="out of range"):

@@ -1,3 +1,5 @@
+# ruff: noqa: RUF043
+
 from __future__ import annotations
 
 from pathlib import Path
