@@ -13,17 +13,25 @@ from satchel.cli.validate import judged, print_report
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, or smollm2.")],
-    device: Annotated[list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, or smollm2.")
+    ],
+    device: Annotated[
+        list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")
+    ],
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[str | None, typer.Option(help="palette, int4, int8, fp16 or fp32.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path("bundles"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path(
+        "bundles"
+    ),
     no_tokenizer: Annotated[bool, typer.Option("--no-tokenizer", help="Export a model that has no tokenizer.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace bundles that exist.")] = False,
-    check: Annotated[bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")] = True,
+    check: Annotated[
+        bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write one app-ready bundle a device: DIR/<model>-<device>.satchel."""

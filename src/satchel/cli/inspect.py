@@ -24,7 +24,10 @@ def command(
             print_json(found)
             return
         _print_facts(found)
-        for key, columns in (("choices", ("role", "value", "reason", "source")), ("files", ("path", "bytes", "sha256"))):
+        for key, columns in (
+            ("choices", ("role", "value", "reason", "source")),
+            ("files", ("path", "bytes", "sha256")),
+        ):
             if key in found:
                 _print_rows(key, columns, found[key])
         if weights:

@@ -17,8 +17,12 @@ from satchel.runtime.session import Session, load
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .satchel folder.")],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to say to the model.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")
+    ] = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(min=0)] = None,
@@ -30,7 +34,13 @@ def command(
     with errors(as_json):
         if prompt is None and not chat:
             raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
-        sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        sampling = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "seed": seed,
+        }
         with load(bundle) as session:
             if chat:
                 _converse(session, prompt, sampling, as_json)

@@ -60,7 +60,9 @@ SHOWN = ("kl_mean", "kl_p99", "kl_max", "top1", "top1_or_tie", "difference_max",
 
 def print_report(bundle: Bundle, report: ParityReport) -> None:
     """The figures as a table, a line each run, comparison and route; failures below it, each with where to look."""
-    table = Table("run", "against", "route", "KL mean", "KL p99", "KL max", "top-1", "or tie", "max diff", "greedy", "result")
+    table = Table(
+        "run", "against", "route", "KL mean", "KL p99", "KL max", "top-1", "or tie", "max diff", "greedy", "result"
+    )
     against = {"lowering": "own weights, fp32", "quality": "reference model"}
     for key, rows in _grouped(report).items():
         run, comparison, route = key
@@ -68,13 +70,17 @@ def print_report(bundle: Bundle, report: ParityReport) -> None:
         kl, shares = [_cell(by_figure.get(f)) for f in SHOWN[:3]], [_share(by_figure.get(f)) for f in SHOWN[3:5]]
         greedy = _share(by_figure.get("greedy_agreement"))
         result = "[green]good[/green]" if all(r.passed for r in rows) else "[bold red]beyond limits[/bold red]"
-        table.add_row(run, against[comparison], route, *kl, *shares, _cell(by_figure.get("difference_max")), greedy, result)
+        table.add_row(
+            run, against[comparison], route, *kl, *shares, _cell(by_figure.get("difference_max")), greedy, result
+        )
     out.print(f"[bold]{bundle.folder.name}[/bold]  {'passed' if report.passed else 'FAILED'}")
     out.print(table)
     for row in report.failures:
         failure = explain(row, report)
         bound = failure.get("at_most", failure.get("at_least"))
-        out.print(f"  {row.run}, {row.comparison}, {row.route}: {row.figure} is {row.value}, allowed {bound}", markup=False)
+        out.print(
+            f"  {row.run}, {row.comparison}, {row.route}: {row.figure} is {row.value}, allowed {bound}", markup=False
+        )
         out.print(f"    {failure['next']}", markup=False)
 
 

@@ -1,0 +1,208 @@
+"""The arrow: checkpoint, family, plan, calibrate, compress, golden data, format, bundle. Each stage is a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from satchel.devices.plan import ModelShape, Plan
+from satchel.devices.planner import make_plan
+from satchel.devices.profile import load_device
+from satchel.export.bundle import BundleWriter
+from satchel.export.calibration import statistics_for
+from satchel.export.checkpoint import open_checkpoint
+from satchel.export.families.base import DecoderConfig
+from satchel.export.families.registry import load_family
+from satchel.export.families.tensors import CanonicalTensors
+from satchel.export.formats import write_model
+from satchel.export.golden import golden, golden_prompts, with_weights
+from satchel.export.palettize.compress import compress_model
+from satchel.export.palettize.spec import Calibration, Recipe
+from satchel.export.palettize.store import WeightStore
+from satchel.export.progress import Progress, silent
+from satchel.export.source import Source, model_info, resolve
+from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
+from satchel.export.tools import tool_versions
+from satchel.runtime.bundle import SUFFIX, Bundle, open_bundle
+from satchel.runtime.errors import OutputError, UsageError
+from satchel.runtime.golden import Golden
+from satchel.runtime.manifest import GenerationDefaults, Manifest, ModelInfo, TokenRules, WeightSchemes
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is known before any weight is read: what can be wrong with a request has been found by now."""
+
+    source: Source
+    config: DecoderConfig
+    tensors: CanonicalTensors
+    info: ModelInfo
+    tokenizer: BundleTokenizer | None
+    rules: TokenRules
+    plans: tuple[Plan, ...]
+    output: Path
+    overwrite: bool
+
+    def target(self, plan: Plan) -> Path:
+        """Where the bundle of a plan goes."""
+        return self.output / f"{self.source.name}-{plan.device}{SUFFIX}"
+
+
+def export(
+    model: str | Path,
+    devices: str | Sequence[str],
+    *,
+    format: str | None = None,
+    weights: str | None = None,
+    context: int | None = None,
+    calibration: str | Path | None = None,
+    seed: int = 0,
+    output: str | Path = "bundles",
+    tokenizer: bool = True,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> list[Bundle]:
+    """Writes one bundle a device.
+
+    Args:
+        model: a Hugging Face folder, a GGUF file, a hub id, or "smollm2".
+        devices: names of profiles (`satchel devices`), or paths of your own.
+        format: "coreml", "onnx" or "executorch" instead of each device's own.
+        weights: "palette", "int4", "int8", "fp16" or "fp32" instead of each device's own.
+        context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
+        calibration: a UTF-8 text to calibrate on instead of text that the model generates.
+        seed: of that generated text.
+        output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
+        tokenizer: False exports a model that has none; prompts are then token ids.
+        overwrite: replace bundles that exist, each once the new one is complete.
+        progress: told what is being done.
+
+    Returns:
+        The bundles, in the order of the devices. The same input and options give the same bytes.
+
+    Raises:
+        CheckpointError, TokenizerError, DeviceError, PlanError, UsageError, OutputError, MissingPackageError: the
+            input or the options are bad, or there is no space; nothing half-written is left.
+    """
+    names = [devices] if isinstance(devices, str) else list(devices)
+    job = _prepare(model, names, format, weights, context, Path(output), tokenizer, overwrite)
+    text = _read_text(calibration)
+    with _work_folder(job.output) as work:
+        made = _compress(job, Calibration(seed=seed), text, work, progress)
+        return [_write(job, plan, *made[_recipe(plan)], progress) for plan in job.plans]
+
+
+def _prepare(
+    model: str | Path, devices: list[str], format: str | None, weights: str | None, context: int | None, output: Path,
+    with_tokenizer: bool, overwrite: bool,
+) -> Job:  # fmt: skip
+    """Reads configuration, names and tokenizer, and plans for each device."""
+    if not devices or len(set(devices)) != len(devices):
+        raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
+    profiles = [load_device(name) for name in devices]
+    source = resolve(model)
+    checkpoint = open_checkpoint(source.path)
+    config, tensors = load_family(checkpoint)
+    tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
+    rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
+    config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
+    info = model_info(source, checkpoint, config)
+    shape = _shape(config, info.parameters)
+    plans = [make_plan(p, shape, format=format, weights=weights, context=context) for p in profiles]
+    job = Job(source, config, tensors, info, tokenizer, rules, tuple(plans), output, overwrite)
+    for plan in plans:
+        if job.target(plan).exists() and not overwrite:
+            hint = "pass --overwrite, or another --output"
+            raise OutputError("the bundle exists already", got=job.target(plan), hint=hint)
+    return job
+
+
+def _shape(config: DecoderConfig, parameters: int) -> ModelShape:
+    """What a plan needs to know."""
+    return ModelShape(
+        layers=config.layers, hidden_size=config.hidden_size, heads=config.heads, kv_heads=config.kv_heads,
+        head_dim=config.head_dim, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
+        parameters=parameters, max_position=config.max_position, tied_embeddings=config.tied_embeddings,
+    )  # fmt: skip
+
+
+def _recipe(plan: Plan) -> Recipe:
+    """The recipe of a plan; plans that differ in nothing that matters to the weights get equal ones."""
+    scheme = plan["weights"]
+    if scheme == "palette":
+        return Recipe(weights="palette", lut_groups="rows16" if plan["lut_groups"] == "rows16" else "tensor")
+    if scheme == "int4":
+        xnnpack = plan["scale_dtype"] == "bfloat16"
+        return Recipe(weights="int4", symmetric=xnnpack, scale_dtype="bfloat16" if xnnpack else "float16")
+    return Recipe(weights=scheme)  # type: ignore[arg-type]  # Recipe checks it
+
+
+def _read_text(path: str | Path | None) -> str | None:
+    """A calibration text."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("the calibration text cannot be read", got=error, wanted="a UTF-8 text file") from error
+
+
+def _work_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for the compressed weights, on the disk that the bundles go to."""
+    beside = next(p for p in (output, *output.absolute().parents) if p.is_dir())
+    try:
+        return tempfile.TemporaryDirectory(prefix=".satchel-work-", dir=beside)
+    except OSError as error:
+        raise OutputError("no folder to work in", got=error, hint="choose another --output") from error
+
+
+def _compress(
+    job: Job, calibration: Calibration, text: str | None, work: str, progress: Progress
+) -> dict[Recipe, tuple[WeightStore, Golden]]:
+    """Each distinct recipe once: the weights, and the golden data of the reference and of these weights."""
+    from satchel.export.reference import Reference  # imports torch
+
+    recipes = list(dict.fromkeys(_recipe(plan) for plan in job.plans))
+    prompts = golden_prompts(job.config, job.tokenizer, min(plan.context_length for plan in job.plans))
+    made: dict[Recipe, tuple[WeightStore, Golden]] = {}
+    progress("Loading the reference model", 0, 1)
+    with Reference(job.source) as reference:
+        progress("Loading the reference model", 1, 1)
+        answers = golden(reference, prompts, progress=progress)
+        wanted = any(recipe.calibrated for recipe in recipes)
+        statistics = statistics_for(reference, job.tokenizer, calibration, text, progress) if wanted else {}
+        for number, recipe in enumerate(recipes):
+            store = WeightStore(Path(work) / str(number))
+            compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
+            made[recipe] = (store, with_weights(answers, reference, _dequantized(job.config, store), progress))
+    return made
+
+
+def _dequantized(config: DecoderConfig, store: WeightStore) -> Iterator[tuple[str, np.ndarray]]:
+    """Each matrix as the fp32 values that its codes stand for, one at a time."""
+    return ((name, store.matrix(name).dequantize()) for name in config.matrix_shapes())
+
+
+def _write(job: Job, plan: Plan, store: WeightStore, answers: Golden, progress: Progress) -> Bundle:
+    """One bundle."""
+    with BundleWriter(job.target(plan), overwrite=job.overwrite, needed_bytes=_estimate(store)) as writer:
+        entry = write_model(writer.folder, store, job.config, plan, job.info, progress)
+        for name, content in (job.tokenizer.files() if job.tokenizer else {}).items():
+            (writer.folder / name).write_bytes(content)
+        answers.write(writer.folder / "golden")
+        schemes = {name: store.matrix(name).scheme() for name in job.config.matrix_shapes()}
+        manifest = Manifest(
+            model=job.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes), tokens=job.rules,
+            generation=GenerationDefaults(), tools=tool_versions(plan.format),
+        )  # fmt: skip
+        return open_bundle(writer.finish(manifest), verify=False)
+
+
+def _estimate(store: WeightStore) -> int:
+    """Bytes that a bundle needs at the least: those of the compressed weights."""
+    return sum(path.stat().st_size for path in store.folder.iterdir())
