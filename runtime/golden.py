@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,8 +72,8 @@ class GoldenSet:
     greedy_gap: np.ndarray
 
     @classmethod
-    def from_logits(cls, forced: Sequence[np.ndarray], greedy: Sequence[np.ndarray], top: int = TOP) -> GoldenSet:
-        """Condenses full logits.
+    def from_logits(cls, forced: Iterable[np.ndarray], greedy: Iterable[np.ndarray], top: int = TOP) -> GoldenSet:
+        """Condenses full logits, one prompt's at a time.
 
         Args:
             forced: for each prompt, float [len(sequence), vocab]: the logits after each id of its sequence.

@@ -2,8 +2,9 @@
 
 Routes:
     decode    every id of every sequence by a decode step, from an empty cache: every golden row;
-    prefill   the prompt in one prefill, and again in two, each followed by FORCED decode steps: rows from the prompt's
-              end on, and the one where the two halves meet. Wrong positions or masks after a prefill show here;
+    prefill   the prompt in one prefill, and again in two, each followed by FORCED decode steps, and the whole sequence
+              in one: rows from the prompt's end on, the one where the halves meet, and the last. Wrong positions, masks
+              or padding show here;
     greedy    the prompt by prefill, then whatever the backend itself thinks best, as an answer is generated.
 """
 
@@ -185,6 +186,8 @@ def _prefill(backend: _Timed, prompt: GoldenPrompt) -> Iterator[tuple[int, np.nd
         yield last, backend.prefill(prompt.ids[half:])
         for i, token in enumerate(prompt.continuation[:-1][:FORCED]):
             yield last + 1 + i, backend.step(token)
+    backend.reset()
+    yield len(prompt.sequence) - 1, backend.prefill(prompt.sequence)
 
 
 def _greedy(backend: _Timed, prompt: GoldenPrompt) -> list[int]:
