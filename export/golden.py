@@ -1,0 +1,124 @@
+"""Fixed prompts, run through the reference: the golden data of a bundle (runtime/golden.py says what it holds)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from satchel.export.families.base import DecoderConfig
+from satchel.export.progress import Progress, silent
+from satchel.export.reference import Reference
+from satchel.export.tokenizer import BundleTokenizer
+from satchel.runtime.errors import UsageError
+from satchel.runtime.golden import STEPS, Golden, GoldenPrompt, GoldenSet
+
+PLAIN = (
+    "The capital of France is Paris. The capital of Italy is Rome. The capital of Japan is Tokyo. The capital of Peru",
+    'def is_prime(n: int) -> bool:\n    """Whether n is a prime number."""\n    if n < 2:\n        return False\n',
+    "Heute scheint die Sonne, und wir fahren ans Meer. Il fait beau, 今日は",
+    "Shopping list 🛒:\n- 3 apples 🍎\n- 12 eggs 🥚\n- 0.5 kg of flour\n- 250 g of",
+)
+CHAT = (
+    "What is the capital of France? Answer in one sentence.",
+    "Write a short poem about a river that reaches the sea.",
+)
+
+RANDOM_PROMPTS, RANDOM_LENGTH, RANDOM_SEED = 6, 28, 20260101
+"""Where there is no tokenizer: prompts of random ids."""
+
+DATE = "1 Jan 2026"
+"""What chat templates that write a date are told, so that every export gives the same prompts."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt before it is run: text as a user gives it (None without a tokenizer), and ids as the model is given."""
+
+    text: str | None
+    ids: tuple[int, ...]
+
+
+def golden_prompts(
+    config: DecoderConfig, tokenizer: BundleTokenizer | None, context_length: int | None = None
+) -> list[Prompt]:
+    """The fixed prompts: plain text, code, other scripts, emoji and chat; or, without a tokenizer, random ids.
+
+    Args:
+        config: of the model.
+        tokenizer: of the bundle.
+        context_length: of the bundle; prompts are cut at the end so that they fit with STEPS ids more.
+
+    Raises:
+        UsageError: the context has no room for a prompt.
+    """
+    room = min(context_length or config.max_position, config.max_position) - STEPS
+    if room < 1:
+        raise UsageError(
+            "the context is too short for the golden prompts", got=room + STEPS, wanted=f"more than {STEPS} tokens"
+        )
+    prompts = _random(config.vocab_size) if tokenizer is None else _texts(tokenizer)
+    return [Prompt(p.text, p.ids[:room]) for p in prompts]
+
+
+def golden(
+    reference: Reference,
+    prompts: Sequence[Prompt],
+    weights: Iterable[tuple[str, np.ndarray]] | None = None,
+    progress: Progress = silent,
+) -> Golden:
+    """Runs the reference, and then, if given, the compressed weights in its place.
+
+    Args:
+        reference: holds the original weights; afterwards it holds `weights`.
+        prompts: from golden_prompts.
+        weights: as Reference.load_weights takes them.
+        progress: told after each pass.
+    """
+    chosen, greedy = reference.continuations([p.ids for p in prompts], STEPS)
+    answers = tuple(GoldenPrompt(p.text, p.ids, tuple(c)) for p, c in zip(prompts, chosen, strict=True))
+    found = Golden(reference.config.vocab_size, answers, {"reference": _condensed(reference, answers, greedy)})
+    progress("golden answers of the reference", 1, 1)
+    return found if weights is None else with_weights(found, reference, weights, progress)
+
+
+def with_weights(
+    found: Golden, reference: Reference, weights: Iterable[tuple[str, np.ndarray]], progress: Progress = silent
+) -> Golden:
+    """The same golden data with the answers of other weights beside the reference's. `reference` then holds them."""
+    reference.load_weights(weights)
+    _, greedy = reference.continuations([p.ids for p in found.prompts], STEPS)
+    sets = {**found.sets, "weights": _condensed(reference, found.prompts, greedy)}
+    progress("golden answers of the compressed weights", 1, 1)
+    return Golden(found.vocab_size, found.prompts, sets)
+
+
+def _condensed(reference: Reference, prompts: Sequence[GoldenPrompt], greedy: np.ndarray) -> GoldenSet:
+    """What the model, with the weights that it holds now, says along the prompts' sequences, and of its own accord."""
+    # A generator where a sequence is declared: each prompt's logits are condensed before the next are computed.
+    return GoldenSet.from_logits(cast(Sequence[np.ndarray], _forced(reference, prompts)), list(greedy))
+
+
+def _forced(reference: Reference, prompts: Sequence[GoldenPrompt]) -> Iterator[np.ndarray]:
+    for prompt in prompts:
+        yield reference.logits(prompt.sequence)
+
+
+def _texts(tokenizer: BundleTokenizer) -> list[Prompt]:
+    plain = [Prompt(text, tuple(tokenizer.encode(text))) for text in PLAIN]
+    return [p for p in [*plain, *(_chat(tokenizer, text) for text in CHAT)] if p.ids]
+
+
+def _chat(tokenizer: BundleTokenizer, text: str) -> Prompt:
+    template = tokenizer.chat_template
+    if template is None or ("strftime_now" in template and "date_string" not in template):
+        return Prompt(text, tuple(tokenizer.encode(text)))
+    return Prompt(text, tuple(tokenizer.encode_chat([{"role": "user", "content": text}], date_string=DATE)))
+
+
+def _random(vocab_size: int) -> list[Prompt]:
+    generator = np.random.Generator(np.random.PCG64(RANDOM_SEED))
+    ids = generator.integers(0, vocab_size, (RANDOM_PROMPTS, RANDOM_LENGTH))
+    return [Prompt(None, tuple(int(i) for i in row)) for row in ids]
