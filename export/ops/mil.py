@@ -23,7 +23,7 @@ import numpy as np
 
 from satchel.export.families.base import DecoderConfig
 from satchel.export.ops.base import Weights
-from satchel.export.ops.mil_builder import Var, mb
+from satchel.export.ops.mil_builder import Emitter, Var, mb
 from satchel.export.ops.mil_matrix import MatrixStore, StoredMatrix
 
 MASKED = -1e4
@@ -84,6 +84,7 @@ class MilOps(ABC):
         self.call = call
         self.inputs = inputs
         self.dtype = matrices.dtype
+        self.mb = Emitter()
         self._past_keys, self._past_values = self._read("keyCache"), self._read("valueCache")
         self._new_keys: list[Var] = []
         self._new_values: list[Var] = []
@@ -93,7 +94,7 @@ class MilOps(ABC):
         self._angles = self._rotary_tables()
         # Queries carry 1 / sqrt(head_dim); the fused attention has it inside.
         scale = self._number(1.0 if call.fused else config.head_dim**-0.5)
-        self._query_angles = (mb.mul(x=self._angles[0], y=scale), mb.mul(x=self._angles[1], y=scale))
+        self._query_angles = (self.mb.mul(x=self._angles[0], y=scale), self.mb.mul(x=self._angles[1], y=scale))
 
     # --- what a layout must say ---
 
@@ -133,28 +134,33 @@ class MilOps(ABC):
     def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
         """Softmax attention over (past [1, KV, C, D], new [1, KV, S, D]); heads joined as channels."""
 
+    @property
+    def _group_size(self) -> int:
+        """Query heads to a key/value head, G."""
+        return self.config.heads // self.config.kv_heads
+
     # --- the protocol ---
 
     def embed(self, name: str) -> Var:
         """Rows of the embedding for inputIds, each times its row's scale."""
         stored = self._stored(name)
         rows, columns = stored.shape
-        x = mb.gather(x=self.matrices.dense(stored, (rows, columns)), indices=self.inputs["inputIds"], axis=0)
+        x = self.mb.gather(x=self.matrices.dense(stored, (rows, columns)), indices=self.inputs["inputIds"], axis=0)
         if stored.scaled:
-            scales = mb.gather(x=self.matrices.scale(stored, (rows, 1)), indices=self.inputs["inputIds"], axis=0)
-            x = mb.mul(x=x, y=scales)
+            scales = self.mb.gather(x=self.matrices.scale(stored, (rows, 1)), indices=self.inputs["inputIds"], axis=0)
+            x = self.mb.mul(x=x, y=scales)
         return self._enter(x)
 
     def norm(self, x: Var, name: str) -> Var:
         """RMSNorm of x / max|x|, which is RMSNorm of x but for epsilon, which is divided alike."""
         axes = [self.channels]
-        peak = mb.reduce_max(x=mb.abs(x=x), axes=axes, keep_dims=True)
-        peak = mb.maximum(x=peak, y=self._number(SMALLEST_PEAK))
-        y = mb.real_div(x=x, y=peak)
-        mean = mb.reduce_mean(x=mb.mul(x=y, y=y), axes=axes, keep_dims=True)
-        epsilon = mb.real_div(x=self._number(math.sqrt(self.config.norm_eps)), y=peak)
-        root = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=epsilon, y=epsilon)), epsilon=self._number(0))
-        return mb.mul(x=mb.mul(x=y, y=root), y=self._vector(name))
+        peak = self.mb.reduce_max(x=self.mb.abs(x=x), axes=axes, keep_dims=True)
+        peak = self.mb.maximum(x=peak, y=self._number(SMALLEST_PEAK))
+        y = self.mb.real_div(x=x, y=peak)
+        mean = self.mb.reduce_mean(x=self.mb.mul(x=y, y=y), axes=axes, keep_dims=True)
+        epsilon = self.mb.real_div(x=self._number(math.sqrt(self.config.norm_eps)), y=peak)
+        root = self.mb.rsqrt(x=self.mb.add(x=mean, y=self.mb.mul(x=epsilon, y=epsilon)), epsilon=self._number(0))
+        return self.mb.mul(x=self.mb.mul(x=y, y=root), y=self._vector(name))
 
     def linears(self, x: Var, names: list[str]) -> list[Var]:
         """Each linear apart: the engine gains nothing from packing."""
@@ -174,27 +180,29 @@ class MilOps(ABC):
     def gated(self, gate: Var, up: Var) -> Var:
         """silu or tanh-gelu of the gate, times up."""
         if self.config.activation == "gelu_tanh":
-            return mb.mul(x=mb.gelu(x=gate, mode="TANH_APPROXIMATION"), y=up)
-        half = mb.mul(x=gate, y=self._number(0.5))
-        active = mb.mul(x=half, y=mb.add(x=mb.tanh(x=half), y=self._number(1)))
-        return mb.mul(x=active, y=up)
+            return self.mb.mul(x=self.mb.gelu(x=gate, mode="TANH_APPROXIMATION"), y=up)
+        half = self.mb.mul(x=gate, y=self._number(0.5))
+        active = self.mb.mul(x=half, y=self.mb.add(x=self.mb.tanh(x=half), y=self._number(1)))
+        return self.mb.mul(x=active, y=up)
 
     def add(self, x: Var, y: Var) -> Var:
         """The residual sum."""
-        return mb.add(x=x, y=y)
+        return self.mb.add(x=x, y=y)
 
     def lm_head(self, x: Var, name: str) -> Var:
         """Logits [1, S, vocab], from parts of consecutive rows (neural-engine rules 2 and 23)."""
         parts = self._head_parts(name)
         if len(parts) == 1:
             return self._leave(self._linear(x, parts[0]), "logits")
-        return mb.concat(values=[self._leave(self._linear(x, part), None) for part in parts], axis=2, name="logits")
+        return self.mb.concat(
+            values=[self._leave(self._linear(x, part), None) for part in parts], axis=2, name="logits"
+        )
 
     def outputs(self, logits: Var) -> list[Var]:
         """Writes the cache, and lists the function's outputs."""
         named = self.call.cache == "io"
-        keys = mb.concat(values=self._new_keys, axis=0, name="presentKeys" if named else "newKeys")
-        values = mb.concat(values=self._new_values, axis=0, name="presentValues" if named else "newValues")
+        keys = self.mb.concat(values=self._new_keys, axis=0, name="presentKeys" if named else "newKeys")
+        values = self.mb.concat(values=self._new_values, axis=0, name="presentValues" if named else "newValues")
         if named:
             return [logits, keys, values]
         self._write("keyCache", self._past_keys, keys)
@@ -218,8 +226,8 @@ class MilOps(ABC):
     def _linear(self, x: Var, matrix: StoredMatrix, bias: str = "") -> Var:
         y = self._project(x, matrix)
         if matrix.scaled:
-            y = mb.mul(x=y, y=self.matrices.scale(matrix, self._along_channels(matrix.shape[0])))
-        return mb.add(x=y, y=self._vector(bias)) if bias and self.weights.has(bias) else y
+            y = self.mb.mul(x=y, y=self.matrices.scale(matrix, self._along_channels(matrix.shape[0])))
+        return self.mb.add(x=y, y=self._vector(bias)) if bias and self.weights.has(bias) else y
 
     def _vector(self, name: str) -> Var:
         """A norm gain or a bias, to be broadcast over the channels."""
@@ -254,12 +262,14 @@ class MilOps(ABC):
         """int32 [S]: the slots of this call's tokens."""
         if self.call.length == 1:
             return self.inputs["position"]
-        return mb.add(x=self._integers(np.arange(self.call.length)), y=self.inputs["position"])
+        return self.mb.add(x=self._integers(np.arange(self.call.length)), y=self.inputs["position"])
 
     def _mask_of_the_past(self) -> Var:
         """0 for slots before position, MASKED for the others."""
-        unseen = mb.cast(x=mb.greater_equal(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name())
-        return mb.reshape(x=mb.mul(x=unseen, y=self._number(MASKED)), shape=self._past_mask_shape())
+        unseen = self.mb.cast(
+            x=self.mb.greater_equal(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name()
+        )
+        return self.mb.reshape(x=self.mb.mul(x=unseen, y=self._number(MASKED)), shape=self._past_mask_shape())
 
     def _dtype_name(self) -> str:
         return "fp16" if self.dtype is np.float16 else "fp32"
@@ -267,14 +277,16 @@ class MilOps(ABC):
     def _rotary_tables(self) -> tuple[Var, Var]:
         """cos [c, c] and sin [-s, s] of this call's places, so that x * cos + swap(x) * sin turns x."""
         cos, sin = self._gathered(np.cos), self._gathered(np.sin)
-        minus = mb.mul(x=sin, y=self._number(-1))
-        return self._table(mb.concat(values=[cos, cos], axis=1)), self._table(mb.concat(values=[minus, sin], axis=1))
+        minus = self.mb.mul(x=sin, y=self._number(-1))
+        return self._table(self.mb.concat(values=[cos, cos], axis=1)), self._table(
+            self.mb.concat(values=[minus, sin], axis=1)
+        )
 
     def _gathered(self, f: np.ufunc) -> Var:
         """f of the angles of this call's places, [S, head_dim / 2]."""
         shape = (self.call.context, self.config.head_dim // 2)
         table = self._floats(f"rotary__{f.__name__}", lambda: self._angles_of(f), shape)
-        return mb.gather(x=table, indices=self._places, axis=0)
+        return self.mb.gather(x=table, indices=self._places, axis=0)
 
     def _angles_of(self, f: np.ufunc) -> np.ndarray:
         """f of the angles, [C, head_dim / 2]; positions times frequencies in fp32, as every reference does."""
@@ -284,45 +296,45 @@ class MilOps(ABC):
         return values
 
     def _rotate(self, heads: Var, angles: tuple[Var, Var]) -> Var:
-        first, second = mb.split(x=heads, num_splits=2, axis=self.head_channels)
-        swapped = mb.concat(values=[second, first], axis=self.head_channels)
-        return mb.add(x=mb.mul(x=heads, y=angles[0]), y=mb.mul(x=swapped, y=angles[1]))
+        first, second = self.mb.split(x=heads, num_splits=2, axis=self.head_channels)
+        swapped = self.mb.concat(values=[second, first], axis=self.head_channels)
+        return self.mb.add(x=self.mb.mul(x=heads, y=angles[0]), y=self.mb.mul(x=swapped, y=angles[1]))
 
     def _later(self) -> np.ndarray:
         """MASKED where a query would see a later token of this call, [queries (G heads, S each), S]."""
-        length, group = self.call.length, self.config.heads // self.config.kv_heads
-        later = np.arange(length)[None, :] > (np.arange(group * length) % length)[:, None]
+        length = self.call.length
+        later = np.arange(length)[None, :] > (np.arange(self._group_size * length) % length)[:, None]
         return np.where(later, MASKED, 0.0)
 
     # --- cache ---
 
     def _read(self, name: str) -> Var:
-        return mb.read_state(input=self.inputs[name]) if self.call.cache == "state" else self.inputs[name]
+        return self.mb.read_state(input=self.inputs[name]) if self.call.cache == "state" else self.inputs[name]
 
     def _layer_of(self, cache: Var, layer: int) -> Var:
         c = self.config
-        return mb.slice_by_index(
+        return self.mb.slice_by_index(
             x=cache, begin=[layer, 0, 0, 0], end=[layer + 1, c.kv_heads, self.call.context, c.head_dim]
         )
 
     def _write(self, name: str, past: Var, rows: Var) -> None:
         """All layers' new rows into the state, in one write."""
         update = self._by_slice if self.call.cache_write == "slice_update" else self._by_mask
-        mb.coreml_update_state(state=self.inputs[name], value=update(past, rows))
+        self.mb.coreml_update_state(state=self.inputs[name], value=update(past, rows))
 
     def _by_slice(self, past: Var, rows: Var) -> Var:
-        begin = mb.concat(values=[[0, 0], self.inputs["position"], [0]], axis=0)
-        stop = mb.add(x=self.inputs["position"], y=np.int32(self.call.length))
-        end = mb.concat(values=[[0, 0], stop, [0]], axis=0)
+        begin = self.mb.concat(values=[[0, 0], self.inputs["position"], [0]], axis=0)
+        stop = self.mb.add(x=self.inputs["position"], y=np.int32(self.call.length))
+        end = self.mb.concat(values=[[0, 0], stop, [0]], axis=0)
         whole = [True, True, False, True]
-        return mb.slice_update(x=past, update=rows, begin=begin, end=end, begin_mask=whole, end_mask=whole)
+        return self.mb.slice_update(x=past, update=rows, begin=begin, end=end, begin_mask=whole, end_mask=whole)
 
     def _by_mask(self, past: Var, rows: Var) -> Var:
         """past where no token goes, and each token's row placed by a product with a matrix of 0s and 1s: exact."""
         context, length = self.call.context, self.call.length
-        here = mb.equal(
-            x=mb.reshape(x=self._slots, shape=[context, 1]), y=mb.reshape(x=self._places, shape=[1, length])
+        here = self.mb.equal(
+            x=self.mb.reshape(x=self._slots, shape=[context, 1]), y=self.mb.reshape(x=self._places, shape=[1, length])
         )
-        places = mb.reshape(x=mb.cast(x=here, dtype=self._dtype_name()), shape=[1, 1, context, length])
-        kept = mb.sub(x=self._number(1), y=mb.reduce_sum(x=places, axes=[3], keep_dims=True))
-        return mb.add(x=mb.mul(x=past, y=kept), y=mb.matmul(x=places, y=rows))
+        places = self.mb.reshape(x=self.mb.cast(x=here, dtype=self._dtype_name()), shape=[1, 1, context, length])
+        kept = self.mb.sub(x=self._number(1), y=self.mb.reduce_sum(x=places, axes=[3], keep_dims=True))
+        return self.mb.add(x=self.mb.mul(x=past, y=kept), y=self.mb.matmul(x=places, y=rows))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 logging.getLogger("coremltools").setLevel(logging.CRITICAL)
 
@@ -29,6 +30,36 @@ TARGETS = {"iOS16": ct.target.iOS16, "iOS17": ct.target.iOS17, "iOS18": ct.targe
 """Deployment targets by the plan's names."""
 
 
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "concat": {"interleave": False},
+    "conv": {"strides": [1, 1], "pad_type": "valid", "pad": [0, 0, 0, 0], "dilations": [1, 1], "groups": 1},
+    "matmul": {"transpose_x": False, "transpose_y": False},
+}
+"""What coremltools would add to each op as a constant of its own."""
+
+
+class Emitter:
+    """`mb` for one function, making each small constant once: otherwise two ops of three are constants."""
+
+    def __init__(self) -> None:
+        self._constants: dict[tuple[str, str], Var] = {}
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        def emit(**given: Any) -> Any:
+            inputs = _DEFAULTS.get(op, {}) | given
+            return getattr(mb, op)(**{name: self._shared(name, value) for name, value in inputs.items()})
+
+        return emit
+
+    def _shared(self, name: str, value: Any) -> Any:
+        if name in ("name", "values", "state") or isinstance(value, Var):
+            return value
+        key = (type(value).__name__, repr(value))
+        if key not in self._constants:
+            self._constants[key] = mb.const(val=value)
+        return self._constants[key]
+
+
 @contextmanager
 def fresh_names() -> Iterator[None]:
     """Numbers ops from 0, whatever was built before in this process, so that the same model gives the same bytes."""
@@ -43,6 +74,7 @@ __all__ = [
     "TARGETS",
     "BlobStorageWriter",
     "CoreMLProtoExporter",
+    "Emitter",
     "Function",
     "MILProtoExporter",
     "Program",

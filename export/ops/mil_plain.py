@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from satchel.export.ops.mil import MilOps
-from satchel.export.ops.mil_builder import Var, mb
+from satchel.export.ops.mil_builder import Var
 from satchel.export.ops.mil_matrix import StoredMatrix
 
 
@@ -29,14 +29,14 @@ class PlainOps(MilOps):
         return x
 
     def _leave(self, x: Var, name: str | None) -> Var:
-        return mb.identity(x=x, name=name) if name else x
+        return self.mb.identity(x=x, name=name) if name else x
 
     def _along_channels(self, n: int) -> tuple[int, ...]:
         return (n,)
 
     def _project(self, x: Var, matrix: StoredMatrix) -> Var:
         zeros = self._no_bias(matrix.shape[0])
-        return mb.linear(x=x, weight=self.matrices.dense(matrix, matrix.shape), bias=zeros)
+        return self.mb.linear(x=x, weight=self.matrices.dense(matrix, matrix.shape), bias=zeros)
 
     def _no_bias(self, n: int) -> Var:
         """Zeros: `linear` has a bias always, and here it would come before the row scales."""
@@ -45,11 +45,11 @@ class PlainOps(MilOps):
         return self._zeros[n]
 
     def _table(self, x: Var) -> Var:
-        return mb.expand_dims(x=x, axes=[0, 1])
+        return self.mb.expand_dims(x=x, axes=[0, 1])
 
     def _heads(self, x: Var, count: int) -> Var:
-        split = mb.reshape(x=x, shape=[1, self.call.length, count, self.config.head_dim])
-        return mb.transpose(x=split, perm=[0, 2, 1, 3])
+        split = self.mb.reshape(x=x, shape=[1, self.call.length, count, self.config.head_dim])
+        return self.mb.transpose(x=split, perm=[0, 2, 1, 3])
 
     def _cache_rows(self, heads: Var) -> Var:
         return heads
@@ -59,26 +59,26 @@ class PlainOps(MilOps):
 
     def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
         c, length = self.config, self.call.length
-        rows = c.heads // c.kv_heads * length
-        grouped = mb.reshape(x=queries, shape=[1, c.kv_heads, rows, c.head_dim])
+        rows = self._group_size * length
+        grouped = self.mb.reshape(x=queries, shape=[1, c.kv_heads, rows, c.head_dim])
         attended = self._fused(grouped, keys, values) if self.call.fused else self._in_parts(grouped, keys, values)
-        heads = mb.reshape(x=attended, shape=[1, c.heads, length, c.head_dim])
-        return mb.reshape(x=mb.transpose(x=heads, perm=[0, 2, 1, 3]), shape=[1, length, c.heads * c.head_dim])
+        heads = self.mb.reshape(x=attended, shape=[1, c.heads, length, c.head_dim])
+        return self.mb.reshape(x=self.mb.transpose(x=heads, perm=[0, 2, 1, 3]), shape=[1, length, c.heads * c.head_dim])
 
     def _in_parts(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        past = mb.add(x=mb.matmul(x=queries, y=keys[0], transpose_y=True), y=self._past_mask)
-        new = mb.matmul(x=queries, y=keys[1], transpose_y=True)
+        past = self.mb.add(x=self.mb.matmul(x=queries, y=keys[0], transpose_y=True), y=self._past_mask)
+        new = self.mb.matmul(x=queries, y=keys[1], transpose_y=True)
         if self.call.length > 1:
-            new = mb.add(x=new, y=self._new_mask)
-        weights = mb.softmax(x=mb.concat(values=[past, new], axis=3), axis=3)
-        of_past, of_new = mb.split(x=weights, split_sizes=[self.call.context, self.call.length], axis=3)
-        return mb.add(x=mb.matmul(x=of_past, y=values[0]), y=mb.matmul(x=of_new, y=values[1]))
+            new = self.mb.add(x=new, y=self._new_mask)
+        weights = self.mb.softmax(x=self.mb.concat(values=[past, new], axis=3), axis=3)
+        of_past, of_new = self.mb.split(x=weights, split_sizes=[self.call.context, self.call.length], axis=3)
+        return self.mb.add(x=self.mb.matmul(x=of_past, y=values[0]), y=self.mb.matmul(x=of_new, y=values[1]))
 
     def _fused(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        return mb.scaled_dot_product_attention(
+        return self.mb.scaled_dot_product_attention(
             query=queries,
-            key=mb.concat(values=list(keys), axis=2),
-            value=mb.concat(values=list(values), axis=2),
+            key=self.mb.concat(values=list(keys), axis=2),
+            value=self.mb.concat(values=list(values), axis=2),
             attn_mask=self._whole_mask,
         )
 
@@ -91,5 +91,5 @@ class PlainOps(MilOps):
     @cached_property
     def _whole_mask(self) -> Var:
         """[1, 1, G * S, C + S]."""
-        past = mb.tile(x=self._past_mask, reps=[1, 1, self._new_mask.shape[2], 1])
-        return mb.concat(values=[past, self._new_mask], axis=3)
+        past = self.mb.tile(x=self._past_mask, reps=[1, 1, self._new_mask.shape[2], 1])
+        return self.mb.concat(values=[past, self._new_mask], axis=3)
