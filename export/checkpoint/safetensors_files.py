@@ -55,8 +55,9 @@ class SafetensorsCheckpoint(Checkpoint):
                 wanted=" or ".join(FLOATS),
                 hint="the checkpoint is quantized; pass the original",
             )
-        try:
-            return np.asarray(piece[rows] if piece.get_shape() else piece[...])
+        shape = piece.get_shape()
+        try:  # the slice is clipped here, since safetensors refuses one that goes beyond the end
+            return np.asarray(piece[slice(*rows.indices(shape[0]))] if shape else piece[...])
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"'{name}' cannot be read from {file}", got=error) from None
 
