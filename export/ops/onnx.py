@@ -94,9 +94,10 @@ class OnnxOps:
 
     def embed(self, name: str) -> Tensor:
         """Rows of the embedding; 8-bit ones by GatherBlockQuantized, from the same bytes as a tied lm_head."""
-        table = self._embedding = self._matrices(name, [self._weights.matrix(name)])
+        table = self._embedding = self._matrices(name, [name], [self._weights.matrix(name)])
         if isinstance(table, ir.Value):
-            rows = self._graph.node("Gather", f"{name}.rows", [table, self._ids], {"axis": 0})
+            metadata = _metadata([name], [self._rows(name)])
+            rows = self._graph.node("Gather", f"{name}.rows", [table, self._ids], {"axis": 0}, metadata=metadata)
             return self._float(f"{name}.rows.float", rows, table)
         flat = self._graph.initializer(f"{name}.shape", np.array([table.rows, -1], np.int64))
         data = self._graph.node("Reshape", f"{name}.flat", [table.codes, flat])
@@ -177,7 +178,7 @@ class OnnxOps:
 
     def _linear(self, x: ir.Value, names: list[str], matrices: Sequence[Matrix], output: str | None = None) -> ir.Value:
         name = _joined(names)
-        return self._apply(x, output or name, names, self._matrices(name, matrices), self._bias(name, names, matrices))
+        return self._apply(x, output or name, names, self._matrices(name, names, matrices), self._bias(name, names, matrices))
 
     def _apply(
         self, x: ir.Value, output: str, names: list[str], matrix: NBits | ir.Value | None, bias: ir.Value | None
@@ -201,11 +202,11 @@ class OnnxOps:
         attributes["accuracy_level"] = ACCURACY_LEVEL
         return self._graph.node("MatMulNBits", output, inputs, attributes, domain=MICROSOFT, metadata=rows)
 
-    def _matrices(self, name: str, matrices: Sequence[Matrix]) -> NBits | ir.Value:
+    def _matrices(self, name: str, names: Sequence[str], matrices: Sequence[Matrix]) -> NBits | ir.Value:
         floats = [m for m in matrices if isinstance(m, PlainTensor)]
         if floats:
             return plain(self._graph, name, floats)
-        return nbits(self._graph, name, [m for m in matrices if not isinstance(m, PlainTensor)])  # type: ignore[arg-type]
+        return nbits(self._graph, name, names, matrices)
 
     def _bias(self, name: str, names: list[str], matrices: Sequence[Matrix]) -> ir.Value | None:
         if not any(self._weights.has(f"{n}.bias") for n in names):

@@ -58,11 +58,12 @@ def plain(graph: GraphBuilder, name: str, matrices: Sequence[PlainTensor]) -> ir
     return graph.initializer(f"{name}.weight", np.concatenate([m.values for m in matrices]))
 
 
-def nbits(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor] | Sequence[PalettizedTensor]) -> NBits:
-    """Quantized matrices of one kind, one under the other."""
-    if isinstance(matrices[0], AffineTensor):
-        return _affine(graph, name, [m for m in matrices if isinstance(m, AffineTensor)])
-    return _palette(graph, name, [m for m in matrices if isinstance(m, PalettizedTensor)])
+def nbits(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Sequence[Matrix]) -> NBits:
+    """Quantized matrices of one kind, one under the other; `name` is for what they share."""
+    palettes = [m for m in matrices if isinstance(m, PalettizedTensor)]
+    if palettes:
+        return _palette(graph, name, names, palettes)
+    return _affine(graph, name, [m for m in matrices if isinstance(m, AffineTensor)])
 
 
 def pack_nibbles(values: np.ndarray) -> np.ndarray:
@@ -87,17 +88,20 @@ def _affine(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor]) ->
     return NBits(codes, _scales(graph, name, scale, matrices[0].scale_dtype), zero_points, bits, block, rows, columns)
 
 
-def _palette(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor]) -> NBits:
+def _palette(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Sequence[PalettizedTensor]) -> NBits:
     rows, columns = sum(m.shape[0] for m in matrices), matrices[0].shape[1]
     block = next((b for b in ROW_SCALE_BLOCKS if columns % b == 0), 0)
     if not block:
         raise FormatError(f"ONNX: a quantized matrix ({name})", got=f"{columns} columns", wanted="a multiple of 16")
-    blocks = (rows, columns // block, block)
-    index = np.concatenate([m.index for m in matrices]).reshape(blocks)
-    codes = graph.initializer(f"{name}.code", index) if _is_linear(matrices[0]) else _decode(graph, name, matrices, index)
+    if _is_linear(matrices[0]):
+        index = np.concatenate([m.index for m in matrices])
+        codes = graph.initializer(f"{name}.code", index.reshape(rows, columns // block, block))
+    else:
+        parts = [_decode(graph, n, m, block) for n, m in zip(names, matrices, strict=True)]
+        codes = parts[0] if len(parts) == 1 else graph.node("Concat", f"{name}.codes", parts, {"axis": 0})
     scale = np.concatenate([m.row_scale() for m in matrices])[:, None]
     narrow = _scales(graph, name, scale, "float16" if (scale.astype(np.float16) == scale).all() else "float32")
-    shape = graph.initializer(f"{name}.scale.shape", np.array(blocks[:2], np.int64))
+    shape = graph.initializer(f"{name}.scale.shape", np.array((rows, columns // block), np.int64))
     scales = graph.node("Expand", f"{name}.scales", [narrow, shape])
     return NBits(codes, scales, None, 8, block, rows, columns)
 
@@ -107,32 +111,24 @@ def _is_linear(matrix: PalettizedTensor) -> bool:
     return matrix.bits == 8 and bool((matrix.lut == np.arange(-128, 128, dtype=np.int8)).all())
 
 
-def _decode(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor], index: np.ndarray) -> ir.Value:
-    """Index and LUTs as stored, and the operators that turn them into codes."""
-    lut = np.concatenate([m.lut for m in matrices]).astype(np.int16) + 128
-    table = graph.initializer(f"{name}.lut", lut.astype(np.uint8).reshape(-1))
-    if matrices[0].bits <= 4:
+def _decode(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int) -> ir.Value:
+    """Index and LUTs of one matrix as stored, and the operators that turn them into codes."""
+    table = graph.initializer(f"{name}.lut", (matrix.lut.astype(np.int16) + 128).astype(np.uint8).reshape(-1))
+    index = matrix.index.reshape(matrix.shape[0], -1, block)
+    if matrix.bits <= 4:
         stored = graph.raw_initializer(f"{name}.index", pack_nibbles(index).tobytes(), ir.DataType.UINT4, index.shape)
     else:
         stored = graph.initializer(f"{name}.index", index)
     entry = graph.cast(f"{name}.index.int32", stored, ir.DataType.INT32)
-    if len(lut) > 1:
-        entry = graph.node("Add", f"{name}.entry", [entry, _offsets(graph, name, matrices)])
+    if matrix.groups > 1:
+        entry = graph.node("Add", f"{name}.entry", [entry, _offset(graph, name, matrix)])
     return graph.node("Gather", f"{name}.codes", [table, entry], {"axis": 0})
 
 
-def _offsets(graph: GraphBuilder, name: str, matrices: Sequence[PalettizedTensor]) -> ir.Value:
+def _offset(graph: GraphBuilder, name: str, matrix: PalettizedTensor) -> ir.Value:
     """int32 [rows, 1, 1]: where each row's LUT begins in the table."""
-    entries, start = 2 ** matrices[0].bits, 0
-    parts = []
-    for m in matrices:
-        parts.append(np.repeat(np.arange(start, start + m.groups), m.shape[0] // m.groups))
-        start += m.groups
-    offset = np.concatenate(parts)[:, None, None] * entries
-    if start * entries > 1 << 16:
-        return graph.initializer(f"{name}.offset", offset.astype(np.int32))
-    stored = graph.initializer(f"{name}.offset", offset.astype(np.uint16))
-    return graph.cast(f"{name}.offset.int32", stored, ir.DataType.INT32)
+    group = np.repeat(np.arange(matrix.groups, dtype=np.int32), matrix.shape[0] // matrix.groups)
+    return graph.initializer(f"{name}.offset", group[:, None, None] * 2**matrix.bits)
 
 
 def _scales(graph: GraphBuilder, name: str, scale: np.ndarray, dtype: str) -> ir.Value:
