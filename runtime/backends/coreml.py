@@ -71,7 +71,7 @@ class Interpreter:
 
 
 class Framework:
-    """Runs functions by Core ML itself, through coremltools. Written from its documentation: it needs a Mac to be tried.
+    """Runs functions by Core ML itself, through coremltools. Written from its documentation: not tried yet.
 
     The states are made by the default function's model and given to every function's.
     """

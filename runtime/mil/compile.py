@@ -1,4 +1,4 @@
-"""A function of a package -> steps that can be run one after the other, everything that is known beforehand resolved."""
+"""A function of a package -> steps that run one after the other, with all that is known beforehand resolved."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def _output_spec(compiler: _Compiler, name: str) -> TensorSpec:
 def _finish(
     compiler: _Compiler, inputs: list[int], states: set[int], outputs: list[int]
 ) -> tuple[list[Step], set[int]]:
-    """Loads constants that are not kept beside their users, writes states in place, frees values after their last use."""
+    """Loads constants that are not kept before their users, writes states in place, frees values after use."""
     steps = list(_with_loads(compiler))
     last_use = {slot: i for i, step in enumerate(steps) for slot in step.inputs}
     for slot in (*outputs, *states):

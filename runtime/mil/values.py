@@ -39,7 +39,7 @@ def spec(named: Any) -> TensorSpec:
 
 
 def constant_shape(value: Any) -> tuple[DType, tuple[int, ...]]:
-    """(element type, shape) of a constant; FormatError when a dimension is unknown."""
+    """(element type, shape) of anything that has a type and is constant; FormatError when a dimension is unknown."""
     dtype, shape = tensor_type(value.type)
     if any(d is None for d in shape):
         raise FormatError("shape of a constant", got=shape, wanted="known dimensions")

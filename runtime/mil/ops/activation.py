@@ -8,6 +8,7 @@ import numpy as np
 
 from satchel.runtime.mil.ops.base import Array, Op, pick
 from satchel.runtime.mil.ops.elementwise import erf
+from satchel.runtime.mil.ops.reduction import MAX, SUM
 
 HALF = np.float32(0.5)
 ONE = np.float32(1)
@@ -103,8 +104,9 @@ def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
 
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """exp(x) over its sum along an axis, in fp32 throughout, rounded once."""
-    y = np.exp(x - x.max(axis, keepdims=True))
-    y /= y.sum(axis, keepdims=True)
+    y = x - MAX(x, axis=axis, keepdims=True)
+    np.exp(y, out=y)
+    y /= SUM(y, axis=axis, keepdims=True)
     return y
 
 

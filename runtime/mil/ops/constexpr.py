@@ -7,7 +7,7 @@ import numpy as np
 from satchel.runtime.mil.dtypes import BY_NAME, unpack
 from satchel.runtime.mil.ops.base import Array, Ints, Op, pick
 
-CHUNK = 1 << 20  # elements looked up at a time: numpy's lookup turns each index into 8 bytes
+CHUNK = 1 << 16  # elements looked up at a time: numpy's lookup turns each index into 8 bytes, which fit the cache so
 
 
 def constexpr_lut_to_dense(
@@ -24,8 +24,10 @@ def constexpr_lut_to_dense(
         vector_axis: the axis along which a vector is laid out; needed where it is longer than 1.
     """
     if shape is not None:
-        return _look_up(lut, _packed_indices(indices, lut.size, int(np.prod(shape))), np.int64(0)).reshape(shape)
+        return _look_up(lut, _packed_indices(indices, lut.size, int(np.prod(shape)))).reshape(shape)
     groups, entries, vector = lut.shape[:-2], lut.shape[-2], lut.shape[-1]
+    if indices.size and indices.max() >= entries:
+        raise ValueError(f"index {indices.max()} into a table of {entries} entries")
     table = lut.reshape(-1, vector)
     first = np.arange(len(table) // entries).reshape(groups) * entries
     if vector == 1:
@@ -51,22 +53,22 @@ def _spread(per_group: Array, shape: Ints) -> Array:
 def _look_up_groups(table: Array, indices: Array, first: Array) -> Array:
     """table[first[group] + index], group by group where groups lie along the first axis only."""
     if first.size == 1:
-        return _look_up(table, indices.reshape(-1), np.int64(0)).reshape(indices.shape)
+        return _look_up(table, indices.reshape(-1)).reshape(indices.shape)
     if first.size != first.shape[0]:
         return table[indices + _spread(first, indices.shape)]
     blocks = indices.reshape(first.size, -1)
     out = np.empty(blocks.shape, table.dtype)
     for block, start, row in zip(blocks, first.reshape(-1), out, strict=True):
-        row[:] = _look_up(table[start:], block, np.int64(0))
+        _look_up(table[start:], block, row)
     return out.reshape(indices.shape)
 
 
-def _look_up(table: Array, indices: Array, first: np.int64) -> Array:
-    """table[first + indices] for flat indices, a chunk at a time."""
-    out = np.empty(indices.shape, table.dtype)
+def _look_up(table: Array, indices: Array, out: Array | None = None) -> Array:
+    """table[indices] for flat indices, a chunk at a time."""
+    out = np.empty(indices.shape, table.dtype) if out is None else out
     for start in range(0, indices.size, CHUNK):
         part = slice(start, start + CHUNK)
-        np.take(table, indices[part] + first, out=out[part], mode="clip")
+        np.take(table, indices[part], out=out[part], mode="clip")
     return out
 
 

@@ -48,7 +48,7 @@ def einsum(x: Array, y: Array, *, equation: str) -> Array:
     if (left, right, out) not in (("abcd", "adce", "abce"), ("abc", "cbd", "abd")):
         return np.einsum(equation, x, y, optimize=True)
     if x.shape[-2] == 1 and y.shape[-2] == 1:  # no h: the product as it lies
-        return np.expand_dims(product(x[..., 0, :], y[..., 0, :]), -2)
+        return product(x[..., 0, :], y[..., 0, :])[..., None, :]
     return product(x.swapaxes(-3, -2), y.swapaxes(-3, -2)).swapaxes(-3, -2)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from types import EllipsisType
 
 import numpy as np
 
 from satchel.runtime.mil.ops.base import Array, Bools, Ints, Op, move, pick
 
-Index = tuple[slice | int | EllipsisType, ...]
+Index = tuple[slice | int | None, ...]
 
 
 def identity(x: Array) -> Array:
@@ -36,9 +35,18 @@ def transpose(x: Array, *, perm: Ints) -> Array:
     return x.transpose(perm)
 
 
+@lru_cache(maxsize=4096)
+def _new_axes(rank: int, axes: Ints) -> Index:
+    """The index that puts an axis of length 1 at each of these places of the result."""
+    places = {a % (rank + len(axes)) for a in axes}
+    if len(places) != len(axes):
+        raise ValueError(f"axes {list(axes)} are not different")
+    return tuple(np.newaxis if i in places else slice(None) for i in range(rank + len(axes)))
+
+
 def expand_dims(x: Array, *, axes: Ints) -> Array:
     """X with axes of length 1 at these places of the result."""
-    return np.expand_dims(x, axes)
+    return np.asarray(x)[_new_axes(np.ndim(x), axes)]
 
 
 def squeeze(x: Array, *, axes: Ints | None = None) -> Array:
@@ -136,20 +144,30 @@ def slice_update(
     )
 
 
+@lru_cache(maxsize=4096)
+def _cuts(rank: int, axis: int, length: int, count: int, sizes: Ints | None) -> tuple[Index, ...]:
+    """The index of each part of an axis that is cut."""
+    if sizes is None and length % count:
+        raise ValueError(f"an axis of {length} does not divide into {count} parts")
+    sizes = sizes or (length // count,) * count
+    if sum(sizes) != length:
+        raise ValueError(f"parts of {list(sizes)} do not make up an axis of {length}")
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    before = (slice(None),) * (axis % rank)
+    return tuple((*before, slice(end - size, end)) for size, end in zip(sizes, ends, strict=True))
+
+
 def split(x: Array, *, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None) -> tuple[Array, ...]:
     """X cut along an axis into `num_splits` equal parts, or parts of the given sizes."""
-    if split_sizes is None:
-        return tuple(np.split(x, num_splits or 1, axis))
-    ends = np.cumsum(split_sizes)
-    if ends[-1] != x.shape[axis]:
-        raise ValueError(f"parts of {list(split_sizes)} do not make up an axis of {x.shape[axis]}")
-    return tuple(np.split(x, ends[:-1], axis))
+    return tuple([x[cut] for cut in _cuts(x.ndim, axis, x.shape[axis], num_splits or 1, split_sizes)])
 
 
 def concat(*values: Array, axis: int, interleave: bool = False) -> Array:
-    """Arrays joined along an axis; interleaved, they take turns along it."""
+    """Arrays joined along an axis; interleaved, they take turns along it. Scalars make a vector."""
+    if np.ndim(values[0]) == 0:
+        return np.stack(values)
     if not interleave:
-        return np.concatenate([np.atleast_1d(v) for v in values], axis)
+        return np.concatenate(values, axis)
     joined = np.stack(values, axis=axis % values[0].ndim + 1)
     return joined.reshape([n * len(values) if i == axis % values[0].ndim else n for i, n in enumerate(values[0].shape)])
 

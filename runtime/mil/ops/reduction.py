@@ -23,7 +23,8 @@ def reduce_sum(x: Array, *, axes: Ints | None = None, keep_dims: bool = False) -
 
 def reduce_mean(x: Array, *, axes: Ints | None = None, keep_dims: bool = False) -> Array:
     """Mean."""
-    return np.mean(x, axis=axes, keepdims=keep_dims, dtype=x.dtype)
+    total = reduce_sum(x, axes=axes, keep_dims=keep_dims)
+    return np.asarray(total / (x.size // max(1, total.size)), x.dtype)
 
 
 def reduce_max(x: Array, *, axes: Ints | None = None, keep_dims: bool = False) -> Array:
