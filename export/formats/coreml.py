@@ -78,6 +78,8 @@ from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 PACKAGE = "model.mlpackage"
 LAYOUTS: dict[str, type[MilOps]] = {"channels_first": EngineOps, "plain": PlainOps}
 STATES = ("keyCache", "valueCache")
+LARGEST_WEIGHT_FILE = 2**31
+"""coremltools PR 2593: what the Neural Engine maps of one file."""
 _FP32_PROBE = "layers.0.self_attn.q_proj"
 
 
@@ -126,6 +128,7 @@ def write(
     with fresh_names():
         program = _program(weights, config, settings, matrices, progress)
         store.close()
+        _check_size(package / mlpackage.WEIGHTS, settings)
         model = mlpackage.to_proto(program, store, int(TARGETS[settings.target]))
     states = set(STATES) if settings.call.cache == "state" else set()
     mlpackage.check(model, dict.fromkeys(_function_names(settings), matrices.compressed()), states)
@@ -198,6 +201,17 @@ def _check_prefill(plan: Plan) -> None:
     if plan.prefill_length > plan.context_length:
         raise PlanError(
             "a prefill call longer than the context", got=plan.prefill_length, wanted=f"<= {plan.context_length}"
+        )
+
+
+def _check_size(weights: Path, settings: Settings) -> None:
+    size = weights.stat().st_size
+    if settings.layout == "channels_first" and size > LARGEST_WEIGHT_FILE:
+        raise PlanError(
+            "the engine reads a weight file only up to 2 GiB",
+            got=f"{size:,} bytes",
+            wanted=f"<= {LARGEST_WEIGHT_FILE:,}",
+            hint="choose fewer bits, a smaller model, or the layout plain for the GPU",
         )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from satchel.runtime.manifest import ModelEntry
+from satchel.devices.plan import Choice, Plan
+from satchel.runtime.manifest import ModelEntry, ModelInfo
 from satchel.runtime.mil.program import load
 
 
@@ -45,3 +46,24 @@ class Caller:
             self.caches[f"{kind.lower()}Cache"][:, :, place] = out[f"present{kind}s"][:, :, : len(ids)]
         self.position += len(ids)
         return out["logits"][0, : len(ids)].astype(np.float32)
+
+
+def coreml_plan(*, context: int = 64, prefill: int = 8, **roles: str) -> Plan:
+    """A plan for Core ML with any role replaced: iOS18, engine layout, states, a head of 4 parts."""
+    defaults = {
+        "weights": "palette",
+        "target": "iOS18",
+        "layout": "channels_first",
+        "attention": "per_head",
+        "cache": "state",
+        "lm_head": "split4",
+        "tied_head": "shared",
+        "compute": "cpuAndNeuralEngine",
+    }
+    if roles.get("target", "iOS18") != "iOS18":
+        defaults["cache"] = "io"
+    choices = tuple(Choice(role, value, "", "") for role, value in (defaults | roles).items())
+    return Plan("a device", "coreml", context, prefill, choices)
+
+
+INFO = ModelInfo("someone/tiny", "llama", "Someone", "apache-2.0", "", "safetensors sha256:0", 1)
