@@ -29,7 +29,7 @@ from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.export.tools import tool_versions
 from satchel.runtime.bundle import SUFFIX, Bundle, open_bundle
-from satchel.runtime.errors import OutputError, UsageError
+from satchel.runtime.errors import CheckpointError, OutputError, UsageError
 from satchel.runtime.golden import Golden
 from satchel.runtime.manifest import GenerationDefaults, Manifest, ModelInfo, TokenRules, WeightSchemes
 
@@ -173,6 +173,7 @@ def _compress(
     progress("Loading the reference model", 0, 1)
     with Reference(job.source) as reference:
         progress("Loading the reference model", 1, 1)
+        _check_finite(reference.logits(prompts[0].ids), job.tensors)
         answers = golden(reference, prompts, progress=progress)
         wanted = any(recipe.calibrated for recipe in recipes)
         statistics = statistics_for(reference, job.tokenizer, calibration, text, progress) if wanted else {}
@@ -181,6 +182,15 @@ def _compress(
             compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
             made[recipe] = (store, with_weights(answers, reference, _dequantized(job.config, store), progress))
     return made
+
+
+def _check_finite(logits: np.ndarray, tensors: CanonicalTensors) -> None:
+    """Finds the tensor to blame before anything is computed from a model that says NaN."""
+    if np.isfinite(logits).all():
+        return
+    for name in tensors.names():
+        tensors.read(name)  # raises for NaN and infinity
+    raise CheckpointError("the reference model answers with NaN or infinity", hint="its weights overflow in fp32")
 
 
 def _dequantized(config: DecoderConfig, store: WeightStore) -> Iterator[tuple[str, np.ndarray]]:
