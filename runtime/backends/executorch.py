@@ -95,16 +95,35 @@ def _runtime(threads: int | None) -> tuple[Any, Any]:
     try:
         import executorch.kernels.quantized  # noqa: F401  int8 embedding
         import torch
-        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  attention and cache
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
     except ImportError as error:
-        raise MissingPackageError(
-            "executorch is not installed", got=str(error), hint="pip install 'satchel[export]'"
-        ) from error
+        hint = "pip install 'satchel[export]'"
+        raise MissingPackageError("executorch is not installed", got=str(error), hint=hint) from error
+    torch.ops.load_library(_custom_ops())
     if threads is not None:
+        # A pool made after the first is carried out by torch's OpenMP. With OpenMP's own count left above the pool's,
+        # its idle threads spin, and a token takes 50 times as long.
+        torch.set_num_threads(threads)
         portable_lib._unsafe_reset_threadpool(threads)
     return torch, Runtime.get()
+
+
+def _custom_ops() -> Path:
+    """The library with attention and cache. Its Python module would import torch's compiler, which takes seconds."""
+    from importlib.util import find_spec
+
+    spec = find_spec("executorch.extension.llm.custom_ops")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        for library in sorted(Path(folder).glob("*custom_ops_aot_lib.*")):
+            return library
+    raise MissingPackageError(
+        "this executorch has no attention for language models",
+        got=folders,
+        wanted="libcustom_ops_aot_lib",
+        hint="pip install 'satchel[export]'",
+    )
 
 
 @contextmanager
