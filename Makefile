@@ -1,0 +1,38 @@
+# Everything that a fresh machine needs is installed by these targets; only Python 3.11 or newer is expected.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEVICES := iphone-15-pro pixel-9 raspberry-pi-5
+OUT := bundles
+
+.PHONY: demo test test-slow lint bench clean
+
+$(STAMP): pyproject.toml
+	./tools/install.sh "$(PYTHON)" "$(VENV)"
+	touch $(STAMP)
+
+# SmolLM2 for a phone of each kind and a board, each validated against the reference model.
+demo: $(STAMP)
+	$(BIN)/satchel export smollm2 $(DEVICES:%=--device %) --output $(OUT) --overwrite
+	$(BIN)/satchel run $(OUT)/SmolLM2-135M-Instruct-pixel-9.satchel --prompt "What is the capital of France?"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Lint, then all tests but those marked slow; what is left out is named at the end.
+test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	@echo "NOT RUN: tests marked slow; run them with 'make test-slow'"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache
