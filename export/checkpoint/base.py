@@ -72,7 +72,7 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: a value is NaN or infinite, or the file cannot be read.
         """
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for below
             values = np.array(self._read(name, rows), np.float32, copy=None, order="C")
         if not np.isfinite(values).all():
             bad = np.unravel_index(int(np.argmin(np.isfinite(values))), values.shape)
