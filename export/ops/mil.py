@@ -267,7 +267,7 @@ class MilOps(ABC):
     def _mask_of_the_past(self) -> Var:
         """0 for slots before position, MASKED for the others."""
         unseen = self.mb.cast(
-            x=self.mb.greater(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name()
+            x=self.mb.greater_equal(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name()
         )
         return self.mb.reshape(x=self.mb.mul(x=unseen, y=self._number(MASKED)), shape=self._past_mask_shape())
 
