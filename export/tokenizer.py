@@ -116,9 +116,13 @@ def _with_stops(rules: TokenRules, ends: set[Any]) -> TokenRules:
 
 def _load(spec: dict[str, Any]) -> Tokenizer:
     try:
-        return Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # tokenizers raises bare Exception for whatever it does not understand
+        tokenizer = Tokenizer.from_str(json.dumps(spec))
+        tokenizer.encode("a", add_special_tokens=True)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # tokenizers raises bare Exception, and a panic of its Rust code is not even that
         raise TokenizerError("tokenizer.json cannot be read", got=str(error)[:200]) from None
+    return tokenizer
 
 
 def _check_fits(tokenizer: Tokenizer, config: DecoderConfig) -> None:
