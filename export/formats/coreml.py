@@ -70,7 +70,7 @@ from satchel.export.ops.mil_builder import TARGETS, Function, Program, fresh_nam
 from satchel.export.ops.mil_engine import EngineOps
 from satchel.export.ops.mil_matrix import MatrixStore
 from satchel.export.ops.mil_plain import PlainOps
-from satchel.export.ops.mil_store import WeightStore
+from satchel.export.ops.mil_store import BlobStore
 from satchel.export.palettize.tensors import PlainTensor
 from satchel.export.progress import Progress, silent
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
@@ -123,7 +123,7 @@ def write(
     settings = _settings(weights, plan)
     package = folder / PACKAGE
     (package / mlpackage.WEIGHTS).parent.mkdir(parents=True)
-    store = WeightStore(package / mlpackage.WEIGHTS)
+    store = BlobStore(package / mlpackage.WEIGHTS)
     matrices = MatrixStore(store, blockwise=settings.blockwise, dtype=settings.dtype)
     with fresh_names():
         program = _program(weights, config, settings, matrices, progress)

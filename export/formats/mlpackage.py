@@ -26,7 +26,7 @@ from satchel.export.ops.mil_builder import (
     create_file_value_tensor,
     types_to_proto_primitive,
 )
-from satchel.export.ops.mil_store import WeightStore
+from satchel.export.ops.mil_store import BlobStore
 
 DATA = Path("Data") / "com.apple.CoreML"
 WEIGHTS = DATA / "weights" / "weight.bin"
@@ -36,7 +36,7 @@ _IN_PROGRAM = "@model_path/weights/weight.bin"
 class _Exporter(MILProtoExporter):  # type: ignore[misc]
     """Names blobs that are in the file already, and writes none."""
 
-    def __init__(self, program: Program, store: WeightStore, version: int) -> None:
+    def __init__(self, program: Program, store: BlobStore, version: int) -> None:
         super().__init__(program, str(store.path.parent), version)
         self._store = store
 
@@ -48,7 +48,7 @@ class _Exporter(MILProtoExporter):  # type: ignore[misc]
         return create_file_value_tensor(_IN_PROGRAM, self._store.offset(key), var.val.shape, primitive)
 
 
-def to_proto(program: Program, store: WeightStore, version: int) -> Any:
+def to_proto(program: Program, store: BlobStore, version: int) -> Any:
     """The model as coremltools' protobuf message (proto.Model_pb2.Model).
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 
 from satchel.devices.errors import PlanError
 from satchel.export.ops.mil_builder import Var, mb
-from satchel.export.ops.mil_store import ALIGNMENT, WeightStore, code_dtype
+from satchel.export.ops.mil_store import ALIGNMENT, BlobStore, code_dtype
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 
 
@@ -57,7 +57,7 @@ class MatrixStore:
         dtype: np.float16 or np.float32, of the program's arithmetic.
     """
 
-    def __init__(self, store: WeightStore, *, blockwise: bool, dtype: type) -> None:
+    def __init__(self, store: BlobStore, *, blockwise: bool, dtype: type) -> None:
         self.store = store
         self.blockwise = blockwise
         self.dtype = dtype

@@ -43,7 +43,7 @@ class _Alias:
     size: int
 
 
-class WeightStore:
+class BlobStore:
     """The blobs of one `weight.bin`, by key."""
 
     def __init__(self, path: Path) -> None:
