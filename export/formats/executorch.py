@@ -6,19 +6,22 @@ the last token, any length up to the longest, and beside it the constants that E
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from executorch.exir import schema
 
+from satchel.devices.errors import PlanError
 from satchel.devices.plan import Plan
 from satchel.export.decoder import decoder
 from satchel.export.families.base import DecoderConfig
+from satchel.export.formats.executorch_coreml import CoremlDelegate, write_package
 from satchel.export.formats.executorch_program import Method, constant_method
 from satchel.export.formats.pte import write_pte
 from satchel.export.ops.base import Weights
-from satchel.export.ops.executorch import ExecutorchOps
+from satchel.export.ops.executorch import ExecutorchOps, Tensor
 from satchel.export.progress import Progress, silent
-from satchel.runtime.errors import FormatError
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 FILE = "model.pte"
@@ -29,36 +32,50 @@ def write(
 ) -> ModelEntry:
     """Writes `model.pte` into `folder`, by plan["target"].
 
-    Raises FormatError for a weight scheme that the target has no kernel for.
+    Raises:
+        PlanError: for a target that is not known.
+        FormatError: for a weight scheme that the target has no kernel for.
     """
-    if plan["target"] == "xnnpack":
-        _write_xnnpack(folder / FILE, weights, config, plan, progress)
-    else:
-        raise FormatError("an ExecuTorch target that is not known", got=plan["target"], wanted="xnnpack or coreml")
-    return _entry(config, plan)
+    writers = {"xnnpack": _write_xnnpack, "coreml": _write_coreml}
+    if plan["target"] not in writers:
+        raise PlanError("an ExecuTorch target that is not known", got=plan["target"], wanted=list(writers))
+    return writers[plan["target"]](folder / FILE, weights, config, plan, info, progress)
 
 
-def longest_input(plan: Plan) -> int:
-    """Tokens that one call takes."""
-    return plan.prefill_length or plan.context_length
-
-
-def _write_xnnpack(path: Path, weights: Weights, config: DecoderConfig, plan: Plan, progress: Progress) -> None:
-    ops = ExecutorchOps(config, weights, plan.context_length, longest_input(plan))
+def _write_xnnpack(
+    path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
+) -> ModelEntry:
+    longest = plan.prefill_length or plan.context_length
+    ops = ExecutorchOps(config, weights, plan.context_length, longest)
     logits = ops.leave(decoder(ops, config))
     method = Method("forward", ops.calls, [ops.tokens, ops.start_pos], [logits])
-    write_pte(path, method, runner_metadata(config, plan), progress)
+    write_pte(path, method, runner_metadata(config, plan, longest), progress)
+    return _entry(config, plan, longest, "sequence")
 
 
-def runner_metadata(config: DecoderConfig, plan: Plan) -> list[schema.ExecutionPlan]:
-    """Names as executorch/extension/llm/runner/constants.h has them."""
+def _write_coreml(
+    path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
+) -> ModelEntry:
+    tokens, start_pos = Tensor((1, 1), "int64"), Tensor((1,), "int64")
+    logits = Tensor((1, 1, config.vocab_size))
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        package = write_package(Path(temporary), weights, config, plan, info, progress)
+        call = CoremlDelegate([tokens, start_pos, logits], Path(temporary), package.options["compute"])
+        method = Method("forward", [call], [tokens, start_pos], [logits])
+        write_pte(path, method, runner_metadata(config, plan, 1), progress)
+    entry = _entry(config, plan, 1, 1)
+    return replace(entry, prefill_length=1, options=entry.options | {"package": package.options})
+
+
+def runner_metadata(config: DecoderConfig, plan: Plan, longest: int) -> list[schema.ExecutionPlan]:
+    """Names as executorch/extension/llm/runner/constants.h has them; `longest` tokens go into one call."""
     values: dict[str, bool | int | list[int]] = {
-        "get_max_seq_len": longest_input(plan),
+        "get_max_seq_len": longest,
         "get_max_context_len": plan.context_length,
         "get_vocab_size": config.vocab_size,
         "use_kv_cache": True,
-        "use_sdpa_with_kv_cache": True,
-        "enable_dynamic_shape": True,
+        "use_sdpa_with_kv_cache": plan["target"] == "xnnpack",
+        "enable_dynamic_shape": longest > 1,
         "get_n_layers": config.layers,
     }
     if config.bos_token_id is not None:
@@ -68,13 +85,13 @@ def runner_metadata(config: DecoderConfig, plan: Plan) -> list[schema.ExecutionP
     return [constant_method(name, value) for name, value in values.items()]
 
 
-def _entry(config: DecoderConfig, plan: Plan) -> ModelEntry:
+def _entry(config: DecoderConfig, plan: Plan, longest: int, sequence: int | str) -> ModelEntry:
     return ModelEntry(
         format="executorch",
         path=FILE,
         context_length=plan.context_length,
         prefill_length=plan.prefill_length,
-        inputs=(TensorSpec("tokens", (1, "sequence"), "int64"), TensorSpec("start_pos", (1,), "int64")),
+        inputs=(TensorSpec("tokens", (1, sequence), "int64"), TensorSpec("start_pos", (1,), "int64")),
         outputs=(TensorSpec("logits", (1, 1, config.vocab_size), "float32"),),
-        options={"method": "forward", "target": plan["target"], "max_sequence": longest_input(plan)},
+        options={"method": "forward", "target": plan["target"], "max_sequence": longest},
     )

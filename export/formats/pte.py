@@ -15,8 +15,10 @@ from typing import BinaryIO
 import numpy as np
 from executorch.exir import schema
 from executorch.exir._serialize._flatbuffer_program import _program_to_flatbuffer
+from executorch.exir.backend.compile_spec_schema import CompileSpec
 
 from satchel.export.formats.executorch_program import SLACK, Method, aligned
+from satchel.export.ops.executorch import Delegate
 from satchel.export.ops.xnnpack import Blob
 from satchel.export.progress import Progress
 from satchel.runtime.errors import FormatError
@@ -40,11 +42,11 @@ class Layout:
     places: dict[str, int] = field(default_factory=dict)
     end: int = 0
 
-    def put(self, piece: Blob | bytes) -> int:
+    def put(self, piece: Blob | bytes, alignment: int = ALIGNMENT) -> int:
         """Gives the piece the next aligned offset; a blob that has one already keeps it."""
         if isinstance(piece, Blob) and piece.key in self.places:
             return self.places[piece.key]
-        offset = aligned(self.end, ALIGNMENT)
+        offset = aligned(self.end, alignment)
         self.pieces.append((offset, piece))
         self.end = offset + (piece.size if isinstance(piece, Blob) else len(piece))
         if isinstance(piece, Blob):
@@ -63,9 +65,8 @@ def write_pte(path: Path, method: Method, metadata: list[schema.ExecutionPlan], 
     offsets = [0] + [layout.put(tensor.blob) for tensor in method.constants if tensor.blob is not None]
     layout.end += SLACK
     constants = schema.SubsegmentOffsets(layout.segment(0, layout.end), offsets)
-    payloads = [delegate.graph.serialize() for delegate in method.delegates]
-    method.plan.delegates = [_delegate(layout, payload) for payload in payloads]
-    blobs = {key: blob for delegate in method.delegates for key, blob in delegate.graph.blobs.items()}
+    method.plan.delegates = [_delegate(layout, delegate) for delegate in method.delegates]
+    blobs = {key: blob for delegate in method.delegates for key, blob in delegate.named().items()}
     named = [schema.NamedData(key, layout.segment(layout.put(blob), blob.size)) for key, blob in blobs.items()]
     program = schema.Program(
         version=0,
@@ -80,10 +81,15 @@ def write_pte(path: Path, method: Method, metadata: list[schema.ExecutionPlan], 
         _write(file, _with_header(program, layout.end), layout, progress)
 
 
-def _delegate(layout: Layout, payload: bytes) -> schema.BackendDelegate:
-    segment = layout.segment(layout.put(payload), len(payload))
+def _delegate(layout: Layout, delegate: Delegate) -> schema.BackendDelegate:
+    first, *rest = delegate.payload()
+    offset = layout.put(first)
+    for piece in rest:
+        layout.put(piece, alignment=1)
+    segment = layout.segment(offset, layout.end - offset)
     reference = schema.BackendDelegateDataReference(schema.DataLocation.SEGMENT, segment)
-    return schema.BackendDelegate("XnnpackBackend", reference, [])
+    specs = [CompileSpec(key, value) for key, value in delegate.specs.items()]
+    return schema.BackendDelegate(delegate.backend, reference, specs)
 
 
 def _with_header(program: schema.Program, segments_size: int) -> bytes:

@@ -51,7 +51,7 @@ class Value:
     """What the decoder passes around: a value of one XNNPACK graph, and its tensor in the program once it has left."""
 
     dims: tuple[int, ...]
-    graph: Delegate | None = None
+    graph: XnnDelegate | None = None
     id: int = NO_ID
     tensor: Tensor | None = None
 
@@ -68,12 +68,44 @@ class Kernel:
 
 @dataclass(eq=False)
 class Delegate:
-    """A call of XNNPACK; `args` in the order of the graph's external ids."""
+    """A call of another engine, inputs before outputs in `args` where that engine counts them so.
+
+    Attributes:
+        backend: the engine's name in ExecuTorch.
+        specs: what the engine is told beside the payload, by key.
+    """
+
+    args: list[Tensor] = field(default_factory=list)
+    backend: str = "XnnpackBackend"
+    specs: dict[str, bytes] = field(default_factory=dict)
+
+    def payload(self) -> list[Blob | bytes]:
+        """What the engine is given, in pieces that follow each other."""
+        raise NotImplementedError
+
+    def named(self) -> dict[str, Blob]:
+        """Blobs that the payload asks for by name."""
+        return {}
+
+
+@dataclass(eq=False)
+class XnnDelegate(Delegate):
+    """A call of XNNPACK; `args` in the order of the graph's external ids.
+
+    Attributes:
+        imported: the graph's id of each tensor that was made elsewhere, by the tensor's id().
+    """
 
     graph: XnnGraph = field(default_factory=XnnGraph)
-    args: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
     imported: dict[int, int] = field(default_factory=dict)
+
+    def payload(self) -> list[Blob | bytes]:
+        """The graph."""
+        return [self.graph.serialize()]
+
+    def named(self) -> dict[str, Blob]:
+        """Weights, scales and biases."""
+        return self.graph.blobs
 
 
 Call = Kernel | Delegate
@@ -131,7 +163,7 @@ class ExecutorchOps:
         self.start_pos = Tensor((1,), "int64")
         self._weights, self._reader = weights, LastRead(weights)
         self._context, self._sequence = context, sequence
-        self._open: Delegate | None = None
+        self._open: XnnDelegate | None = None
         self._quantized: dict[int, int] = {}
         self._arguments: dict[str, Value] = {}
         self._position = Integer()
@@ -167,14 +199,13 @@ class ExecutorchOps:
             value.tensor = Tensor(value.dims, dynamic=value.dims[1] == self._sequence > 1)
             value.graph.graph.mark_output(value.id)
             value.graph.args.append(value.tensor)
-            value.graph.outputs.append(value.tensor)
         return value.tensor
 
     # XNNPACK graphs
 
     def _graph(self) -> XnnGraph:
         if self._open is None:
-            self._open = Delegate()
+            self._open = XnnDelegate()
             self.calls.append(self._open)
         return self._open.graph
 
@@ -285,7 +316,7 @@ class ExecutorchOps:
     def _join(self, heads: int, dims: tuple[int, ...]) -> int:
         return self._graph().reshape(heads, (1, dims[1], math.prod(dims[2:])))
 
-    def _last(self, tensor: Tensor, before: Delegate | None = None) -> Tensor:
+    def _last(self, tensor: Tensor, before: XnnDelegate | None = None) -> Tensor:
         """Its last token, [1, 1, ...]; cut out before the delegate that is open, if there is one."""
         out = Tensor((1, 1, *tensor.dims[2:]))
         place = self.calls.index(before) if before else len(self.calls)

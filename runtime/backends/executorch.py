@@ -7,33 +7,29 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
+from satchel.runtime.pte import open_pte, unpack_coreml
 
 
-class ExecutorchBackend:
-    """A Backend (base.py) over `executorch.runtime`.
+class Program(Protocol):
+    """What carries out one call."""
 
-    Args:
-        folder: of the bundle.
-        entry: how the model is called.
-        threads: of XNNPACK's pool, which the whole process shares; ExecuTorch's choice if None.
+    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
+        """Puts ids into the cache at `position`; float32 [vocab] after the last."""
+        ...
 
-    Raises:
-        MissingPackageError: without executorch.
-        FormatError: when the file cannot be read, or needs a delegate that this machine does not have.
-    """
 
-    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None) -> None:
-        self.position = 0
-        self.context_length = entry.context_length
-        self._longest = int(entry.options.get("max_sequence", entry.context_length))
-        self._vocabulary = _vocabulary(entry)
+class Native:
+    """A method in ExecuTorch's runtime."""
+
+    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None) -> None:
         with native_log() as log:
             self._torch, runtime = _runtime(threads)
             try:
@@ -44,8 +40,60 @@ class ExecutorchBackend:
                     "ExecuTorch cannot load the model",
                     got=_cause(error, log),
                     wanted=f"a whole {entry.path}",
-                    hint="export the bundle again, or fetch it again; Core ML programs run on Apple devices only",
+                    hint="export the bundle again, or fetch it again",
                 ) from error
+
+    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
+        """One execution, whatever the number of ids."""
+        tokens = self._torch.tensor([list(ids)], dtype=self._torch.int64)
+        start = self._torch.tensor([position], dtype=self._torch.int64)
+        try:
+            (logits,) = self._method.execute((tokens, start))
+        except Exception as error:
+            raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
+        return np.asarray(logits.numpy(), dtype=np.float32).reshape(-1)
+
+
+class Unpacked:
+    """The Core ML package of a program for Apple's delegate, run by our interpreter where there is no Core ML."""
+
+    def __init__(self, folder: Path, entry: ModelEntry, precision: str) -> None:
+        from satchel.runtime.backends.coreml import CoremlBackend
+
+        with tempfile.TemporaryDirectory() as temporary, open_pte(folder / entry.path) as pte:
+            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(temporary))
+            inside = replace(entry, format="coreml", path=package.name, options=entry.options["package"])
+            self._backend = CoremlBackend(Path(temporary), inside, precision=precision, engine="interpreter")
+
+    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
+        """One id after the other."""
+        self._backend.position = position
+        for token in ids:
+            logits = self._backend.step(token)
+        return logits
+
+
+class ExecutorchBackend:
+    """A Backend (base.py) over `executorch.runtime`.
+
+    Args:
+        folder: of the bundle.
+        entry: how the model is called.
+        threads: of XNNPACK's pool, which the whole process shares; ExecuTorch's choice if None.
+        precision: of the interpreter, which stands in for Core ML off the Mac: "fp32" or "fp16".
+
+    Raises:
+        MissingPackageError: without executorch.
+        FormatError: when the file cannot be read, or needs a delegate that this machine does not have.
+    """
+
+    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None, precision: str = "fp32") -> None:
+        self.position = 0
+        self.context_length = entry.context_length
+        self._longest = int(entry.options.get("max_sequence", entry.context_length))
+        self._vocabulary = _vocabulary(entry)
+        foreign = entry.options.get("target") == "coreml" and sys.platform != "darwin"
+        self._call: Program = Unpacked(folder, entry, precision) if foreign else Native(folder, entry, threads)
 
     def reset(self) -> None:
         """Empties the cache: what lies beyond `position` is never read."""
@@ -57,13 +105,14 @@ class ExecutorchBackend:
             raise UsageError("no tokens to prefill", wanted="at least one")
         self._check(ids)
         for start in range(0, len(ids), self._longest):
-            logits = self._run(ids[start : start + self._longest])
+            piece = ids[start : start + self._longest]
+            logits = self._call(piece, self.position)
+            self.position += len(piece)
         return logits
 
     def step(self, token: int) -> np.ndarray:
         """Appends one id; returns float32 [vocab]."""
-        self._check([token])
-        return self._run([token])
+        return self.prefill([token])
 
     def _check(self, ids: Sequence[int]) -> None:
         total = self.position + len(ids)
@@ -75,19 +124,8 @@ class ExecutorchBackend:
                 hint="reset the session, shorten the prompt, or export with a larger --context",
             )
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:  # ExecuTorch's kernel would end the process
-            raise UsageError(
-                "a token id that the model does not have", got=list(ids), wanted=f"0 to {self._vocabulary - 1}"
-            )
-
-    def _run(self, ids: Sequence[int]) -> np.ndarray:
-        tokens = self._torch.tensor([list(ids)], dtype=self._torch.int64)
-        start = self._torch.tensor([self.position], dtype=self._torch.int64)
-        try:
-            (logits,) = self._method.execute((tokens, start))
-        except Exception as error:
-            raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
-        self.position += len(ids)
-        return np.asarray(logits.numpy(), dtype=np.float32).reshape(-1)
+            wanted = f"0 to {self._vocabulary - 1}"
+            raise UsageError("a token id that the model does not have", got=list(ids), wanted=wanted)
 
 
 def _runtime(threads: int | None) -> tuple[Any, Any]:

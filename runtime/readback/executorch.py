@@ -1,66 +1,32 @@
 """Weights read back out of a .pte file.
 
 Codes and scales of each linear are named blobs, under the canonical name and `<name>.scale`; what they mean is read
-from the XNNPACK graphs that use them. The embedding is a constant of the program, found through its kernel.
+from the XNNPACK graphs that use them. The embedding is a constant of the program, found through its kernel. Where the
+program is Core ML's, its package is taken out and read as any other.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from satchel.runtime.errors import FormatError, MissingPackageError
+from satchel.runtime.pte import Pte, broken, open_pte, unpack_coreml
+from satchel.runtime.readback import coreml
 from satchel.runtime.weights import WeightRecord, digest
 
-HEADER = struct.Struct("<4sIQQQ")
-"""After the flatbuffer's first 8 bytes: magic, length, size of the program, offset and size of the segments."""
 EMBEDDINGS = {"quantized_decomposed::embedding_byte": True, "aten::embedding": False}
 """Operators that read the embedding table, and whether a scale a row follows it."""
 OWN = "constant."
 """Names of blobs that the exporter made up (a row of ones over the width, a permutation): no weights."""
 
-
-@dataclass(frozen=True)
-class Pte:
-    """A .pte file: the parsed program, and its segments' bytes in the file."""
-
-    program: Any
-    data: mmap.mmap
-    base: int
-
-    def segment(self, number: int) -> tuple[int, int]:
-        """(first byte, end) in the file."""
-        row = self.program.segments[number]
-        first = self.base + row.offset
-        if first + row.size > len(self.data):
-            raise _broken(f"segment {number} ends at {first + row.size}, the file at {len(self.data)}")
-        return first, first + row.size
-
-    def named(self, key: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A named blob as an array."""
-        number = next((row.segment_index for row in self.program.named_data if row.key == key), None)
-        if number is None:
-            raise _broken(f"nothing is named {key}")
-        return self._array(*self.segment(number), dtype, shape)
-
-    def constant(self, number: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A constant tensor of the program as an array."""
-        first, end = self.segment(self.program.constant_segment.segment_index)
-        return self._array(first + self.program.constant_segment.offsets[number], end, dtype, shape)
-
-    def _array(self, first: int, end: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if first + size > end:
-            raise _broken(f"{shape} of {dtype} in {end - first} bytes")
-        return np.frombuffer(self.data[first : first + size], dtype).reshape(shape)  # a copy: the map can be closed
+Found = tuple[str, np.ndarray, int, int]
+"""Name, values float32 [rows, columns], bits of a code, bytes in the file."""
 
 
 def read_weights(path: Path) -> Iterator[WeightRecord]:
@@ -70,8 +36,10 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
         FormatError: for a file that is not a whole .pte, or not one of this exporter's.
         MissingPackageError: without executorch, whose schema is needed to read it.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        pte = _open(data)
+    with open_pte(path) as pte:
+        if pte.plan.delegates[0].id == "CoreMLBackend":
+            yield from _coreml(pte)
+            return
         seen = set()
         for name, values, bits, size in _matrices(pte):
             if name not in seen:
@@ -79,49 +47,18 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
                 yield WeightRecord(name, (values.shape[0], values.shape[1]), bits, size, digest(values))
 
 
-Found = tuple[str, np.ndarray, int, int]
-"""Name, values float32 [rows, columns], bits of a code, bytes in the file."""
-
-
-def _broken(got: str) -> FormatError:
-    return FormatError(
-        "not a whole ExecuTorch program of this exporter", got=got, wanted="a .pte file", hint="export it again"
-    )
-
-
-def _tools() -> tuple[Callable[[bytes], Any], Callable[[bytes], dict[str, Any]]]:
-    """ExecuTorch's readers of a program and of an XNNPACK graph."""
-    try:
-        from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
-    except ImportError as error:
-        raise MissingPackageError(
-            "executorch is not installed", got=str(error), hint="pip install 'satchel[export]'"
-        ) from error
-    return _flatbuffer_to_program, _xnn_graph
-
-
-def _open(data: mmap.mmap) -> Pte:
-    magic, _, size, base, segments = HEADER.unpack_from(data, 8) if len(data) >= 48 else (b"", 0, 0, 0, 0)
-    if magic != b"eh00" or data[4:6] != b"ET":
-        raise _broken("no header of ExecuTorch's")
-    if base + segments > len(data) or size > base:
-        raise _broken(f"{len(data)} bytes where the header promises {base + segments}")
-    parse, _ = _tools()
-    try:
-        return Pte(parse(data[:size]), data, base)
-    except Exception as error:  # flatbuffers raises whatever a wrong offset leads to
-        raise _broken(f"a program that cannot be parsed ({error})") from error
+def _coreml(pte: Pte) -> Iterator[WeightRecord]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from coreml.read_weights(unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(folder)))
 
 
 def _matrices(pte: Pte) -> Iterator[Found]:
     try:
-        plan = next(plan for plan in pte.program.execution_plan if plan.delegates)
-        yield from _embeddings(pte, plan)
-        for delegate in plan.delegates:
-            first, end = pte.segment(delegate.processed.index)
-            yield from _linears(pte, _tools()[1](pte.data[first:end]))
-    except (LookupError, StopIteration, AttributeError, ValueError) as error:
-        raise _broken(f"a program whose parts do not fit ({error})") from error
+        yield from _embeddings(pte, pte.plan)
+        for delegate in pte.plan.delegates:
+            yield from _linears(pte, _xnn_graph(pte.payload(delegate)))
+    except (LookupError, AttributeError, ValueError, struct.error) as error:
+        raise broken(f"a program whose parts do not fit ({error})") from error
 
 
 def _embeddings(pte: Pte, plan: Any) -> Iterator[Found]:
