@@ -1,4 +1,4 @@
-"""genai_config.json, by which onnxruntime-genai runs a model folder. Tokenizer files are put beside it by the bundle."""
+"""genai_config.json, by which onnxruntime-genai runs a model folder. The bundle puts the tokenizer beside it."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
 """Writes model.onnx: the decoder as an ONNX graph, built directly, with its weights in model.onnx.data.
 
-Inputs are as onnxruntime-genai gives them: input_ids and attention_mask (int64 [batch, sequence] and [batch, total]) and
+Inputs are as onnxruntime-genai gives them: input_ids (int64 [batch, sequence]), attention_mask (int64 [batch, total]) and
 past_key_values.N.key / .value; outputs are logits and present.N.key / .value. Past and present are meant to be bound to
-one buffer of context_length tokens, which GroupQueryAttention then appends to in place.
+one buffer of context_length tokens, to which GroupQueryAttention then appends in place.
 
 Opset 21 and IR version 10 are what onnxruntime 1.20 reads. What a file needs beyond that is said in
 `ModelEntry.options["minimum_onnxruntime"]`, with the reason:
 
-    fp16, fp32                             1.20
-    8-bit MatMulNBits                      1.22 (CPU kernel; 1.20 and 1.21 know 4 bits only)
-    8-bit GatherBlockQuantized             1.23 (before: 4 bits, and no zero points for uint8)
+    fp16, fp32, 4-bit MatMulNBits          1.20
+    8-bit MatMulNBits                      1.22 (1.20 has the 4-bit kernel only)
+    8-bit GatherBlockQuantized             1.23 (pull request 25214; before, 4 bits only)
+    Cast from uint4, in a palette          1.23 (1.22 answers that it is not implemented)
 
-So every file with an 8-bit embedding needs 1.23. A 4-bit embedding would not, but doubles the KL.
+Files were loaded with the 1.20.1, 1.22.1 and 1.23.2 wheels to see it. So every file with an 8-bit embedding needs 1.23; a
+4-bit embedding would run on 1.20, but doubles the KL.
 """
 
 from __future__ import annotations
@@ -60,11 +62,15 @@ def write(
         (folder / MODEL).write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
         write_config(folder, config, plan.context_length, filename=MODEL)
     except OSError as error:
-        raise OutputError("ONNX: the model could not be written", got=error, hint="free disk space, or another folder") from error
+        raise OutputError(
+            "ONNX: the model could not be written", got=error, hint="free disk space, or another folder"
+        ) from error
     return _entry(graph, outputs, plan)
 
 
-def _build(graph: GraphBuilder, weights: Weights, config: DecoderConfig, plan: Plan, progress: Progress) -> list[ir.Value]:
+def _build(
+    graph: GraphBuilder, weights: Weights, config: DecoderConfig, plan: Plan, progress: Progress
+) -> list[ir.Value]:
     """All nodes; returns the outputs."""
     ids = graph.input("input_ids", ir.DataType.INT64, ["batch_size", "sequence_length"])
     mask = graph.input("attention_mask", ir.DataType.INT64, ["batch_size", "total_sequence_length"])

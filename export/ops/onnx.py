@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -41,7 +42,7 @@ class Sum:
     total: ir.Value | None = None
 
 
-Tensor = ir.Value | Part | Sum
+Tensor: TypeAlias = ir.Value | Part | Sum
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ class OnnxOps:
         qkv = [q.packed, None, None] if isinstance(q, Part) and packed else [_value(q), _value(k), _value(v)]
         inputs = [*qkv, *cache.past[layer], cache.last_position, cache.total_length, cache.cosine, cache.sine]
         attributes: dict[str, int | float] = {
-            "num_heads": c.heads, "kv_num_heads": c.kv_heads, "do_rotary": 1, "scale": c.head_dim**-0.5
+            "num_heads": c.heads,
+            "kv_num_heads": c.kv_heads,
+            "do_rotary": 1,
+            "scale": c.head_dim**-0.5,
         }
         name = f"layers.{layer}.self_attn"
         values = self._graph.nodes_out(
@@ -152,9 +156,13 @@ class OnnxOps:
         """activation(gate) * up."""
         name = f"layers.{len(self.present) - 1}.mlp"
         if isinstance(gate, Part):
-            widths = self._graph.initializer(f"split.{'.'.join(map(str, gate.widths))}", np.array(gate.widths, np.int64))
+            widths = self._graph.initializer(
+                f"split.{'.'.join(map(str, gate.widths))}", np.array(gate.widths, np.int64)
+            )
             outputs = [True] * len(gate.widths)
-            parts = self._graph.nodes_out("Split", f"{name}.split", [gate.packed, widths], {"axis": -1}, outputs=outputs)
+            parts = self._graph.nodes_out(
+                "Split", f"{name}.split", [gate.packed, widths], {"axis": -1}, outputs=outputs
+            )
             gate, up = parts[0], parts[1]
         if self._config.activation == "silu":
             active = self._graph.node("QuickGelu", f"{name}.silu", [_value(gate)], {"alpha": 1.0}, domain=MICROSOFT)
@@ -178,7 +186,9 @@ class OnnxOps:
 
     def _linear(self, x: ir.Value, names: list[str], matrices: Sequence[Matrix], output: str | None = None) -> ir.Value:
         name = _joined(names)
-        return self._apply(x, output or name, names, self._matrices(name, names, matrices), self._bias(name, names, matrices))
+        return self._apply(
+            x, output or name, names, self._matrices(name, names, matrices), self._bias(name, names, matrices)
+        )
 
     def _apply(
         self, x: ir.Value, output: str, names: list[str], matrix: NBits | ir.Value | None, bias: ir.Value | None

@@ -37,7 +37,7 @@ class ExternalData:
         self.path = path
         self._stream = stream
 
-    def append(self, name: str, data: bytes | memoryview, dtype: ir.DataType, shape: Sequence[int]) -> ir.ExternalTensor:
+    def append(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.ExternalTensor:
         """Writes one tensor and returns the reference to it."""
         self._stream.write(b"\0" * (-self._stream.tell() % ALIGNMENT))
         offset = self._stream.tell()
@@ -78,18 +78,15 @@ class GraphBuilder:
 
     def initializer(self, name: str, array: np.ndarray) -> ir.Value:
         """A constant tensor of a numpy dtype; one that is already there by this name is reused."""
-        array = np.ascontiguousarray(array) if array.ndim else array  # ascontiguousarray makes scalars 1-d
-        return self.raw_initializer(name, memoryview(array).cast("B"), _DTYPES[array.dtype], array.shape)
+        return self.raw_initializer(name, array.tobytes(), _DTYPES[array.dtype], array.shape)
 
-    def raw_initializer(
-        self, name: str, data: bytes | memoryview, dtype: ir.DataType, shape: Sequence[int]
-    ) -> ir.Value:
+    def raw_initializer(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
         """A constant tensor by its bytes, for dtypes that numpy lacks (uint4: low nibble first; bfloat16)."""
         if name not in self.initializers:
             self.initializers[name] = self._constant(name, data, dtype, shape)
         return self.initializers[name]
 
-    def _constant(self, name: str, data: bytes | memoryview, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
+    def _constant(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
         tensor: ir.TensorProtocol
         if len(data) > INLINE_BYTES:
             tensor = self._data.append(name, data, dtype, shape)

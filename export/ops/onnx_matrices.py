@@ -1,14 +1,21 @@
 """How each kind of compressed matrix becomes operands of an ONNX graph.
 
-Quantized matrices become the operands of MatMulNBits (com.microsoft), W[r, c] = scale[r, b] * (code[r, c] - zero[r, b])
-with b = c // block, which GatherBlockQuantized shares. A palette is stored as it is, 4-bit indices and LUTs, and decoded
-by standard operators over constants alone:
+Quantized matrices become operands of MatMulNBits (com.microsoft), which GatherBlockQuantized shares:
 
-    codes [rows, blocks, block] uint8 = Gather(lut, Cast(index, int32) + offset)      lut = int8 entries + 128
+    W[r, c] = scale[r, b] * (code[r, c] - zero[r, b])       b = c // block
+
+A palette is stored as it is, 4-bit indices and LUTs, and decoded by standard operators over constants alone:
+
+    codes [rows, blocks, block] uint8 = Gather(lut, Cast(index, int32) + offset)       lut = int8 entries + 128
     scales [rows, blocks] fp32        = Expand(Cast(row_scale))
 
-onnxruntime folds these when it loads the file, so the file stays at 4 bits and the kernel sees 8-bit codes whose zero
-point is the default, 128. Matrices over the same input are stored one under the other, each row with its own LUT.
+onnxruntime folds these when it loads the file: the file stays at 4 bits, and the kernel sees 8-bit codes whose zero
+point is the default, 128. Matrices over the same input are joined after decoding (Concat), not before: an offset into a
+common table would be one more int32 for each weight, and folding keeps every such value until it is through.
+
+The other way, int8 codes -> DequantizeLinear -> MatMul, is as fast and as large in memory once onnxruntime has replaced
+it by MatMulNBits, but for 8 bits and a scale a row that was added in 2026-03 (pull requests 27614 and 27769); an older
+one would multiply in fp32. The form above runs from 1.23 on.
 """
 
 from __future__ import annotations
@@ -70,13 +77,14 @@ def pack_nibbles(values: np.ndarray) -> np.ndarray:
     """uint8 [..., n] below 16 -> uint8 [..., ceil(n / 2)], the even element in the low nibble."""
     if values.shape[-1] % 2:
         values = np.concatenate([values, np.zeros((*values.shape[:-1], 1), np.uint8)], -1)
-    return values[..., 0::2] | (values[..., 1::2] << 4)
+    low, high = values[..., 0::2], values[..., 1::2]
+    return np.asarray(low | (high << 4), np.uint8)
 
 
 def _affine(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor]) -> NBits:
     rows, columns = sum(m.shape[0] for m in matrices), matrices[0].shape[1]
     block, bits = matrices[0].block, matrices[0].bits
-    if bits != 4:
+    if bits != 4:  # AffineTensor has no other today
         raise FormatError("ONNX: affine weights of this width", got=bits, wanted=4)
     code = np.concatenate([pack_nibbles(m.code) for m in matrices])
     codes = graph.initializer(f"{name}.code", code.reshape(rows, columns // block, block // 2))
@@ -116,6 +124,7 @@ def _decode(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int
     table = graph.initializer(f"{name}.lut", (matrix.lut.astype(np.int16) + 128).astype(np.uint8).reshape(-1))
     index = matrix.index.reshape(matrix.shape[0], -1, block)
     if matrix.bits <= 4:
+        graph.require("1.23", "Cast from 4-bit integers, with which a palette begins")
         stored = graph.raw_initializer(f"{name}.index", pack_nibbles(index).tobytes(), ir.DataType.UINT4, index.shape)
     else:
         stored = graph.initializer(f"{name}.index", index)
@@ -128,7 +137,12 @@ def _decode(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int
 def _offset(graph: GraphBuilder, name: str, matrix: PalettizedTensor) -> ir.Value:
     """int32 [rows, 1, 1]: where each row's LUT begins in the table."""
     group = np.repeat(np.arange(matrix.groups, dtype=np.int32), matrix.shape[0] // matrix.groups)
-    return graph.initializer(f"{name}.offset", group[:, None, None] * 2**matrix.bits)
+    offset = group[:, None, None] * 2**matrix.bits
+    if offset.max() >= 1 << 16:
+        return graph.initializer(f"{name}.offset", offset)
+    return graph.cast(
+        f"{name}.offset.int32", graph.initializer(f"{name}.offset", offset.astype(np.uint16)), ir.DataType.INT32
+    )
 
 
 def _scales(graph: GraphBuilder, name: str, scale: np.ndarray, dtype: str) -> ir.Value:

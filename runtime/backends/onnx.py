@@ -11,6 +11,9 @@ import numpy as np
 from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
 
+FULL_PRECISION = 1
+"""MatMulNBits' accuracy_level for fp32 activations; 4, which the files have, is int8."""
+
 
 class OnnxBackend:
     """A Backend (base.py) over onnxruntime's CPU provider.
@@ -19,23 +22,20 @@ class OnnxBackend:
         folder: of the bundle.
         entry: how the model is called.
         threads: intra-op threads; onnxruntime's choice (one a core) if None.
+        exact: keep activations in fp32 where the kernels would round them to int8. Slow; it shows
+            whether the graph and its weights are right, apart from what the rounding costs. Needs the onnx package.
 
     Raises:
         MissingPackageError: without onnxruntime.
         FormatError: when onnxruntime is too old for the file, or cannot read it.
     """
 
-    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None, exact: bool = False) -> None:
         ort = _onnxruntime()
         _check_version(ort.__version__, entry)
         self.position = 0
         self.context_length = entry.context_length
-        path = folder / entry.path
-        try:
-            self._session = ort.InferenceSession(str(path), _options(ort, threads), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has no common base for its exceptions
-            hint = "export the bundle again, or fetch it again"
-            raise FormatError("onnxruntime cannot read the model", got=_first_line(error), hint=hint) from error
+        self._session = _session(ort, folder / entry.path, threads, exact)
         self._mask = np.ones((1, entry.context_length), np.int64)
         self._token = np.zeros((1, 1), np.int64)
         self._logits = np.zeros((1, 1, _vocabulary(entry)), np.float32)
@@ -48,7 +48,7 @@ class OnnxBackend:
         present = [spec.name for spec in entry.outputs if spec.name.startswith("present.")]
         past = [spec for spec in entry.inputs if spec.name.startswith("past_key_values.")]
         for spec, output in zip(past, present, strict=True):
-            shape = (1, spec.shape[1], entry.context_length, spec.shape[3])
+            shape = [1, int(spec.shape[1]), entry.context_length, int(spec.shape[3])]
             buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
             self._cache.append(buffer)
             self._binding.bind_ortvalue_input(spec.name, buffer)
@@ -78,8 +78,16 @@ class OnnxBackend:
         total = self.position + ids.shape[1]
         if total > self.context_length:
             raise UsageError(
-                "more tokens than the cache holds", got=total, wanted=f"at most {self.context_length}",
+                "more tokens than the cache holds",
+                got=total,
+                wanted=f"at most {self.context_length}",
                 hint="reset the session, shorten the prompt, or export with a larger --context",
+            )
+        if ids.min() < 0 or ids.max() >= self._logits.shape[2]:  # the quantized embedding would read beyond its end
+            raise UsageError(
+                "a token that the model does not have",
+                got=[ids.min(), ids.max()],
+                wanted=f"0 to {self._logits.shape[2] - 1}",
             )
         self._bind(self._binding.bind_input, "input_ids", ids)
         self._bind(self._binding.bind_input, "attention_mask", self._mask[:, :total])
@@ -88,7 +96,7 @@ class OnnxBackend:
         except Exception as error:
             raise FormatError("onnxruntime failed to run the model", got=_first_line(error)) from error
         self.position = total
-        return self._logits[0, 0].copy()
+        return np.array(self._logits[0, 0])
 
 
 def _onnxruntime() -> Any:
@@ -99,12 +107,37 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _options(ort: Any, threads: int | None) -> Any:
+def _session(ort: Any, path: Path, threads: int | None, exact: bool) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     if threads is not None:
         options.intra_op_num_threads = threads
-    return options
+    # Since 1.27 a constant above 1 GiB is not folded: a large fp16 head would be widened again at every token.
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", "0")
+    try:
+        if not exact:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        return ort.InferenceSession(_in_full_precision(path), options, providers=["CPUExecutionProvider"])
+    except MissingPackageError:
+        raise
+    except Exception as error:  # onnxruntime has no common base for its exceptions
+        hint = "export the bundle again, or fetch it again"
+        raise FormatError("onnxruntime cannot read the model", got=_first_line(error), hint=hint) from error
+
+
+def _in_full_precision(path: Path) -> bytes:
+    """The model with MatMulNBits told to multiply in fp32; its external data stays where it is."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingPackageError("the onnx package is not installed", hint="pip install 'satchel[onnx]'") from error
+    model = onnx.load(str(path), load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = FULL_PRECISION
+    return bytes(model.SerializeToString())
 
 
 def _check_version(installed: str, entry: ModelEntry) -> None:
@@ -112,7 +145,9 @@ def _check_version(installed: str, entry: ModelEntry) -> None:
     if _numbers(installed) < _numbers(wanted):
         reason = entry.options.get("minimum_onnxruntime_reason", "")
         raise FormatError(
-            "onnxruntime is too old for this model", got=installed, wanted=f"{wanted} or newer ({reason})",
+            "onnxruntime is too old for this model",
+            got=installed,
+            wanted=f"{wanted} or newer ({reason})",
             hint="pip install --upgrade onnxruntime",
         )
 

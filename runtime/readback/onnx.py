@@ -61,7 +61,9 @@ class _Graph:
         tensor = self.tensors[name]
         shape = tuple(tensor.dims)
         if tensor.data_type not in _DTYPES and tensor.data_type != UINT4:
-            raise FormatError(f"ONNX: tensor {name} is of an unexpected type", got=tensor.data_type, wanted=sorted(_DTYPES))
+            raise FormatError(
+                f"ONNX: tensor {name} is of an unexpected type", got=tensor.data_type, wanted=sorted(_DTYPES)
+            )
         size = _bytes(tensor.data_type, shape)
         data = self._external(tensor, size) if tensor.data_location == 1 else tensor.raw_data
         if len(data) != size:
@@ -76,7 +78,7 @@ class _Graph:
         try:
             with (self.folder / location).open("rb") as stream:
                 stream.seek(int(entry.get("offset", "0")))
-                return stream.read(size)
+                return bytes(stream.read(size))
         except (OSError, ValueError) as error:
             raise FormatError(f"ONNX: tensor {tensor.name} cannot be read", got=error, hint=HINT) from error
 
@@ -85,7 +87,9 @@ class _Graph:
         if name in self.tensors:
             return [name]
         if name not in self.makers:
-            raise FormatError("ONNX: a weight that is not a constant", got=name, wanted="initializers and operators on them")
+            raise FormatError(
+                "ONNX: a weight that is not a constant", got=name, wanted="initializers and operators on them"
+            )
         return [source for part in self.makers[name].input if part for source in self.sources(part)]
 
     def value(self, name: str) -> np.ndarray:
@@ -121,7 +125,7 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
         try:
             rows = [int(count) for count in metadata["satchel.rows"].split(",")]
             yield from _records(graph, node, names, rows, counted)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, RecursionError) as error:
             raise FormatError(f"ONNX: the weights {names} cannot be decoded", got=error, hint=HINT) from error
     if not seen:
         raise FormatError("ONNX: no weights that say which matrices they are", got=path.name, wanted="a Satchel model")
@@ -177,7 +181,7 @@ def _dequantized(graph: _Graph, node: Any) -> tuple[np.ndarray, list[str]]:
     scale = graph.value(scales)
     bits = attributes.get("bits", 4)
     code = _unpack(graph.value(codes).reshape(len(scale), -1), bits).astype(np.float32)
-    zeros = np.float32(2 ** (bits - 1))
+    zeros: np.ndarray | np.float32 = np.float32(2 ** (bits - 1))
     if zero:
         zeros = _unpack(graph.value(zero), bits)[:, : scale.shape[1]].astype(np.float32)[:, :, None]
     blocks = code.reshape(len(scale), scale.shape[1], attributes["block_size"])
@@ -222,4 +226,6 @@ def _parse(path: Path) -> Any:
     try:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf and the file system each have their own
-        raise FormatError("ONNX: the model cannot be read", got=f"{type(error).__name__}: {error}", hint=HINT) from error
+        raise FormatError(
+            "ONNX: the model cannot be read", got=f"{type(error).__name__}: {error}", hint=HINT
+        ) from error
