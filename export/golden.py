@@ -29,9 +29,6 @@ CHAT = (
 RANDOM_PROMPTS, RANDOM_LENGTH, RANDOM_SEED = 6, 28, 20260101
 """Where there is no tokenizer: prompts of random ids."""
 
-DATE = "1 Jan 2026"
-"""What chat templates that write a date are told, so that every export gives the same prompts."""
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -112,10 +109,9 @@ def _texts(tokenizer: BundleTokenizer) -> list[Prompt]:
 
 
 def _chat(tokenizer: BundleTokenizer, text: str) -> Prompt:
-    template = tokenizer.chat_template
-    if template is None or ("strftime_now" in template and "date_string" not in template):
+    if tokenizer.chat_template is None or tokenizer.tells_the_time:
         return Prompt(text, tuple(tokenizer.encode(text)))
-    return Prompt(text, tuple(tokenizer.encode_chat([{"role": "user", "content": text}], date_string=DATE)))
+    return Prompt(text, tuple(tokenizer.encode_chat([{"role": "user", "content": text}])))
 
 
 def _random(vocab_size: int) -> list[Prompt]:

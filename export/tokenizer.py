@@ -20,9 +20,14 @@ from satchel.export.tokenizer_files import TokenizerParts, read_parts
 from satchel.runtime import strict_json
 from satchel.runtime.chat import ChatTemplate, Guard, Message, control_tokens, encode_guarded
 from satchel.runtime.errors import BundleError, TokenizerError, UsageError
-from satchel.runtime.manifest import TokenRules
+from satchel.runtime.manifest import FormatName, TokenRules
 
 SENTINEL = "zebra"  # stands for an answer when a chat template is asked how it ends one
+
+DATE = "1 Jan 2026"  # so that every export gives the same prompts
+
+GPT2_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""What ByteLevel splits by when its use_regex is on."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,14 @@ class BundleTokenizer:
     special_tokens: dict[str, str]
     rules: TokenRules
 
-    def files(self) -> dict[str, bytes]:
-        """Name in the bundle -> content."""
-        found = {"tokenizer.json": self.tokenizer_json, "tokenizer_config.json": self.tokenizer_config}
+    def files(self, format: FormatName | None = None) -> dict[str, bytes]:
+        """Name in the bundle -> content.
+
+        Args:
+            format: of the bundle. For ONNX tokenizer.json is spelled so that onnxruntime-genai splits digits as well.
+        """
+        spec = spell_for_genai(self.tokenizer_json) if format == "onnx" else self.tokenizer_json
+        found = {"tokenizer.json": spec, "tokenizer_config.json": self.tokenizer_config}
         if self.chat_template is not None:
             found["chat_template.jinja"] = self.chat_template.encode("utf-8")
         return found
@@ -64,14 +74,25 @@ class BundleTokenizer:
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
         """Ids of a conversation, up to where the assistant's answer begins.
 
+        Args:
+            messages: each with "role" and "content".
+            variables: further ones of the template; templates that write a date are told the same one always.
+
         Raises:
             UsageError: there is no template, or it refuses the conversation.
         """
+        variables = {"date_string": DATE, **variables}
         if self.chat_template is None:
             raise UsageError("the tokenizer has no chat template")
         guard = Guard.of(messages, list(control_tokens(self.tokenizer)))
         text = ChatTemplate(self.chat_template, self.special_tokens).render(guard.hide(list(messages)), **variables)
         return encode_guarded(self.tokenizer, text, guard)
+
+    @property
+    def tells_the_time(self) -> bool:
+        """Whether the chat template writes today's date whatever it is told, so that no two days give the same ids."""
+        template = self.chat_template or ""
+        return "strftime_now" in template and "date_string" not in template
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special tokens."""
@@ -108,6 +129,26 @@ def token_rules(checkpoint: Checkpoint, config: DecoderConfig) -> TokenRules:
     listed = given if isinstance(given, list) else [given]
     ends = {i for i in listed if isinstance(i, int) and 0 <= i < config.vocab_size} | set(config.eos_token_ids)
     return TokenRules(config.vocab_size, config.bos_token_id, prepend_bos=False, stop_ids=tuple(sorted(ends)))
+
+
+def spell_for_genai(tokenizer_json: bytes) -> bytes:
+    """The same splitting in the words that onnxruntime-genai 0.18 knows: it passes over Digits without a word.
+
+    Not used for the other formats, since ExecuTorch's runner (pytorch_tokenizers 1.5) knows Digits, but drops all text
+    that a Split does not match.
+    """
+    spec = json.loads(tokenizer_json)
+    steps = (spec.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    digits = {"type": "Digits", "individual_digits": True}
+    if digits not in steps or not steps[-1].get("use_regex"):
+        return tokenizer_json
+    kept = [_isolated(r"\p{N}") if s == digits else s for s in steps[:-1]]
+    respelled = [*kept, _isolated(GPT2_PIECES), steps[-1] | {"use_regex": False}]
+    return _compact(spec | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": respelled}})
+
+
+def _isolated(regex: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
 def _with_stops(rules: TokenRules, ends: set[Any]) -> TokenRules:

@@ -5,15 +5,17 @@ import random
 
 import pytest
 from tiny_checkpoints import CHAT_TEMPLATE, MERGES, VOCAB, save_gguf, save_tokenizer, tiny_tokenizer
-from tiny_llama import tiny_llama
+from tiny_llama import tiny_llama, weights_of
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
+from satchel.devices.plan import ModelShape
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.registry import load_family
 from satchel.export.source import resolve
 from satchel.export.tokenizer import read_tokenizer, token_rules
 from satchel.runtime.errors import TokenizerError, UsageError
+from satchel.runtime.manifest import ModelInfo
 
 HELLO = 262  # the id of "hello"
 TEXTS = ["hello  12 worlds", "a  b\n\n c", "naïve 日本 🎉", "", "<|end|>", "x" * 300]
@@ -241,6 +243,56 @@ def test_smollm2_splits_text_as_llama_cpp_does():
     for _ in range(300):
         text = "".join(generator.choices(pieces, k=generator.randrange(1, 12)))
         assert ours.encode(text) == theirs.tokenize(text.encode(), add_bos=False, special=False), repr(text)
+
+
+def test_onnxruntime_genai_splits_text_alike(folder, tmp_path):
+    """It does not know Digits, and passes over it in silence: "  12" loses its run of spaces."""
+    genai = pytest.importorskip("onnxruntime_genai")
+    from satchel.devices.planner import make_plan
+    from satchel.devices.profile import load_device
+    from satchel.export.formats.onnx import write
+
+    save_tokenizer(folder)
+    found = read(folder)
+    model, config = tiny_llama(vocab=VOCAB, layers=1)
+    info = ModelInfo("tiny", "llama", "", "", "", "", 1)
+    shape = ModelShape(1, 64, 4, 2, 16, 128, VOCAB, 1, 512, True)
+    plan = make_plan(load_device("pixel-9"), shape, format="onnx", weights="int8", context=64)
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    write(bundle, weights_of(model, config, "int8"), config, plan, info)
+    for name, content in found.files("onnx").items():
+        (bundle / name).write_bytes(content)
+    theirs = genai.Tokenizer(genai.Model(str(bundle)))
+    texts = [*TEXTS[:3], "  12", "x   3.14  \n\n 5", "½  ٣   Ⅷ", "don't  1", " 2026"]
+    assert [theirs.encode(t).tolist() for t in texts] == [found.encode(t) for t in texts]
+    respelled = Tokenizer.from_str(found.files("onnx")["tokenizer.json"].decode())
+    assert [respelled.encode(t, add_special_tokens=False).ids for t in texts] == [found.encode(t) for t in texts]
+    rendered = theirs.apply_chat_template(
+        json.dumps([{"role": "user", "content": "hello"}]), add_generation_prompt=True
+    )
+    assert theirs.encode(rendered).tolist() == found.encode_chat(messages)
+
+
+def test_executorchs_runner_splits_text_alike(folder, tmp_path):
+    native = pytest.importorskip("pytorch_tokenizers.pytorch_tokenizers_cpp")
+    save_tokenizer(folder)
+    found = read(folder)
+    (tmp_path / "bundle.json").write_bytes(found.files("executorch")["tokenizer.json"])
+    theirs = native.HFTokenizer()
+    theirs.load(str(tmp_path / "bundle.json"))
+    texts = [*TEXTS[:3], "  12", "x   3.14  \n\n 5", "½  ٣   Ⅷ", "don't  1", " 2026"]
+    assert [list(theirs.encode(t, 0, 0)) for t in texts] == [found.encode(t) for t in texts]
+
+
+def test_templates_that_tell_the_time(folder):
+    save_tokenizer(folder, chat_template=CHAT_TEMPLATE + "{{ date_string }}")
+    found = read(folder)
+    messages = [{"role": "user", "content": "a"}]
+    assert found.decode(found.encode_chat(messages)).endswith("1 Jan 2026")
+    assert not found.tells_the_time
+    save_tokenizer(folder, chat_template=CHAT_TEMPLATE + "{{ strftime_now('%d') }}")
+    assert read(folder).tells_the_time
 
 
 def test_files_are_compact(folder):
