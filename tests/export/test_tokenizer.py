@@ -268,9 +268,8 @@ def test_onnxruntime_genai_splits_text_alike(folder, tmp_path):
     assert [theirs.encode(t).tolist() for t in texts] == [found.encode(t) for t in texts]
     respelled = Tokenizer.from_str(found.files("onnx")["tokenizer.json"].decode())
     assert [respelled.encode(t, add_special_tokens=False).ids for t in texts] == [found.encode(t) for t in texts]
-    rendered = theirs.apply_chat_template(
-        json.dumps([{"role": "user", "content": "hello"}]), add_generation_prompt=True
-    )
+    messages = [{"role": "user", "content": "hello"}]
+    rendered = theirs.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
     assert theirs.encode(rendered).tolist() == found.encode_chat(messages)
 
 
