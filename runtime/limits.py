@@ -46,9 +46,9 @@ TIES: dict[Arithmetic, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 1.0}
 QUALITY_TIE = 0.1
 """The same where artifact and reference differ by their weights. Only reported: no limit of quality rests on it."""
 
-_ROUNDING = "fp32 sums in another order"
+_ROUNDING = "fp32 sums in another order: SmolLM2 has 1.3e-7"
 _HALF = "every fp16 value rounded once"
-_CODES = "activations rounded to 8 bits for each token, which flips codes"
+_CODES = "activations rounded to 8 bits, which flips codes: SmolLM2 has 0.004 in onnxruntime, 0.026 in XNNPACK"
 
 LOWERING: dict[Arithmetic, tuple[Limit, ...]] = {
     "fp32": (
@@ -69,7 +69,8 @@ LOWERING: dict[Arithmetic, tuple[Limit, ...]] = {
     "int8": (
         Limit("kl_mean", 0.05, _CODES),
         Limit("kl_p99", 0.5, _CODES),
-        Limit("top1_or_tie", 0.97, _CODES),
+        Limit("top1_or_tie", 0.97, "an id in 30 may change for that"),
+        Limit("greedy_diverged", 0.5, "one early change is enough to leave the path"),
     ),
 }  # fmt: skip
 
@@ -78,7 +79,7 @@ QUALITY: dict[str, tuple[Limit, ...]] = {
     "fp16": (Limit("kl_mean", 2e-3, "weights rounded to fp16"), Limit("top1", 0.97, "weights rounded to fp16")),
     "int8": (Limit("kl_mean", 0.1, "8 bits a weight"), Limit("top1", 0.85, "8 bits a weight")),
     "int4": (Limit("kl_mean", 0.6, "4 bits a weight, blocks of 32"), Limit("top1", 0.6, "4 bits a weight")),
-    "palette": (Limit("kl_mean", 0.5, "16 values a matrix, row scales"), Limit("top1", 0.6, "4 bits a weight")),
+    "palette": (Limit("kl_mean", 0.6, "16 values a matrix; SmolLM2 has 0.43"), Limit("top1", 0.6, "4 bits a weight")),
 }
 """Weight scheme -> limits. Figures for a model of 135M parameters, where 4 bits cost the most."""
 

@@ -87,8 +87,8 @@ class Answer:
     runner_up: bool = False
 
     def is_near_tie(self, tie: float) -> bool:
-        """Whether rounding explains the difference: the second choice, hardly worse than the first."""
-        return self.gap is not None and self.runner_up and self.gap < tie
+        """Whether rounding explains the difference: the golden model itself hardly preferred its id."""
+        return self.gap is not None and self.gap < tie
 
     def to_json(self, tie: float) -> dict[str, Any]:
         """As a JSON object."""
@@ -96,6 +96,7 @@ class Answer:
         if self.got is not None:
             gap = float(f"{self.gap:.6g}")
             value |= {"got": self.got, "wanted": self.wanted, "gap": gap, "near_tie": self.is_near_tie(tie)}
+            value["runner_up"] = self.runner_up
         return value
 
 
