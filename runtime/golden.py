@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -143,6 +143,10 @@ class Golden:
         for prompt in self.prompts:
             yield prompt, slice(start, start + len(prompt.sequence))
             start += len(prompt.sequence)
+
+    def first(self, prompts: int | None) -> Golden:
+        """Only the first prompts; all for None. Rows of the others stay, unused."""
+        return self if prompts is None else replace(self, prompts=self.prompts[:prompts])
 
     def write(self, folder: Path) -> None:
         """Writes golden.json and the arrays into `folder`, which is made if need be."""

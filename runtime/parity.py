@@ -16,7 +16,7 @@ from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
 from satchel.runtime.bundle import PARITY, Bundle, open_bundle
 from satchel.runtime.errors import BundleError, OutputError, UsageError, ValidationError
-from satchel.runtime.golden import SetName
+from satchel.runtime.golden import Golden, SetName
 from satchel.runtime.limits import MAXIMA, QUALITY_TIE, TIES, Arithmetic, Comparison, Limit, arithmetic, limits_for
 from satchel.runtime.replay import Answer, Progress, Replay, greedy_figures, replay, timings
 
@@ -192,6 +192,7 @@ def validate(
     engines: Sequence[str] = (),
     precisions: Sequence[str] = (),
     limits: Mapping[str, float | None] | None = None,
+    prompts: int | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> ParityReport:
     """Validates a bundle. Does not write parity.json (see ParityReport.write) and does not raise for bad figures.
@@ -200,6 +201,7 @@ def validate(
         bundle: a folder, which is then opened with every hash checked, or an opened bundle.
         engines, precisions: see runs_for.
         limits: "comparison.figure" -> another limit, or None for none, such as {"quality.kl_mean": 0.3}.
+        prompts: only the first so many, for a quick look; by default all.
         progress: told after each prompt.
 
     Raises:
@@ -210,7 +212,9 @@ def validate(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     runs = runs_for(opened, engines, precisions)
     limits_for("lowering", "fp32", "fp32", limits)  # an unknown limit is an error now, not after minutes of running
-    judged = _Judged(opened, limits)
+    if prompts is not None and prompts < 1:
+        raise UsageError("a number of prompts is out of range", got=prompts, wanted=">= 1")
+    judged = _Judged(opened, opened.golden.first(prompts), limits)
     for run in runs:
         start = time.perf_counter()
         backend = load_backend(opened.folder, opened.manifest.entry, **run.options)
@@ -222,15 +226,15 @@ def validate(
 class _Judged:
     """Gathers the report of a bundle, run by run."""
 
-    def __init__(self, bundle: Bundle, limits: Mapping[str, float | None] | None) -> None:
-        self._bundle, self._limits = bundle, limits
+    def __init__(self, bundle: Bundle, golden: Golden, limits: Mapping[str, float | None] | None) -> None:
+        self._bundle, self._golden, self._limits = bundle, golden, limits
         self._rows: list[Row] = []
         self._answers: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._timings: dict[str, Mapping[str, float | None]] = {}
         self._skipped = 0
 
     def add(self, run: Run, backend: Backend, load: float, progress: Progress) -> None:
-        golden, entry = self._bundle.golden, self._bundle.manifest.entry
+        golden, entry = self._golden, self._bundle.manifest.entry
         result = replay(backend, golden, entry.context_length, progress, f"validate: {run.name}")
         if result.skipped == len(golden.prompts):
             longest = max(len(p.ids) for p in golden.prompts)

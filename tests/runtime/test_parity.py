@@ -141,6 +141,13 @@ def test_short_contexts_cut_what_they_cannot_hold(path: Path):
     assert max(r.max() for r in result.rows["reference"]["prefill"].kl) < 1e-9
 
 
+def test_a_quick_look_takes_the_first_prompts(path: Path):
+    report = validate(path, prompts=1)
+    assert report.value("onnxruntime", "lowering", "greedy", "prompts") == 1 and report.passed
+    with pytest.raises(UsageError):
+        validate(path, prompts=0)
+
+
 def test_no_prompt_that_fits_is_said(tmp_path: Path, monkeypatch):
     made = write_bundle(tmp_path / "a.satchel")
     bundle = open_bundle(made)
