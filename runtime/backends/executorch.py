@@ -6,10 +6,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TextIO
+from weakref import WeakSet
 
 import numpy as np
 
@@ -27,11 +28,19 @@ class Program(Protocol):
 
 
 class Native:
-    """A method in ExecuTorch's runtime."""
+    """A method in ExecuTorch's runtime.
+
+    Attributes:
+        alive: all that have not been collected; they hold pointers to the process's thread pool.
+    """
+
+    alive: ClassVar[WeakSet[Native]] = WeakSet()
 
     def __init__(self, folder: Path, entry: ModelEntry, threads: int | None) -> None:
         with native_log() as log:
-            self._torch, runtime = _runtime(threads)
+            self._torch, runtime = _runtime()
+            _set_threads(threads)
+            Native.alive.add(self)
             try:
                 self._program = runtime.load_program(folder / entry.path)
                 self._method = self._program.load_method(entry.options.get("method", "forward"))
@@ -79,7 +88,8 @@ class ExecutorchBackend:
     Args:
         folder: of the bundle.
         entry: how the model is called.
-        threads: of XNNPACK's pool, which the whole process shares; ExecuTorch's choice if None.
+        threads: of XNNPACK's pool, which the whole process shares; ExecuTorch's choice if None. Another number than
+            the process has is refused while a program is loaded.
         precision: of the interpreter, which stands in for Core ML off the Mac: "fp32" or "fp16".
 
     Raises:
@@ -128,23 +138,34 @@ class ExecutorchBackend:
             raise UsageError("a token id that the model does not have", got=list(ids), wanted=wanted)
 
 
-def _runtime(threads: int | None) -> tuple[Any, Any]:
+def _runtime() -> tuple[Any, Any]:
     """torch, since ExecuTorch's Python binding takes no other tensors, and the runtime with the kernels we call."""
     try:
         import executorch.kernels.quantized  # noqa: F401  int8 embedding
         import torch
-        from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
     except ImportError as error:
         hint = "pip install 'satchel[export]'"
         raise MissingPackageError("executorch is not installed", got=str(error), hint=hint) from error
     torch.ops.load_library(_custom_ops())
-    if threads is not None:
-        # A pool made after the first is carried out by torch's OpenMP. With OpenMP's own count left above the pool's,
-        # its idle threads spin, and a token takes 50 times as long.
-        torch.set_num_threads(threads)
-        portable_lib._unsafe_reset_threadpool(threads)
     return torch, Runtime.get()
+
+
+def _set_threads(threads: int | None) -> None:
+    """Gives the process's pool another size, which frees the old pool: programs that are loaded would still use it."""
+    import torch
+    from executorch.extension.pybindings import portable_lib
+
+    if threads is None or threads == portable_lib._threadpool_get_thread_count():
+        return
+    if threads < 1 or Native.alive:
+        got = f"{threads} threads, with {len(Native.alive)} programs loaded"
+        hint = "load the first program with the number of threads that all shall have"
+        raise UsageError("ExecuTorch's thread pool is the process's own", got=got, hint=hint)
+    # The new pool is carried out by torch's OpenMP. With OpenMP's own count left above the pool's, its idle threads
+    # spin, and a token takes 50 times as long.
+    torch.set_num_threads(threads)
+    portable_lib._unsafe_reset_threadpool(threads)
 
 
 def _custom_ops() -> Path:
@@ -165,25 +186,28 @@ def _custom_ops() -> Path:
 
 
 @contextmanager
-def native_log() -> Iterator[Any]:
-    """Takes what ExecuTorch's C++ writes to stderr while it loads, to be shown where it explains an error."""
+def native_log() -> Iterator[TextIO]:
+    """Takes what ExecuTorch's C++ says while it loads, to be shown where it explains an error.
+
+    Some of it comes through Python's stderr and some through the process's own, so both are turned aside.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile("w+", errors="replace") as log, redirect_stderr(log):
         os.dup2(log.fileno(), 2)
         try:
             yield log
         finally:
-            sys.stderr.flush()
+            log.flush()
             os.dup2(kept, 2)
             os.close(kept)
 
 
-def _cause(error: Exception, log: Any) -> str:
-    """The error, and the last line of the log that names a file of ExecuTorch's source with it."""
+def _cause(error: Exception, log: TextIO) -> str:
+    """The error, and the first thing that ExecuTorch complained of."""
+    log.flush()
     log.seek(0)
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("[")]
-    told = [line.split("] ", 1)[-1] for line in lines if "cpuinfo" not in line]
+    told = [line.split("] ", 1)[-1].strip() for line in log if line.startswith("[") and "cpuinfo" not in line]
     return "; ".join([str(error).splitlines()[0] if str(error) else type(error).__name__, *told[:1]])
 
 
