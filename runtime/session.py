@@ -204,7 +204,7 @@ class Session:
             UsageError: the template refuses the messages, or as for generate_ids.
         """
         stream = TextStream(self._need_tokenizer(), _strings(stop))
-        rendered, ids = self._encode_chat(messages)
+        rendered, ids = self._encode_chat(messages, self._turn)
         sampler = self._sampler(temperature, top_k, top_p, seed)
         room = self._room(ids, max_new_tokens)
         chosen = self._ids(ids, room, sampler, frozenset(self._tokens.stop_ids), reuse=True)
@@ -220,8 +220,7 @@ class Session:
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """A conversation -> the ids that the model is given, ready for its answer."""
-        self._turn = None
-        return self._encode_chat(messages)[1]
+        return self._encode_chat(messages, None)[1]
 
     @property
     def _tokens(self) -> TokenRules:
@@ -317,7 +316,8 @@ class Session:
         if not stream.stopped and text == self._need_tokenizer().decode(answer):
             self._turn = _Turn(rendered + text, ids + answer)
 
-    def _encode_chat(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
+    def _encode_chat(self, messages: Sequence[Message], turn: _Turn | None) -> tuple[str, list[int]]:
+        """A conversation rendered, and its ids; where it goes on from `turn`, with the ids that the model chose there."""
         tokenizer = self._need_tokenizer()
         if self._template is None:
             hint = "give a plain prompt (--prompt without --chat)"
@@ -325,7 +325,6 @@ class Session:
         controls = control_tokens(tokenizer)
         guard = Guard.of(checked(messages), list(controls))
         rendered = self._template.render(guard.hide(list(messages)))
-        turn = self._turn
         rest = rendered[len(turn.text) :] if turn and rendered.startswith(turn.text) else ""
         if turn and any(rest.startswith(token) for token in controls):  # a control token: no merge crosses this border
             return rendered, turn.ids + encode_guarded(tokenizer, rest, guard)
