@@ -317,7 +317,7 @@ class Session:
             self._turn = _Turn(rendered + text, ids + answer)
 
     def _encode_chat(self, messages: Sequence[Message], turn: _Turn | None) -> tuple[str, list[int]]:
-        """A conversation rendered, and its ids; where it goes on from `turn`, with the ids that the model chose there."""
+        """Rendered text and its ids; where it goes on from `turn`, with the ids that the model chose there."""
         tokenizer = self._need_tokenizer()
         if self._template is None:
             hint = "give a plain prompt (--prompt without --chat)"
