@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from satchel.runtime.errors import SatchelError, ValidationError
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+# Tables keep their width where nobody's terminal limits it, so that a log or a pipe gets whole paths.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from satchel.cli.console import Bars, errors, megabytes, out, print_json
@@ -68,7 +69,9 @@ def _record(bundle: Any) -> dict[str, Any]:
 
 
 def _print_bundles(bundles: list[Any]) -> None:
-    table = Table("device", "format", "weights", "context", "size", "of fp32", "bundle")
+    table = Table(
+        "device", "format", "weights", "context", "size", "of fp32", "bundle", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for record in map(_record, bundles):
         share = record["bytes"] / (4 * record["parameters"])
         table.add_row(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from satchel.cli.console import errors, megabytes, out, print_json
@@ -43,7 +44,7 @@ def _print_facts(found: dict[str, Any]) -> None:
 
 
 def _print_rows(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(_shown(column, row[column]) for column in columns))
     out.print(table)
