@@ -32,7 +32,7 @@ PRE_TOKENIZERS: dict[str, dict[str, Any] | None] = {
 }
 """tokenizer.ggml.pre -> the splitting that transformers' conversion lacks; None where it is right as it is."""
 
-WHOLE_WORDS_FIRST = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral")
+WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral")
 """Those whose vocabularies hold words that no merges lead to (ignore_merges), and which begin with bos."""
 
 
@@ -88,26 +88,41 @@ def _from_gguf(checkpoint: GgufCheckpoint) -> TokenizerParts:
         raise _missing(checkpoint.path)
     ids = {n: metadata.get(f"tokenizer.ggml.{key}_token_id") for n, key in zip(SPECIAL_TOKENS, GGUF_IDS, strict=True)}
     found = {n: str(tokens[i]) for n, i in ids.items() if isinstance(i, int) and 0 <= i < len(tokens)}
-    pre = metadata.get("tokenizer.ggml.pre", "gpt-2") if kind == "gpt2" else None
-    spec = _with_splitting(_convert(checkpoint.path), pre)
+    pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
+    spec = _only(_convert(checkpoint.path), len(tokens))
+    spec = _with_splitting(spec, pre) if kind == "gpt2" else spec
+    spec = _with_spaces(spec, bool(metadata.get("tokenizer.ggml.add_space_prefix", True))) if kind == "llama" else spec
     template = metadata.get("tokenizer.chat_template")
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in WHOLE_WORDS_FIRST)
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in WHOLE_WORDS)
     return TokenizerParts(_unclipped(spec), found, template if isinstance(template, str) else None, bool(add_bos))
 
 
 def _with_splitting(spec: dict[str, Any], pre: Any) -> dict[str, Any]:
     """Splits text before the merges as the vocabulary was trained, which transformers does for some names only."""
-    if pre is None:
-        return spec
-    if pre not in PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         raise TokenizerError(
             "the GGUF file's way of splitting text is not known",
             got=f"tokenizer.ggml.pre = {pre!r}",
             wanted=f"one of {', '.join(sorted(PRE_TOKENIZERS))}",
             hint="pass the original folder, which has tokenizer.json, or --no-tokenizer",
         )
-    model = spec["model"] | ({"ignore_merges": True} if pre in WHOLE_WORDS_FIRST else {})
+    model = spec["model"] | ({"ignore_merges": True} if pre in WHOLE_WORDS else {})
     return spec | {"model": model, "pre_tokenizer": PRE_TOKENIZERS[pre] or spec["pre_tokenizer"]}
+
+
+def _with_spaces(spec: dict[str, Any], prefix: bool) -> dict[str, Any]:
+    """SentencePiece's spaces as llama.cpp and the original tokenizers of Llama 2 have them.
+
+    transformers' conversion adds no prefix where text begins with a space, or after a control token.
+    """
+    prepend = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return spec | {"normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]}, "pre_tokenizer": None}
+
+
+def _only(spec: dict[str, Any], count: int) -> dict[str, Any]:
+    """Without the special tokens that transformers' conversion adds beyond those of the file."""
+    return spec | {"added_tokens": [t for t in spec.get("added_tokens", []) if t["id"] < count]}
 
 
 def _convert(path: Path) -> dict[str, Any]:

@@ -4,7 +4,17 @@ import json
 import random
 
 import pytest
-from tiny_checkpoints import CHAT_TEMPLATE, MERGES, VOCAB, save_gguf, save_tokenizer, tiny_tokenizer
+from tiny_checkpoints import (
+    CHAT_TEMPLATE,
+    MERGES,
+    VOCAB,
+    byte_level,
+    llama3,
+    save_gguf,
+    save_tokenizer,
+    sentencepiece,
+    tiny_tokenizer,
+)
 from tiny_llama import tiny_llama, weights_of
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
@@ -158,7 +168,7 @@ def test_gguf_with_an_unknown_splitting(tmp_path, monkeypatch):
 
 def test_no_tokenizer(folder, tmp_path):
     model, config = tiny_llama(vocab=VOCAB)
-    for path in (folder, save_gguf(tmp_path / "tiny.gguf", model, config, tokenizer=False)):
+    for path in (folder, save_gguf(tmp_path / "tiny.gguf", model, config, tokenizer=None)):
         with pytest.raises(TokenizerError, match=r"no tokenizer.*--no-tokenizer"):
             read(path)
     checkpoint = open_checkpoint(folder)
@@ -213,6 +223,39 @@ def test_code_of_a_checkpoint_is_not_run(folder):
     with pytest.raises(TokenizerError, match="cannot be converted"):
         read(folder)
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", [byte_level, llama3, sentencepiece], ids=lambda k: k.__name__)
+def test_gguf_tokenizers_split_text_as_llama_cpp_does(tmp_path, kind):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    model, config = tiny_llama(vocab=VOCAB)
+    path = save_gguf(tmp_path / "tiny.gguf", model, config, tokenizer=kind)
+    ours, theirs = read(path), llama_cpp.Llama(model_path=str(path), vocab_only=True, verbose=False)
+    assert max(ours.tokenizer.get_vocab().values()) + 1 == len(open_checkpoint(path).metadata["tokenizer.ggml.tokens"])
+    assert ours.rules.prepend_bos == (kind is not byte_level)
+    assert ours.decode(ours.encode("hello world 12é")) == "hello world 12é"
+    pieces = [
+        "hello",
+        " world",
+        "  ",
+        "1",
+        "12",
+        " 1",
+        "é",
+        "日",
+        "\n",
+        "h",
+        "</s>",
+        "<|end|>",
+        "lo",
+        "!!",
+        "!",
+        "1234",
+    ]
+    generator = random.Random(0)
+    for _ in range(200):
+        text = "".join(generator.choices(pieces, k=generator.randrange(1, 9)))
+        assert ours.encode(text) == theirs.tokenize(text.encode(), add_bos=True, special=True), repr(text)
 
 
 @pytest.mark.smollm2

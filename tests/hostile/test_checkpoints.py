@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gguf_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    return save_gguf(path, MODEL, CONFIG, Q.Q8_0, tokenizer=False)
+    return save_gguf(path, MODEL, CONFIG, Q.Q8_0, tokenizer=None)
 
 
 @FAST

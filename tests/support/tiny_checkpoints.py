@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -46,13 +47,55 @@ def gguf_order(values: np.ndarray, heads: int) -> np.ndarray:
     return values.reshape(heads, 2, values.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(values.shape)
 
 
+def byte_level(writer: gguf.GGUFWriter) -> None:
+    """The tokenizer of tiny_tokenizer."""
+    tokenizer = tiny_tokenizer()
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if t in SPECIAL else 1 for t in tokens])
+    writer.add_token_merges([" ".join(m) for m in MERGES])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def llama3(writer: gguf.GGUFWriter) -> None:
+    """Byte-level as Llama 3's: digits by threes, a word that no merges lead to, bos in front, no unknown token."""
+    tokens = [*(t for t, _ in sorted(tiny_tokenizer().get_vocab().items(), key=lambda item: item[1])), "hello!!"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if t in SPECIAL else 1 for t in tokens])
+    writer.add_token_merges([" ".join(m) for m in MERGES])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+
+
+def sentencepiece(writer: gguf.GGUFWriter) -> None:
+    """As Llama 2's: scores instead of merges, bytes for what is unknown."""
+    pieces = ["h", "e", "l", "o", "w", "r", "d", "he", "ll", "hell", "hello", "lo", "or", "1", "2"]
+    words = ["▁", *pieces, "▁w", "▁wo", "▁wor", "▁world", "▁▁", "▁h", "▁hello", "▁1"]
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *bytes_, *words])
+    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(len(words))])
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * len(words)])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
 def save_gguf(
     path: Path,
     model: LlamaForCausalLM,
     config: DecoderConfig,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     *,
-    tokenizer: bool = True,
+    tokenizer: Callable[[gguf.GGUFWriter], None] | None = byte_level,
     metadata: dict[str, object] | None = None,
     extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
@@ -74,8 +117,8 @@ def save_gguf(
         writer.add_float32(key, value) if isinstance(value, float) else (
             writer.add_string(key, value) if isinstance(value, str) else writer.add_uint32(key, value)
         )
-    if tokenizer:
-        _add_tokenizer(writer)
+    if tokenizer is not None:
+        tokenizer(writer)
     state = model.state_dict()
     names = {TENSORS[k]: v for k, v in GGUF_TENSORS.items()}
     for layer in [None, *range(config.layers)]:
@@ -94,17 +137,3 @@ def save_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    tokenizer = tiny_tokenizer()
-    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if t in SPECIAL else 1 for t in tokens])
-    writer.add_token_merges([" ".join(m) for m in MERGES])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
