@@ -1,8 +1,8 @@
 """transformers, imported lean and kept quiet.
 
 Importing it whole pulls in torchao and scipy, of which nothing here makes use: that costs a second, memory, and lines
-on stderr about libraries that cannot be loaded. Reading a GGUF file, it builds the table of names anew for each module and
-parses the header twice through memmap views: 10 s of CPU for SmolLM2, 3 s with what `_lean_gguf` does.
+on stderr about libraries that cannot be loaded. Reading a GGUF file, it builds the table of names anew for each module
+and parses the header twice through memmap views: 10 s of CPU for SmolLM2, 3 s with what `_lean_gguf` does.
 """
 
 from __future__ import annotations
