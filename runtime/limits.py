@@ -40,14 +40,17 @@ class Limit:
         return value <= self.value if self.figure in MAXIMA else value >= self.value
 
 
-TIES: dict[Arithmetic, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 1.0}
-"""Arithmetic -> the gap of logits below which its rounding may choose the other id (lowering)."""
+TIES: dict[Arithmetic, float] = {"fp32": 0.02, "fp16": 0.25, "int8": 1.0}
+"""Arithmetic -> the gap of logits below which its rounding may choose the other id (lowering).
+
+SmolLM2's logits, the largest about 30, differ by at most 0.012 in fp32, 0.21 in fp16, 1.0 to 3.2 with int8 activations.
+"""
 
 QUALITY_TIE = 0.1
 """The same where artifact and reference differ by their weights. Only reported: no limit of quality rests on it."""
 
 _ROUNDING = "fp32 sums in another order: SmolLM2 has 1.3e-7"
-_HALF = "every fp16 value rounded once"
+_HALF = "every fp16 value rounded once: SmolLM2 has 4e-5"
 _CODES = "activations rounded to 8 bits, which flips codes: SmolLM2 has 0.004 in onnxruntime, 0.026 in XNNPACK"
 
 LOWERING: dict[Arithmetic, tuple[Limit, ...]] = {
@@ -77,7 +80,7 @@ LOWERING: dict[Arithmetic, tuple[Limit, ...]] = {
 QUALITY: dict[str, tuple[Limit, ...]] = {
     "fp32": (Limit("kl_mean", 1e-4, "the original weights"), Limit("top1_or_tie", 1.0, "the original weights")),
     "fp16": (Limit("kl_mean", 2e-3, "weights rounded to fp16"), Limit("top1", 0.97, "weights rounded to fp16")),
-    "int8": (Limit("kl_mean", 0.1, "8 bits a weight"), Limit("top1", 0.85, "8 bits a weight")),
+    "int8": (Limit("kl_mean", 0.05, "8 bits a weight; SmolLM2 has 0.005"), Limit("top1", 0.85, "8 bits a weight")),
     "int4": (Limit("kl_mean", 0.6, "4 bits a weight, blocks of 32"), Limit("top1", 0.6, "4 bits a weight")),
     "palette": (Limit("kl_mean", 0.6, "16 values a matrix; SmolLM2 has 0.43"), Limit("top1", 0.6, "4 bits a weight")),
 }
