@@ -1,8 +1,8 @@
 """Writes model.onnx: the decoder as an ONNX graph, built directly, with its weights in model.onnx.data.
 
-Inputs are as onnxruntime-genai gives them: input_ids (int64 [batch, sequence]), attention_mask (int64 [batch, total]) and
-past_key_values.N.key / .value; outputs are logits and present.N.key / .value. Past and present are meant to be bound to
-one buffer of context_length tokens, to which GroupQueryAttention then appends in place.
+Inputs are as onnxruntime-genai gives them: input_ids (int64 [batch, sequence]), attention_mask (int64 [batch, total])
+and past_key_values.N.key / .value; outputs are logits and present.N.key / .value. Past and present are meant to be
+bound to one buffer of context_length tokens, to which GroupQueryAttention then appends in place.
 
 Opset 21 and IR version 10 are what onnxruntime 1.20 reads. What a file needs beyond that is said in
 `ModelEntry.options["minimum_onnxruntime"]`, with the reason:
@@ -12,8 +12,8 @@ Opset 21 and IR version 10 are what onnxruntime 1.20 reads. What a file needs be
     8-bit GatherBlockQuantized             1.23 (pull request 25214; before, 4 bits only)
     Cast from uint4, in a palette          1.23 (1.22 answers that it is not implemented)
 
-Files were loaded with the 1.20.1, 1.22.1 and 1.23.2 wheels to see it. So every file with an 8-bit embedding needs 1.23; a
-4-bit embedding would run on 1.20, but doubles the KL.
+Files were loaded with the 1.20.1, 1.22.1 and 1.23.2 wheels to see it. So every file with an 8-bit embedding needs 1.23,
+and 8 bits are the default there since a 4-bit embedding doubles the KL.
 """
 
 from __future__ import annotations

@@ -92,3 +92,30 @@ def test_no_torch_and_no_exporter_is_imported(model):
         "assert not {'torch', 'onnx_ir', 'transformers', 'coremltools'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.smollm2
+def test_smollm2_under_genai_says_the_same(smollm2_bundles):
+    genai = pytest.importorskip("onnxruntime_genai")
+    from satchel.runtime.bundle import open_bundle
+
+    folder = smollm2_bundles["onnx"]
+    model = genai.Model(str(folder))
+    tokenizer = genai.Tokenizer(model)
+    ids = tokenizer.encode("<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(do_sample=False, max_length=len(ids) + 24, min_length=0)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(ids)
+    while not generator.is_done():
+        generator.generate_next_token()
+    said = [int(token) for token in generator.get_sequence(0)[len(ids) :]]
+
+    bundle = open_bundle(folder)
+    backend = OnnxBackend(folder, bundle.manifest.model)
+    ours = [int(backend.prefill(ids).argmax())]
+    while len(ours) < len(said):
+        ours.append(int(backend.step(ours[-1]).argmax()))
+    assert said == ours
+    assert "Paris" in tokenizer.decode(said)
+    assert sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data")) < 91_000_000
