@@ -22,6 +22,8 @@ from satchel.runtime.mil.values import is_state, spec
 NO_VALUE = 0  # the slot that holds None, for optional arrays that are absent
 READ_STATE = move(identity)
 IN_PLACE = Op(slice_update_in_place, exact=True)
+# What numpy and our functions raise when the shapes or types of a program do not fit together.
+OP_ERRORS = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, MemoryError, OverflowError)
 TUPLE_OPS = ("split",)  # whose functions return a tuple even where there is one output
 Reference = str | Any  # the name of a value, or the proto of a constant
 
@@ -244,7 +246,11 @@ def compile_function(package: Package, name: str, precision: Precision, pool: Po
     compiler.state_slots = {slot for _, slot in states}
     block = package.block(name)
     for op in block.operations:
-        compiler.add(op)
+        try:
+            compiler.add(op)
+        except OP_ERRORS as error:
+            hint = "the program is malformed"
+            raise FormatError(f"{op.type} '{op_name(op)}' in {name}", got=repr(error), hint=hint) from error
     outputs = tuple((_output_spec(compiler, output), compiler.slot(output)) for output in block.outputs)
     steps, copied = _finish(compiler, [s for _, s in inputs], {s for _, s in states}, [s for _, s in outputs])
     names = frozenset(sp.name for sp, slot in outputs if slot in copied)
@@ -314,14 +320,13 @@ def _copy(x: Any) -> Any:
 
 
 def _replaced(steps: list[Step], i: int, states: set[int]) -> list[int]:
-    """The states that get the result of step i before anyone reads them again: their old content may be lost."""
+    """The states that are written after step i before anyone reads them: their old content may be lost."""
     replaced = []
     undecided = set(states)
     for step in steps[i + 1 :]:
         if step.op == "write_state" and step.output in undecided:
             undecided.discard(step.output)
-            if step.inputs[0] == steps[i].output:
-                replaced.append(step.output)
+            replaced.append(step.output)
         undecided -= set(step.inputs)
         if not undecided:
             break

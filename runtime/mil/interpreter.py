@@ -10,12 +10,9 @@ import numpy as np
 
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.manifest import TensorSpec
-from satchel.runtime.mil.compile import Executable, Step
+from satchel.runtime.mil.compile import OP_ERRORS, Executable, Step
 from satchel.runtime.mil.dtypes import BY_NAME, compute_type
 from satchel.runtime.mil.precision import OverflowReport, affected, largest, round_fp16
-
-# What numpy and our functions raise when the shapes or types of a program do not fit together.
-OP_ERRORS = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, MemoryError, OverflowError)
 
 
 @dataclass

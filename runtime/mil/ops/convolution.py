@@ -97,10 +97,11 @@ def _pool_windows(
 
 
 def _ceil_extra(size: int, kernel: int, stride: int, before: int, after: int) -> int:
-    """How much more padding lets the last window begin inside the input or its padding before."""
+    """How much more padding the last window needs. One that would begin beyond the input is dropped, but, as the format
+    says, only where there is padding at all."""
     space = size + before + after - kernel
     count = math.ceil(space / stride) + 1
-    if (count - 1) * stride >= size + before:
+    if before + after > 0 and (count - 1) * stride >= size + before:
         count -= 1
     return max(0, (count - 1) * stride - space)
 
