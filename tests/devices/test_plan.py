@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from satchel.devices.errors import DeviceError, PlanError
 from satchel.devices.plan import ModelShape
 from satchel.devices.planner import make_plan

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_folder import tiny_folder
+
 import satchel
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.errors import (
@@ -23,7 +25,6 @@ from satchel.runtime.errors import (
 )
 from satchel.runtime.inspect import inspect_path
 from satchel.runtime.parity import validate
-from tiny_folder import tiny_folder
 
 DEVICES = {"coreml": "iphone-15-pro", "onnx": "pixel-9", "executorch": "raspberry-pi-5"}
 

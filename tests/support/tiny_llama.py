@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @dataclass

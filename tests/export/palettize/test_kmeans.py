@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from satchel.export.palettize.kmeans import kmeans_1d, kmeans_1d_slow
 from sklearn.cluster import KMeans
+
+from satchel.export.palettize.kmeans import kmeans_1d, kmeans_1d_slow
 
 
 def error(values, weights, centroids):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_llama import tiny_llama, weights_of
+
 from satchel.export.palettize.compress import compress_model
 from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.runtime.errors import UsageError
-from tiny_llama import tiny_llama, weights_of
 
 
 @given(st.lists(st.integers(0, 15), max_size=33))
