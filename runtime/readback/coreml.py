@@ -1,6 +1,6 @@
 """Reads the weights back out of a Core ML package, as the file itself says them.
 
-Names in the program are canonical ones with "__" for "." (see export/formats/coreml.py): the output of a constexpr op or
+Names in the program are canonical, "__" for "." (see export/formats/coreml.py): the output of a constexpr op or of
 a const is the matrix, `<name>__scale` holds the row scales of a palette, `<name>__partN` consecutive rows of a split
 head. Parts of a tied head repeat rows of embed_tokens and are not reported.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -62,15 +65,19 @@ def round_half_even(x: Array) -> Array:
     return np.rint(x)
 
 
-try:
-    from scipy.special import erf as _erf  # type: ignore[import-untyped]
-except ImportError:  # numpy has no erf: exact, but a Python call an element
-    _erf = np.vectorize(math.erf, otypes=[np.float32])
+@cache
+def _erf() -> Callable[[Array], Array]:
+    """scipy's erf where scipy is installed, else the standard library's: as exact, but a Python call an element."""
+    try:
+        special = importlib.import_module("scipy.special")
+    except ImportError:
+        return np.vectorize(math.erf, otypes=[np.float32])
+    return special.erf  # type: ignore[no-any-return]
 
 
 def erf(x: Array) -> Array:
     """The error function."""
-    return np.asarray(_erf(x), dtype=x.dtype)
+    return np.asarray(_erf()(x), dtype=x.dtype)
 
 
 def logical_not(x: Array) -> Array:
