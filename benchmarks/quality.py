@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from heldout import blocks
+
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.registry import load_family
 from satchel.export.reference import Reference

@@ -55,16 +55,16 @@ def statistics_for(
 def calibration_starts(vocab_size: int, tokenizer: BundleTokenizer | None, seed: int) -> list[Sequence[int]]:
     """Beginnings of the generated text: by turns a short piece of text and a chat whose question is still to come."""
     if tokenizer is None:
-        return [[int(i)] for i in np.random.Generator(np.random.PCG64(seed)).integers(0, vocab_size, 32)]
+        return [(int(i),) for i in np.random.Generator(np.random.PCG64(seed)).integers(0, vocab_size, 32)]
     chat = _open_question(tokenizer)
     texts = [tokenizer.encode(start) for start in STARTS]
     starts = [s for text in texts for s in (text, chat) if s]
-    return starts or [[tokenizer.rules.bos_id or 0]]
+    return [*starts] or [[tokenizer.rules.bos_id or 0]]
 
 
 def _open_question(tokenizer: BundleTokenizer) -> list[int]:
-    """A conversation up to where the user's first words go; [] without a chat template."""
-    if tokenizer.chat_template is None:
+    """A conversation up to where the user's first words go; [] without a template or with one that tells the date."""
+    if tokenizer.chat_template is None or tokenizer.tells_the_time:
         return []
     one, other = (tokenizer.encode_chat([{"role": "user", "content": text}]) for text in ("Yes", "Why"))
     return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]

@@ -20,6 +20,7 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.formats import write_model
+from satchel.export.generation import generation_defaults
 from satchel.export.golden import golden, golden_prompts, with_weights
 from satchel.export.palettize.compress import compress_model
 from satchel.export.palettize.spec import Calibration, Recipe
@@ -44,6 +45,7 @@ class Job:
     info: ModelInfo
     tokenizer: BundleTokenizer | None
     rules: TokenRules
+    generation: GenerationDefaults
     plans: tuple[Plan, ...]
     output: Path
     overwrite: bool
@@ -114,7 +116,8 @@ def _prepare(
     info = model_info(source, checkpoint, config)
     shape = _shape(config, info.parameters)
     plans = [make_plan(p, shape, format=format, weights=weights, context=context) for p in profiles]
-    job = Job(source, config, tensors, info, tokenizer, rules, tuple(plans), output, overwrite)
+    defaults = generation_defaults(checkpoint.generation_config)
+    job = Job(source, config, tensors, info, tokenizer, rules, defaults, tuple(plans), output, overwrite)
     for plan in plans:
         if job.target(plan).exists() and not overwrite:
             hint = "pass --overwrite, or another --output"
@@ -202,13 +205,13 @@ def _write(job: Job, plan: Plan, store: WeightStore, answers: Golden, progress: 
     """One bundle."""
     with BundleWriter(job.target(plan), overwrite=job.overwrite, needed_bytes=_estimate(store)) as writer:
         entry = write_model(writer.folder, store, job.config, plan, job.info, progress)
-        for name, content in (job.tokenizer.files() if job.tokenizer else {}).items():
+        for name, content in (job.tokenizer.files(entry.format) if job.tokenizer else {}).items():
             (writer.folder / name).write_bytes(content)
         answers.write(writer.folder / "golden")
         schemes = {name: store.matrix(name).scheme() for name in job.config.matrix_shapes()}
         manifest = Manifest(
             model=job.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes), tokens=job.rules,
-            generation=GenerationDefaults(), tools=tool_versions(plan.format),
+            generation=job.generation, tools=tool_versions(plan.format),
         )  # fmt: skip
         return open_bundle(writer.finish(manifest), verify=False)
 

@@ -26,7 +26,7 @@ class WeightRecord:
         name: canonical name, such as "layers.0.self_attn.q_proj".
         shape: (rows, columns).
         bits: of one code as stored.
-        bytes: that the file spends on it, codes, LUTs and scales together; a shared blob counts once, at its first name.
+        bytes: that the file spends on it, codes, LUTs and scales; a shared blob counts once, at its first name.
         sha256: digest() of the dequantized values.
     """
 

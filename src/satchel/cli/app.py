@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -41,5 +42,6 @@ app.command("bench")(bench.command)
 
 
 def main() -> None:
-    """Entry point of the command line."""
+    """Entry point of the command line. A polite kill cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

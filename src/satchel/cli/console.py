@@ -73,6 +73,7 @@ class Bars:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Moves the bar of a stage, and makes one when it is new."""
         if stage not in self._stages or self._bars.tasks[self._stages[stage]].finished:
             self._stages[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._stages[stage], completed=done, total=total)

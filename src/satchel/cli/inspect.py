@@ -38,8 +38,10 @@ def command(
 def _print_facts(found: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None)
     for key, value in found.items():
-        if isinstance(value, str | int | bool):
-            table.add_row(key, megabytes(value) if key == "bytes" else str(value))
+        if isinstance(value, int) and key == "bytes":
+            table.add_row(key, megabytes(value))
+        elif isinstance(value, str | int):
+            table.add_row(key, str(value))
     out.print(table)
 
 

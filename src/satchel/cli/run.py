@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ def command(
     with errors(as_json):
         if prompt is None and not chat:
             raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
-        sampling = {
+        sampling: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "top_k": top_k,
@@ -49,13 +49,13 @@ def command(
 
 
 def _answer(
-    session: Session, messages: list[dict[str, str]], prompt: str, raw: bool, sampling: dict[str, object], as_json: bool
+    session: Session, messages: list[dict[str, str]], prompt: str, raw: bool, sampling: dict[str, Any], as_json: bool
 ) -> str:
     """Prints one answer as it comes; returns it whole."""
     templated = not raw and session.info["chat_template"]
     start = time.perf_counter()
     pieces = []
-    for piece in session.chat(messages, **sampling) if templated else session.generate(prompt, **sampling):  # type: ignore[arg-type]
+    for piece in session.chat(messages, **sampling) if templated else session.generate(prompt, **sampling):
         pieces.append(piece)
         if not as_json:
             sys.stdout.write(piece)
@@ -68,7 +68,7 @@ def _answer(
     return answer
 
 
-def _converse(session: Session, first: str | None, sampling: dict[str, object], as_json: bool) -> None:
+def _converse(session: Session, first: str | None, sampling: dict[str, Any], as_json: bool) -> None:
     """Turn after turn until the end of standard input."""
     if not session.info["chat_template"]:
         raise UsageError("this model has no chat template", hint="give --prompt without --chat")
