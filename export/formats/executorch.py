@@ -32,6 +32,9 @@ def write(
 ) -> ModelEntry:
     """Writes `model.pte` into `folder`, by plan["target"].
 
+    The kernels follow from each matrix: palettes and int8 become int8 rows with a scale each, int4 blocks stay so, and
+    floats are fp32. plan["linear"] says only whether int8 rows meet int8 activations (qd8_qc8w) or fp32 (f32_qc8w).
+
     Raises:
         PlanError: for a target that is not known.
         FormatError: for a weight scheme that the target has no kernel for.
@@ -46,7 +49,8 @@ def _write_xnnpack(
     path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
 ) -> ModelEntry:
     longest = plan.prefill_length or plan.context_length
-    ops = ExecutorchOps(config, weights, plan.context_length, longest)
+    exact = any(choice.role == "linear" and choice.value == "f32_qc8w" for choice in plan.choices)
+    ops = ExecutorchOps(config, weights, plan.context_length, longest, int8_activations=not exact)
     logits = ops.leave(decoder(ops, config))
     method = Method("forward", ops.calls, [ops.tokens, ops.start_pos], [logits])
     write_pte(path, method, runner_metadata(config, plan, longest), progress)

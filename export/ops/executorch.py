@@ -152,17 +152,23 @@ class ExecutorchOps:
         config, weights: the decoder.
         context: positions of the cache.
         sequence: the longest input of one call.
+        int8_activations: whether activations are rounded to int8 for each token before they meet int8 weights. It is
+            what makes prefill fast; without it the result is that of the dequantized weights in fp32. Int4 weights have
+            kernels for int8 activations only, floats for fp32 only.
 
     After a pass: `calls` in order, `tokens` and `start_pos` the inputs, and the result's tensor by `leave(value)`.
     """
 
-    def __init__(self, config: DecoderConfig, weights: Weights, context: int, sequence: int) -> None:
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, context: int, sequence: int, *, int8_activations: bool = True
+    ) -> None:
         self.config = config
         self.calls: list[Call] = []
         self.tokens = Tensor((1, sequence), "int64", dynamic=True)
         self.start_pos = Tensor((1,), "int64")
         self._weights, self._reader = weights, LastRead(weights)
         self._context, self._sequence = context, sequence
+        self._int8_activations = int8_activations
         self._open: XnnDelegate | None = None
         self._quantized: dict[int, int] = {}
         self._arguments: dict[str, Value] = {}
@@ -243,11 +249,21 @@ class ExecutorchOps:
     def _linear(self, x: int, name: str, matrix_name: str) -> int:
         graph, matrix = self._graph(), self._reader.matrix(matrix_name)
         weights = graph.filter(matrix_name, matrix, self._reader.loader(matrix_name))
-        bias = NO_ID
-        if self._weights.has(f"{name}.bias"):
-            values = np.asarray(self._weights.vector(f"{name}.bias"), dtype=np.float32)
-            bias = graph.constant(array_blob(f"{name}.bias", values), values.shape)
-        return graph.fully_connected(x if isinstance(matrix, PlainTensor) else self._quantize(x), weights, bias)
+        bias = f"{name}.bias" if self._weights.has(f"{name}.bias") else None
+        if isinstance(matrix, PalettizedTensor) and not self._int8_activations:
+            # XNNPACK's kernel for fp32 by int8 multiplies the bias by the row's scale as well: add it afterwards.
+            product = graph.fully_connected(x, weights)
+            return (
+                graph.binary(xnn.XNNAdd, product, self._argument(bias, lambda: self._vector(bias))) if bias else product
+            )
+        number = NO_ID
+        if bias:
+            values = self._vector(bias)
+            number = graph.constant(array_blob(bias, values), values.shape)
+        return graph.fully_connected(x if isinstance(matrix, PlainTensor) else self._quantize(x), weights, number)
+
+    def _vector(self, name: str) -> np.ndarray:
+        return np.ascontiguousarray(self._weights.vector(name), dtype=np.float32)
 
     def _rotate(self, x: Value) -> Value:
         """x * cos + P x * sin on [1, sequence, heads, head_dim]."""
@@ -288,7 +304,7 @@ class ExecutorchOps:
         epsilon = graph.constant(array_blob("constant.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
         mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
         scaled = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
-        gain = self._argument(name, lambda: self._weights.vector(name))
+        gain = self._argument(name, lambda: self._vector(name))
         return self._value(graph.binary(xnn.XNNMultiply, scaled, gain))
 
     def linears(self, x: Value, names: list[str]) -> list[Value]:

@@ -73,6 +73,15 @@ def test_compressed_weights_stay_near_the_dequantized_model(tmp_path, scheme, ti
     assert 0 < divergence.mean() < INT8_ACTIVATIONS
 
 
+@pytest.mark.parametrize("scheme", ["palette", "palette-rows16", "int8"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_with_fp32_activations_the_palette_is_exact(tmp_path, scheme, tied):
+    reference, _, entry = exported(tmp_path, scheme, {"tied": tied, "bias": not tied}, linear="f32_qc8w")
+    backend, want = ExecutorchBackend(tmp_path, entry), expected(reference)
+    np.testing.assert_allclose(backend.prefill(IDS[:6]), want[5], atol=1e-4)
+    np.testing.assert_allclose(backend.step(IDS[6]), want[6], atol=1e-4)
+
+
 def test_gelu_is_the_tanh_form(tmp_path):
     reference, config = tiny_llama()
     for layer in reference.model.layers:
