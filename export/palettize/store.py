@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
+from satchel.export.palettize.spec import ScaleDtype
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 
 
@@ -39,7 +40,7 @@ def _decode(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Matrix:
         return PalettizedTensor(index, arrays["lut"], arrays["exponent"], arrays["scale"], bits)
     if meta["kind"] == "affine":
         code = unpack_nibbles(arrays["code"], shape[0] * shape[1]).reshape(shape)
-        dtype = "float16" if meta["scale_dtype"] == "float16" else "bfloat16"
+        dtype: ScaleDtype = "float16" if meta["scale_dtype"] == "float16" else "bfloat16"
         return AffineTensor(code, arrays["scale"], arrays["zero_point"], int(meta["block"]), dtype, bits)
     return PlainTensor(arrays["values"])
 
