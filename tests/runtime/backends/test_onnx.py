@@ -110,7 +110,7 @@ def test_smollm2_under_genai_says_the_same(smollm2_bundles):
     said = [int(token) for token in generator.get_sequence(0)[len(ids) :]]
 
     bundle = open_bundle(folder)
-    backend = OnnxBackend(folder, bundle.manifest.model)
+    backend = OnnxBackend(folder, bundle.manifest.entry)
     ours = [int(backend.prefill(ids).argmax())]
     while len(ours) < len(said):
         ours.append(int(backend.step(ours[-1]).argmax()))
