@@ -57,15 +57,18 @@ class Plan:
     Roles and their values (a format reads only its own):
 
         weights     palette | int4 | int8 | fp16 | fp32
+        kv_weights  int8 | as_linear            k_proj and v_proj kept at 8 bits beside a palette
         lut_groups  tensor | rows16             one LUT a tensor, or one for each 16 rows
         scale_dtype float16 | bfloat16          of affine block scales
         target      Core ML: iOS16 | iOS17 | iOS18; ONNX: opset21; ExecuTorch: xnnpack | coreml
         layout      Core ML: channels_first | plain
+        accuracy_level  ONNX: 1 | 4             MatMulNBits with fp32 or int8 activations
+        cache_write Core ML: slice_update | mask
         cache       Core ML: state | io; ONNX: shared_buffer; ExecuTorch: custom_sdpa
         lm_head     Core ML: split<N> | whole; ONNX and ExecuTorch: last_token
         tied_head   Core ML: shared | duplicated; others: shared
         compute     Core ML: cpuAndNeuralEngine | cpuAndGPU | cpuOnly | all; others: cpu
-        linear      conv1x1 | linear | matmul_nbits | dequantize_matmul | qd8_qc8w | qd8_qb4w ...
+        linear      conv1x1 | linear | matmul_nbits | matmul | lut | qd8_qc8w | qd8_qb4w ...
         attention   per_head | fused_sdpa | group_query_attention | custom_sdpa
     """
 
@@ -82,6 +85,10 @@ class Plan:
         raise PlanError(
             f"the plan for {self.device} says nothing about '{role}'", wanted=[c.role for c in self.choices]
         )
+
+    def get(self, role: str, default: str) -> str:
+        """The value of a role, or `default` where the plan does not name it."""
+        return next((c.value for c in self.choices if c.role == role), default)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, choices in order."""

@@ -15,6 +15,8 @@ FORMATS = ("coreml", "onnx", "executorch")
 WEIGHTS = ("palette", "int4", "int8", "fp16", "fp32")
 DEFAULT_CONTEXT = 1024
 PREFILL = 64
+WIDEST_KV = 0.08
+"""Share of the weights up to which k_proj and v_proj are kept at 8 bits beside a palette."""
 ENGINE = "neural-engine rule"
 ARM = "arm-cpu"
 
@@ -91,6 +93,16 @@ def _weights(profile: DeviceProfile, format: str, asked: str | None) -> Choice:
     return Choice("weights", "palette", "4-bit codes with a LUT, the same in every format", "architecture: one palette")
 
 
+def _kv_weights(shape: ModelShape, weights: Choice) -> Choice:
+    """The same for every format, so that all formats carry the same palette."""
+    share = 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.hidden_size / shape.parameters
+    if weights.value == "palette" and share <= WIDEST_KV:
+        reason = f"{share:.0%} of the weights and much of the loss: SmolLM2's KL fell from 0.25 to 0.20"
+        return Choice("kv_weights", "int8", reason, "measured: benchmarks", ("as_linear",))
+    reason = f"k and v are {share:.0%} of the weights" if weights.value == "palette" else "only a palette needs more"
+    return Choice("kv_weights", "as_linear", reason, "measured: benchmarks", ("int8",))
+
+
 def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
     """Choices for Core ML: the engine's layout where there is one, plain ops for the GPU and CPU elsewhere."""
     weights = _weights(profile, "coreml", asked)
@@ -105,6 +117,7 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
             hint="--weights palette",
         )
     yield weights
+    yield _kv_weights(shape, weights)
     yield Choice(
         "lut_groups",
         "tensor",
@@ -182,19 +195,19 @@ def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Itera
     """Choices for ONNX Runtime on a CPU."""
     weights = _weights(profile, "onnx", asked)
     yield weights
+    yield _kv_weights(shape, weights)
     yield Choice(
         "lut_groups", "tensor", "one Gather folds to one 8-bit matrix", "architecture: one palette", ("rows16",)
     )
     yield Choice("scale_dtype", "float16", "half the size of fp32 scales; a Cast folds at load", "measured: benchmarks")
     yield Choice("target", "opset21", "uint4 and blocked DequantizeLinear", "architecture: one palette")
     if weights.value in ("palette", "int8"):
-        yield Choice(
-            "linear",
-            "dequantize_matmul",
-            "folds into the 8-bit MatMulNBits kernel when the file is loaded",
-            "architecture: one palette",
-            ("matmul_nbits",),
+        why = (
+            "the LUT is folded into 8-bit codes when the file is loaded"
+            if weights.value == "palette"
+            else "8-bit kernel"
         )
+        yield Choice("linear", "matmul_nbits", why, "toolchain: onnxruntime", ("dequantize_matmul",))
     elif weights.value == "int4":
         level = "4" if "dotprod" in profile.isa else "1"
         why = "int8 activations need dotprod, which this chip " + ("has" if level == "4" else "lacks")
@@ -228,6 +241,7 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
     apple = profile.os in ("ios", "macos")
     weights = _weights(profile, "executorch", asked)
     yield weights
+    yield _kv_weights(shape, weights)
     yield Choice("lut_groups", "tensor", "one LUT a tensor", "architecture: one palette", ("rows16",))
     yield Choice("scale_dtype", "bfloat16", "XNNPACK's block scales are bfloat16", f"{ARM}: 8da4w", ("float16",))
     if apple and weights.value == "palette":

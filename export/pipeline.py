@@ -138,7 +138,11 @@ def _recipe(plan: Plan) -> Recipe:
     """The recipe of a plan; plans that differ in nothing that matters to the weights get equal ones."""
     scheme = plan["weights"]
     if scheme == "palette":
-        return Recipe(weights="palette", lut_groups="rows16" if plan["lut_groups"] == "rows16" else "tensor")
+        return Recipe(
+            weights="palette",
+            lut_groups="rows16" if plan["lut_groups"] == "rows16" else "tensor",
+            wide=("k_proj", "v_proj") if plan["kv_weights"] == "int8" else (),
+        )
     if scheme == "int4":
         xnnpack = plan["scale_dtype"] == "bfloat16"
         return Recipe(weights="int4", symmetric=xnnpack, scale_dtype="bfloat16" if xnnpack else "float16")

@@ -29,7 +29,7 @@ from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats.genai import write_config
 from satchel.export.ops.base import Weights
-from satchel.export.ops.onnx import CacheInputs, OnnxOps
+from satchel.export.ops.onnx import ACCURACY_LEVEL, CacheInputs, OnnxOps
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
 from satchel.export.progress import Progress, silent
 from satchel.runtime.errors import OutputError
@@ -76,7 +76,8 @@ def _build(
     mask = graph.input("attention_mask", ir.DataType.INT64, ["batch_size", "total_sequence_length"])
     cache = _cache(graph, mask, config, plan.context_length)
     last_token = plan["lm_head"] == "last_token"
-    ops = OnnxOps(graph, config, weights, ids, cache, last_token=last_token)
+    level = int(plan.get("accuracy_level", str(ACCURACY_LEVEL)))
+    ops = OnnxOps(graph, config, weights, ids, cache, last_token=last_token, accuracy_level=level)
     steps = config.layers + 2
     progress("onnx", 0, steps)
     x = embed(ops)

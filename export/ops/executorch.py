@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as xnn
 
 from satchel.export.families.base import DecoderConfig
 from satchel.export.ops.base import Weights
-from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs
+from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs, xnn
 from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
 from satchel.runtime.errors import FormatError
 

@@ -21,7 +21,7 @@ from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.runtime.errors import FormatError
 
 ACCURACY_LEVEL = 4
-"""MatMulNBits rounds activations to int8 by blocks; its float kernels are some 50 times slower."""
+"""MatMulNBits rounds activations to int8 by blocks; its float kernel for 8 bits is some 50 times slower."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class OnnxOps:
         ids: int64 [batch, sequence], the tokens.
         cache: see CacheInputs.
         last_token: whether lm_head is computed for the last token only.
+        accuracy_level: of MatMulNBits with 4-bit codes; 8-bit ones are always at ACCURACY_LEVEL.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class OnnxOps:
         cache: CacheInputs,
         *,
         last_token: bool = True,
+        accuracy_level: int = ACCURACY_LEVEL,
     ) -> None:
         self.present: list[tuple[ir.Value, ir.Value]] = []
         self._graph = graph
@@ -91,6 +93,7 @@ class OnnxOps:
         self._ids = ids
         self._cache = cache
         self._last_token = last_token
+        self._accuracy_level = accuracy_level
         self._embedding: NBits | ir.Value | None = None
 
     def embed(self, name: str) -> Tensor:
@@ -209,7 +212,7 @@ class OnnxOps:
         inputs = [x, matrix.codes, matrix.scales, matrix.zero_points, None, bias]
         while inputs[-1] is None:
             inputs.pop()
-        attributes["accuracy_level"] = ACCURACY_LEVEL
+        attributes["accuracy_level"] = self._accuracy_level if matrix.bits == 4 else ACCURACY_LEVEL
         return self._graph.node("MatMulNBits", output, inputs, attributes, domain=MICROSOFT, metadata=rows)
 
     def _matrices(self, name: str, names: Sequence[str], matrices: Sequence[Matrix]) -> NBits | ir.Value:

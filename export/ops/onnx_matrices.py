@@ -58,7 +58,7 @@ def _kind(matrix: Matrix) -> tuple[object, ...]:
     if isinstance(matrix, AffineTensor):
         return ("affine", matrix.bits, matrix.block, matrix.scale_dtype, matrix.shape[1])
     if isinstance(matrix, PalettizedTensor):
-        return ("palette", matrix.bits, _is_linear(matrix), matrix.shape[1])
+        return ("palette", matrix.shape[1])  # of any width: all are decoded to 8-bit codes
     return ("plain", matrix.values.dtype, matrix.shape[1])
 
 
@@ -103,11 +103,11 @@ def _palette(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Seq
     block = next((b for b in ROW_SCALE_BLOCKS if columns % b == 0), 0)
     if not block:
         raise FormatError(f"ONNX: a quantized matrix ({name})", got=f"{columns} columns", wanted="a multiple of 16")
-    if _is_linear(matrices[0]):
+    if all(_is_linear(m) for m in matrices):
         index = np.concatenate([m.index for m in matrices])
         codes = graph.initializer(f"{name}.code", index.reshape(rows, columns // block, block))
     else:
-        parts = [_decode(graph, n, m, block) for n, m in zip(names, matrices, strict=True)]
+        parts = [_codes(graph, n, m, block) for n, m in zip(names, matrices, strict=True)]
         codes = parts[0] if len(parts) == 1 else graph.node("Concat", f"{name}.codes", parts, {"axis": 0})
     scale = np.concatenate([m.row_scale() for m in matrices])[:, None]
     narrow = _scales(graph, name, scale, "float16" if (scale.astype(np.float16) == scale).all() else "float32")
@@ -119,6 +119,13 @@ def _palette(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Seq
 def _is_linear(matrix: PalettizedTensor) -> bool:
     """Whether the index is the code itself plus 128, as 8-bit embeddings have it."""
     return matrix.bits == 8 and bool((matrix.lut == np.arange(-128, 128, dtype=np.int8)).all())
+
+
+def _codes(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int) -> ir.Value:
+    """Codes of one matrix: stored as they are, or decoded from indices."""
+    if _is_linear(matrix):
+        return graph.initializer(f"{name}.code", matrix.index.reshape(matrix.shape[0], -1, block))
+    return _decode(graph, name, matrix, block)
 
 
 def _decode(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int) -> ir.Value:

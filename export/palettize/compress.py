@@ -19,9 +19,11 @@ ReadTensor = Callable[[str], np.ndarray]
 
 
 def scheme_of(name: str, recipe: Recipe) -> str:
-    """The scheme of one matrix: the recipe's, but for the embedding and the head."""
+    """The scheme of one matrix: the recipe's, but for the embedding, the head, and what it keeps wide."""
     if name in ("embed_tokens", "lm_head") and recipe.weights not in ("fp16", "fp32"):
         return recipe.embedding
+    if recipe.weights == "palette" and name.rpartition(".")[2] in recipe.wide:
+        return "int8"
     return recipe.weights
 
 

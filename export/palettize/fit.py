@@ -9,58 +9,77 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from satchel.export.palettize.kmeans import kmeans_1d
+from satchel.export.palettize.kmeans import kmeans_rows
 from satchel.export.palettize.tensors import PalettizedTensor
 
 LOWEST_EXPONENT = -14  # below it lut * 2**exponent could be an fp16 subnormal, which the Neural Engine flushes to zero
 HIGHEST_EXPONENT = 8  # 128 * 2**8 is still an fp16 number
 ROWS_A_GROUP = 16
+TABLE = 1024  # bins of the constant-time search for the nearest entry
+LLOYD_STEPS = 2
 
 
 @njit(cache=True, nogil=True)
-def _assign(w: np.ndarray, scale: np.ndarray, lut: np.ndarray, index: np.ndarray) -> None:
-    """index[r, c] = the entry of the ascending lut nearest to w[r, c] / scale[r]."""
-    k = lut.size
-    middle = (lut[1:] + lut[:-1]) * np.float32(0.5)
-    for r in range(w.shape[0]):
-        inverse = np.float32(1) / scale[r] if scale[r] > 0 else np.float32(0)
-        for c in range(w.shape[1]):
-            u = w[r, c] * inverse
-            lo, hi = 0, k - 1
-            while lo < hi:
-                mid = (lo + hi) >> 1
-                if u > middle[mid]:
-                    lo = mid + 1
-                else:
-                    hi = mid
-            index[r, c] = lo
+def _lookup(lut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For the nearest entry in constant time: borders between entries, and each bin's first candidate."""
+    borders = (lut[1:] + lut[:-1]) * np.float32(0.5)
+    table = np.zeros(TABLE + 1, np.uint8)
+    if borders.size == 0 or borders[-1] <= borders[0]:
+        return borders, table
+    step = (borders[-1] - borders[0]) / np.float32(TABLE - 1)
+    at = 0
+    for i in range(TABLE + 1):
+        # One bin lower than exact, against rounding: candidates only move up from there.
+        edge = borders[0] + np.float32(i - 1) * step
+        while at < borders.size and edge > borders[at]:
+            at += 1
+        table[i] = at
+    return borders, table
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _nearest(u: float, borders: np.ndarray, table: np.ndarray, inverse_step: float) -> int:
+    place = (u - borders[0]) * inverse_step
+    at = int(table[int(min(max(place, np.float32(0)), np.float32(TABLE)))])
+    while at < borders.size and u > borders[at]:
+        at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)
-def _refit_scales(w: np.ndarray, h: np.ndarray, lut: np.ndarray, index: np.ndarray, scale: np.ndarray) -> None:
-    """scale[r] = argmin of the weighted error with lut and index fixed; left alone where that is not positive."""
+def _assign(
+    w: np.ndarray, h: np.ndarray, scale: np.ndarray, lut: np.ndarray, index: np.ndarray, refit: bool, sums: np.ndarray
+) -> None:
+    """index[r, c] = the entry of the ascending lut nearest to w[r, c] / scale[r]; ties go to the lower one.
+
+    Beside it, in the same pass: with `refit`, scale[r] becomes the argmin of the weighted error for the new indices
+    (left alone where that is not positive); and sums [2, entries] gets, for each entry, the weighted sum of its members
+    over the old scale and the sum of their weights, whose quotient is the best entry.
+    """
+    borders, table = _lookup(lut)
+    span = borders[-1] - borders[0]
+    inverse_step = np.float32(TABLE - 1) / span if span > 0 else np.float32(0)
+    sums[:] = 0
     for r in range(w.shape[0]):
-        above, below = 0.0, 0.0
+        s = scale[r]
+        inverse = np.float32(1) / s if s > 0 else np.float32(0)
+        above, below = np.float32(0), np.float32(0)
         for c in range(w.shape[1]):
-            entry = lut[index[r, c]]
-            above += h[c] * w[r, c] * entry
-            below += h[c] * entry * entry
-        if above > 0 and below > 0:
+            at = _nearest(w[r, c] * inverse, borders, table, inverse_step)
+            index[r, c] = at
+            entry, weight, value = lut[at], h[c], w[r, c]
+            above += weight * value * entry
+            below += weight * entry * entry
+            sums[0, at] += weight * s * value
+            sums[1, at] += weight * s * s
+        if refit and above > 0 and below > 0:
             scale[r] = above / below
 
 
-@njit(cache=True, nogil=True)
-def _lloyd(w: np.ndarray, h: np.ndarray, scale: np.ndarray, index: np.ndarray, lut: np.ndarray) -> None:
-    """Moves each LUT entry to the weighted mean of its members, on the values themselves."""
-    total, mass = np.zeros(lut.size), np.zeros(lut.size)
-    for r in range(w.shape[0]):
-        s = scale[r]
-        for c in range(w.shape[1]):
-            total[index[r, c]] += h[c] * s * w[r, c]
-            mass[index[r, c]] += h[c] * s * s
-    for i in range(lut.size):
-        if mass[i] > 0:
-            lut[i] = total[i] / mass[i]
+def _moved(lut: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Each entry at the weighted mean of its members, ascending; one without members stays."""
+    mass = np.maximum(sums[1], np.finfo(np.float64).tiny)
+    return np.sort(np.where(sums[1] > 0, sums[0] / mass, lut)).astype(np.float32)
 
 
 def _initial_scales(w: np.ndarray, h: np.ndarray) -> np.ndarray:
@@ -73,16 +92,14 @@ def _initial_scales(w: np.ndarray, h: np.ndarray) -> np.ndarray:
 
 def _fit_lut(w: np.ndarray, h: np.ndarray, scale: np.ndarray, index: np.ndarray, bits: int, rounds: int) -> np.ndarray:
     """Alternates k-means and scale refits on one group of rows, in place; float32 [2**bits], ascending."""
+    sums = np.zeros((2, 2**bits))
     lut = np.zeros(2**bits, np.float32)
     for _ in range(rounds):
-        weights = (h[None, :] * (scale * scale)[:, None]).ravel()
-        lut = kmeans_1d((w / scale[:, None]).ravel(), weights, 2**bits).astype(np.float32)
-        for _ in range(2):
-            _assign(w, scale, lut, index)
-            _lloyd(w, h, scale, index, lut)
-            lut.sort()
-        _assign(w, scale, lut, index)
-        _refit_scales(w, h, lut, index, scale)
+        lut = kmeans_rows(w, h, scale, 2**bits).astype(np.float32)
+        for _ in range(LLOYD_STEPS):
+            _assign(w, h, scale, lut, index, False, sums)
+            lut = _moved(lut, sums)
+        _assign(w, h, scale, lut, index, True, sums)
     return lut
 
 
@@ -113,12 +130,11 @@ def _fit_group(
     scale = _initial_scales(w, h)
     lut = _fit_lut(w, h, scale, index, bits, rounds)
     entries, factor = _round_lut(lut, keep_zero=bool((~w.any(axis=1)).any()))
-    as_float = entries.astype(np.float32)
+    as_float, sums = entries.astype(np.float32), np.zeros((2, 2**bits))
     scale *= np.float32(factor)
-    _assign(w, scale, as_float, index)
-    _refit_scales(w, h, as_float, index, scale)
+    _assign(w, h, scale, as_float, index, True, sums)
     exponent, half = _split_exponent(scale)
-    _assign(w, np.ldexp(half.astype(np.float32), exponent), as_float, index)
+    _assign(w, h, np.ldexp(half.astype(np.float32), exponent), as_float, index, False, sums)
     return entries, exponent, half
 
 

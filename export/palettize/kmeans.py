@@ -16,6 +16,32 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def _histogram_rows(
+    w: np.ndarray, h: np.ndarray, scale: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """_histogram of the values w[r, c] / scale[r] with weights h[c] * scale[r]**2, without making either array."""
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for r in range(w.shape[0]):
+        inverse = np.float32(1) / scale[r]
+        for c in range(w.shape[1]):
+            low = min(low, w[r, c] * inverse)
+            high = max(high, w[r, c] * inverse)
+    w0, w1, w2 = np.zeros(bins), np.zeros(bins), np.zeros(bins)
+    step = np.float32(bins - 1) / (high - low) if high > low else np.float32(0)
+    for r in range(w.shape[0]):
+        inverse = np.float32(1) / scale[r]
+        square = scale[r] * scale[r]
+        for c in range(w.shape[1]):
+            v = w[r, c] * inverse
+            b = int((v - low) * step + np.float32(0.5))
+            weight = float(h[c] * square)
+            w0[b] += weight
+            w1[b] += weight * v
+            w2[b] += weight * v * v
+    return w0, w1, w2
+
+
+@njit(cache=True, nogil=True)
 def _histogram(values: np.ndarray, weights: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per bin: sum of weights, of weight * value, of weight * value**2 (float64 [bins])."""
     low, high = values[0], values[0]
@@ -116,8 +142,24 @@ def kmeans_1d(values: np.ndarray, weights: np.ndarray, k: int, bins: int = 2048)
     Returns:
         float64 [k], ascending; the last one repeats where there are fewer distinct values than k.
     """
-    w0, w1, w2 = _histogram(values, weights, bins)
-    # Moments about the middle, so that the cost does not drown in cancellation when all values lie far from zero.
+    return _centroids(*_histogram(values, weights, bins), k)
+
+
+def kmeans_rows(w: np.ndarray, h: np.ndarray, scale: np.ndarray, k: int, bins: int = 2048) -> np.ndarray:
+    """kmeans_1d of the values w[r, c] / scale[r] with weights h[c] * scale[r]**2.
+
+    Args:
+        w: float32 [rows, columns].
+        h: float32 [columns], >= 0, not all zero.
+        scale: float32 [rows], > 0.
+        k, bins: as for kmeans_1d.
+    """
+    return _centroids(*_histogram_rows(w, h, scale, bins), k)
+
+
+def _centroids(w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, k: int) -> np.ndarray:
+    """Centroids from the moments of a histogram, taken about the middle so that the cost does not drown in cancellation
+    when all values lie far from zero."""
     shift = w1.sum() / w0.sum()
     return np.asarray(_cluster(w0, w1 - shift * w0, w2 - 2 * shift * w1 + shift * shift * w0, k) + shift)
 

@@ -46,6 +46,7 @@ class Recipe:
         symmetric: affine codes without zero points, as XNNPACK wants them.
         scale_dtype: what affine scales are rounded to.
         rounds: alternations of k-means and the least-squares refit of the row scales.
+        wide: last parts of the names of linears that a palette keeps at 8 bits: few weights that cost much.
         embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
     """
 
@@ -56,6 +57,7 @@ class Recipe:
     symmetric: bool = False
     scale_dtype: ScaleDtype = "float16"
     rounds: int = 3
+    wide: tuple[str, ...] = ()
     embedding: Literal["int8", "fp16", "fp32"] = "int8"
 
     def __post_init__(self) -> None:

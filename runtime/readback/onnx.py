@@ -139,11 +139,12 @@ def _records(
         raise FormatError(f"ONNX: the rows of {names}", got=list(rows), wanted=f"{len(values)} in all", hint=HINT)
     sources = [s for s in dict.fromkeys(s for operand in operands for s in graph.sources(operand)) if s not in counted]
     counted.update(sources)
-    bits = _stored_bits(graph, node, sources)
     start = 0
     for name, count in zip(names, rows, strict=True):
         part = values[start : start + count]
         size = sum(_share(graph, source, name, count, len(values)) for source in sources)
+        own = [source for source in sources if source.startswith(f"{name}.")]
+        bits = _stored_bits(graph, node, own or sources)
         yield WeightRecord(name, (part.shape[0], part.shape[1]), bits, size, digest(part))
         start += count
 

@@ -31,7 +31,7 @@ def test_the_three_devices_get_their_own_ops():
         "split8",
         64,
     )
-    assert (b["weights"], b["linear"], b["attention"]) == ("palette", "dequantize_matmul", "group_query_attention")
+    assert (b["weights"], b["linear"], b["attention"]) == ("palette", "matmul_nbits", "group_query_attention")
     assert (c["weights"], c["linear"], c["scale_dtype"]) == ("int4", "qd8_qb4w", "bfloat16")
     for plan in (a, b, c):
         assert all(choice.reason and choice.source for choice in plan.choices)
@@ -49,6 +49,9 @@ def test_choices_follow_the_facts():
     assert make_plan(IPHONE, SHAPE, weights="int4")["layout"] == "plain"  # blocks are not for the engine
     assert make_plan(older(PIXEL, isa=("fp16",)), SHAPE, weights="int4")["accuracy_level"] == "1"
     assert make_plan(PIXEL, SHAPE, weights="int4")["accuracy_level"] == "4"
+    assert make_plan(PIXEL, SHAPE)["kv_weights"] == make_plan(IPHONE, SHAPE)["kv_weights"] == "int8"
+    assert make_plan(PIXEL, dataclasses.replace(SHAPE, kv_heads=9))["kv_weights"] == "as_linear"
+    assert make_plan(PIXEL, SHAPE, weights="int4")["kv_weights"] == "as_linear"
     assert make_plan(IPHONE, SHAPE, format="executorch")["target"] == "coreml"
     assert make_plan(PIXEL, SHAPE, format="executorch")["target"] == "xnnpack"
     assert make_plan(IPHONE, dataclasses.replace(SHAPE, vocab_size=151_936))["lm_head"] == "split16"
