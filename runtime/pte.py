@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from satchel.runtime.errors import FormatError, MissingPackageError
+from satchel.runtime.quiet import quiet_imports
 
 HEADER = struct.Struct("<4sIQQQ")
 """After the flatbuffer's first 8 bytes: magic, length, size of the program, offset and size of the segments."""
@@ -97,7 +98,8 @@ def _parse(data: mmap.mmap) -> Pte:
     if base + segments > len(data) or size > base:
         raise broken(f"{len(data)} bytes where the header promises {base + segments}")
     try:
-        from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
+        with quiet_imports():
+            from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
     except ImportError as error:
         hint = "pip install 'satchel[export]'"
         raise MissingPackageError("executorch is not installed", got=str(error), hint=hint) from error

@@ -10,17 +10,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from executorch.exir import schema
-
 from satchel.devices.errors import PlanError
 from satchel.devices.plan import Plan
 from satchel.export.decoder import decoder
 from satchel.export.families.base import DecoderConfig
-from satchel.export.formats.executorch_coreml import CoremlDelegate, write_package
 from satchel.export.formats.executorch_program import Method, constant_method
 from satchel.export.formats.pte import write_pte
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch import ExecutorchOps, Tensor
+from satchel.export.ops.executorch_tools import schema
 from satchel.export.progress import Progress, silent
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
@@ -60,6 +58,8 @@ def _write_xnnpack(
 def _write_coreml(
     path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
 ) -> ModelEntry:
+    from satchel.export.formats.executorch_coreml import CoremlDelegate, write_package  # and with it coremltools
+
     tokens, start_pos = Tensor((1, 1), "int64"), Tensor((1,), "int64")
     logits = Tensor((1, 1, config.vocab_size))
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from executorch.exir.backend.compile_spec_schema import CompileSpec
 
 from satchel.devices.plan import Choice, Plan
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats import coreml
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch import Delegate, Tensor
+from satchel.export.ops.executorch_tools import CompileSpec
 from satchel.export.ops.xnnpack import Blob
 from satchel.export.progress import Progress
 from satchel.runtime.errors import FormatError
 from satchel.runtime.manifest import ModelEntry, ModelInfo
+from satchel.runtime.quiet import quiet_imports
 
 LAYOUT = {
     "target": ("iOS18", "the delegate keeps the cache in states"),
@@ -97,9 +98,10 @@ def _divides(vocabulary: int, parts: int) -> bool:
 
 def compile_specs(compute: str) -> dict[str, bytes]:
     """What the delegate reads at load: the compute units, and how the payload is to be understood."""
-    import coremltools as ct
-    from executorch.backends.apple.coreml.compiler import CoreMLBackend
+    from satchel.export.ops.mil_builder import ct
 
+    with quiet_imports():
+        from executorch.backends.apple.coreml.compiler import CoreMLBackend
     specs: list[CompileSpec] = CoreMLBackend.generate_compile_specs(
         compute_unit=getattr(ct.ComputeUnit, COMPUTE_UNITS[compute]), minimum_deployment_target=ct.target.iOS18
     )

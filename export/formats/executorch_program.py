@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from executorch.exir import schema
-from executorch.exir.scalar_type import ScalarType
 
 from satchel.export.ops.executorch import Call, Delegate, Integer, Kernel, Tensor
+from satchel.export.ops.executorch_tools import ScalarType, schema
 
 SCALAR_TYPES = {"float32": ScalarType.FLOAT, "int64": ScalarType.LONG, "int8": ScalarType.CHAR}
 ALIGNMENT = 16

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from executorch.exir import schema
-from executorch.exir._serialize._flatbuffer_program import _program_to_flatbuffer
-from executorch.exir.backend.compile_spec_schema import CompileSpec
 
 from satchel.export.formats.executorch_program import SLACK, Method, aligned
 from satchel.export.ops.executorch import Delegate
+from satchel.export.ops.executorch_tools import CompileSpec, program_to_flatbuffer, schema
 from satchel.export.ops.xnnpack import Blob
 from satchel.export.progress import Progress
 from satchel.runtime.errors import FormatError
@@ -94,7 +92,7 @@ def _delegate(layout: Layout, delegate: Delegate) -> schema.BackendDelegate:
 
 def _with_header(program: schema.Program, segments_size: int) -> bytes:
     """The flatbuffer with the extended header after its first eight bytes, padded to the first segment."""
-    flatbuffer = _program_to_flatbuffer(program, constant_tensor_alignment=None, delegate_alignment=None)
+    flatbuffer = program_to_flatbuffer(program, constant_tensor_alignment=None, delegate_alignment=None)
     room = aligned(HEADER.size, flatbuffer.max_alignment)
     size = room + len(flatbuffer.data)
     base = aligned(size, ALIGNMENT)

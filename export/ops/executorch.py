@@ -16,7 +16,8 @@ import numpy as np
 
 from satchel.export.families.base import DecoderConfig
 from satchel.export.ops.base import Weights
-from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs, xnn
+from satchel.export.ops.executorch_tools import xnn
+from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs
 from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
 from satchel.runtime.errors import FormatError
 

@@ -14,13 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from satchel.export.ops.executorch_tools import serialize_xnnpack_binary, xnn
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
 from satchel.runtime.errors import FormatError
-from satchel.runtime.quiet import quiet_imports
-
-with quiet_imports():
-    from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as xnn
-    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import serialize_xnnpack_binary
 
 NO_ID = 2**32 - 1
 """What XNNPACK calls an invalid value id: no bias, or not an external value."""

@@ -17,6 +17,7 @@ import numpy as np
 from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
 from satchel.runtime.pte import open_pte, unpack_coreml
+from satchel.runtime.quiet import quiet_imports
 
 
 class Program(Protocol):
@@ -141,9 +142,10 @@ class ExecutorchBackend:
 def _runtime() -> tuple[Any, Any]:
     """torch, since ExecuTorch's Python binding takes no other tensors, and the runtime with the kernels we call."""
     try:
-        import executorch.kernels.quantized  # noqa: F401  int8 embedding
-        import torch
-        from executorch.runtime import Runtime
+        with quiet_imports():
+            import executorch.kernels.quantized  # noqa: F401  int8 embedding
+            import torch
+            from executorch.runtime import Runtime
     except ImportError as error:
         hint = "pip install 'satchel[export]'"
         raise MissingPackageError("executorch is not installed", got=str(error), hint=hint) from error
