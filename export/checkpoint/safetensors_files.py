@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes  # noqa: F401  (makes numpy know bfloat16, which safetensors asks it for)
 import numpy as np
@@ -17,6 +17,15 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING")
 LICENSE_LIMIT = 200_000  # characters; a larger file is no licence
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor lies, and what it is."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -35,31 +44,32 @@ class SafetensorsCheckpoint(Checkpoint):
         self.config = read_json(path / "config.json")
         generation = path / "generation_config.json"
         self.generation_config = read_json(generation) if generation.is_file() else {}
-        self._slices = _open_all(self.files)
+        self._entries = _entries(self.files)
         if self.files[0].name != SINGLE:
-            _check_index(_weight_map(path), self.files, self._slices)
+            _check_index(_weight_map(path), self._entries)
 
     def names(self) -> list[str]:  # noqa: D102
-        return sorted(self._slices)
+        return sorted(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:  # noqa: D102
-        return tuple(self._slices[name][1].get_shape())
+        return self._entries[name].shape
 
     def _read(self, name: str, rows: slice) -> np.ndarray:
-        file, piece = self._slices[name]
-        dtype = piece.get_dtype()
-        if dtype not in FLOATS:
+        entry = self._entries[name]
+        if entry.dtype not in FLOATS:
             raise CheckpointError(
                 f"'{name}' is not stored as floating-point numbers",
-                got=dtype,
+                got=entry.dtype,
                 wanted=" or ".join(FLOATS),
                 hint="the checkpoint is quantized; pass the original",
             )
-        shape = piece.get_shape()
-        try:  # the slice is clipped here, since safetensors refuses one that goes beyond the end
-            return np.asarray(piece[slice(*rows.indices(shape[0]))] if shape else piece[...])
+        try:  # opened for each tensor: a file that stays mapped keeps all that was read of it in memory
+            with safe_open(entry.path, framework="numpy") as file:
+                piece = file.get_slice(name)
+                # The slice is clipped here, since safetensors refuses one that goes beyond the end.
+                return np.asarray(piece[slice(*rows.indices(entry.shape[0]))] if entry.shape else piece[...])
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"'{name}' cannot be read from {file}", got=error) from None
+            raise CheckpointError(f"'{name}' cannot be read from {entry.path.name}", got=error) from None
 
     def _about(self) -> tuple[str, str, str]:
         card = self.path / "README.md"
@@ -96,26 +106,27 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _open_all(files: list[Path]) -> dict[str, tuple[str, Any]]:
-    """Tensor name -> (file name, its lazy slice)."""
-    slices: dict[str, tuple[str, Any]] = {}
+def _entries(files: list[Path]) -> dict[str, _Entry]:
+    """Tensor name -> where it lies; headers only."""
+    entries: dict[str, _Entry] = {}
     for path in files:
         try:
-            opened = safe_open(path, framework="numpy")
-            found = {name: (path.name, opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
+            with safe_open(path, framework="numpy") as file:
+                pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                found = {n: _Entry(path, tuple(p.get_shape()), p.get_dtype()) for n, p in pieces.items()}
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path.name} is not a whole safetensors file", got=error, hint="download it again"
             ) from None
-        if twice := sorted(slices.keys() & found.keys()):
+        if twice := sorted(entries.keys() & found.keys()):
             raise CheckpointError("tensors are stored twice", got=twice[:5], wanted="each in one shard")
-        slices |= found
-    return slices
+        entries |= found
+    return entries
 
 
-def _check_index(weight_map: dict[str, str], files: list[Path], slices: dict[str, tuple[str, Any]]) -> None:
-    wrong = sorted(n for n, file in weight_map.items() if n not in slices or slices[n][0] != file)
-    extra = sorted(slices.keys() - weight_map.keys())
+def _check_index(weight_map: dict[str, str], entries: dict[str, _Entry]) -> None:
+    wrong = sorted(n for n, file in weight_map.items() if n not in entries or entries[n].path.name != file)
+    extra = sorted(entries.keys() - weight_map.keys())
     if wrong or extra:
         raise CheckpointError(
             "the shards do not hold what their index says",

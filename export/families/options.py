@@ -20,7 +20,8 @@ LIMITS = {
 }
 
 HARMLESS = frozenset({
-    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range",
+    "_name_or_path", "_model_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache",
+    "initializer_range",
     "attention_dropout", "hidden_dropout", "pretraining_tp", "pad_token_id", "unk_token_id", "sep_token_id",
     "cls_token_id", "decoder_start_token_id", "max_length", "min_length", "max_new_tokens", "do_sample",
     "num_beams", "num_beam_groups", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",

@@ -17,6 +17,7 @@ HIGHEST_EXPONENT = 8  # 128 * 2**8 is still an fp16 number
 ROWS_A_GROUP = 16
 TABLE = 1024  # bins of the constant-time search for the nearest entry
 LLOYD_STEPS = 2
+ROWS_A_STEP = 2048  # of an embedding that are worked on at a time, since its intermediates would be the largest of all
 
 
 @njit(cache=True, nogil=True)
@@ -177,13 +178,16 @@ def int8_rows(w: np.ndarray) -> PalettizedTensor:
     Args:
         w: float32 [rows, columns].
     """
-    largest = np.abs(w).max(axis=1)
+    largest = np.maximum(w.max(axis=1), -w.min(axis=1))
     scale = np.where(largest > 0, largest, largest[largest > 0].min() if largest.any() else 1.0) / 127
     exponent, half = _split_exponent(scale.astype(np.float32))
     step = np.ldexp(half.astype(np.float32), exponent)
-    codes = np.clip(np.rint(w / step[:, None]), -127, 127)
+    index = np.empty(w.shape, np.uint8)
+    for start in range(0, w.shape[0], ROWS_A_STEP):
+        part = slice(start, start + ROWS_A_STEP)
+        index[part] = np.clip(np.rint(w[part] / step[part, None]), -127, 127) + 128
     lut = np.arange(-128, 128).astype(np.int8)[None]
-    return PalettizedTensor((codes + 128).astype(np.uint8), lut, np.array([exponent], np.int8), half, 8)
+    return PalettizedTensor(index, lut, np.array([exponent], np.int8), half, 8)
 
 
 def palettize_slow(w: np.ndarray, tensor: PalettizedTensor) -> np.ndarray:

@@ -142,7 +142,7 @@ def kmeans_1d(values: np.ndarray, weights: np.ndarray, k: int, bins: int = 2048)
     Returns:
         float64 [k], ascending; the last one repeats where there are fewer distinct values than k.
     """
-    return _centroids(*_histogram(values, weights, bins), k)
+    return _centroids(_histogram(values, weights, bins), k)
 
 
 def kmeans_rows(w: np.ndarray, h: np.ndarray, scale: np.ndarray, k: int, bins: int = 2048) -> np.ndarray:
@@ -154,12 +154,12 @@ def kmeans_rows(w: np.ndarray, h: np.ndarray, scale: np.ndarray, k: int, bins: i
         scale: float32 [rows], > 0.
         k, bins: as for kmeans_1d.
     """
-    return _centroids(*_histogram_rows(w, h, scale, bins), k)
+    return _centroids(_histogram_rows(w, h, scale, bins), k)
 
 
-def _centroids(w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, k: int) -> np.ndarray:
-    """Centroids from the moments of a histogram, taken about the middle so that the cost does not drown in cancellation
-    when all values lie far from zero."""
+def _centroids(moments: tuple[np.ndarray, np.ndarray, np.ndarray], k: int) -> np.ndarray:
+    """Centroids from the moments of a histogram, about their mean: far from zero the costs would cancel."""
+    w0, w1, w2 = moments
     shift = w1.sum() / w0.sum()
     return np.asarray(_cluster(w0, w1 - shift * w0, w2 - 2 * shift * w1 + shift * shift * w0, k) + shift)
 

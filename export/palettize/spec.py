@@ -20,6 +20,10 @@ ScaleDtype = Literal["float16", "bfloat16"]
 class Calibration:
     """How activation statistics are gathered.
 
+    More and longer sequences did not help SmolLM2: KL 0.199 and 0.205 for two seeds of 16 x 64 tokens, 0.209 for
+    32 x 64, 0.224 for 48 x 96. The first position of a sequence, whose activations are by far the largest, counts for
+    less in them.
+
     Attributes:
         sequences: sequences that the model generates, in one batch.
         length: tokens of each, the start included.
@@ -27,8 +31,8 @@ class Calibration:
         seed: of the sampling.
     """
 
-    sequences: int = 48
-    length: int = 96
+    sequences: int = 16
+    length: int = 64
     temperature: float = 1.0
     seed: int = 0
 

@@ -65,7 +65,9 @@ class PalettizedTensor:
 
     def dequantize(self) -> np.ndarray:
         """float32 [rows, columns]."""
-        return self.codes().astype(np.float32) * self.row_scale()[:, None]
+        values = self.codes().astype(np.float32)
+        values *= self.row_scale()[:, None]
+        return values
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""
