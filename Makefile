@@ -25,7 +25,7 @@ lint: $(STAMP)
 
 # Lint, then all tests but those marked slow; what is left out is named at the end.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 	@echo "NOT RUN: tests marked slow; run them with 'make test-slow'"
 
 test-slow: $(STAMP)

@@ -6,9 +6,7 @@ with the same numbers. And it is what calibration listens to.
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +20,7 @@ from satchel.export.families.registry import family_of
 from satchel.export.huggingface import load_model
 from satchel.export.source import Source
 from satchel.runtime.errors import CheckpointError
+from satchel.runtime.memory import return_freed_memory
 
 
 class Reference:
@@ -65,7 +64,7 @@ class Reference:
         """Gives the weights' memory back; the reference is of no use afterwards."""
         self.model = None
         gc.collect()
-        _trim()
+        return_freed_memory()
 
     def linears(self) -> dict[str, Any]:
         """Canonical name -> torch.nn.Linear, in the order of the forward pass; the head is "lm_head", tied or not."""
@@ -133,13 +132,6 @@ class Reference:
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
         if left:
             raise KeyError(f"no weights for {sorted(left)}")
-
-
-def _trim() -> None:
-    """Has glibc return what was freed: its heap keeps most of a model's tensors otherwise, 450 MB for SmolLM2."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:

@@ -31,7 +31,8 @@ def bundle(model):
 
 def test_export_json_of_several_devices(model, tmp_path):
     done = satchel(
-        "export", model, "-d", "pixel-9", "-d", "iphone-15-pro", "--context", 128, "-o", tmp_path, "--no-validate", "--json"
+        "export", model, "-d", "pixel-9", "-d", "iphone-15-pro", "--context", 128, "-o", tmp_path,
+        "--no-validate", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["bundles"]
@@ -75,7 +76,8 @@ def test_inspect(bundle):
 
 
 def test_bench(bundle):
-    found = json.loads(satchel("bench", bundle, "--prompt-tokens", 8, "--new-tokens", 4, "--repeat", 1, "--json").stdout)
+    done = satchel("bench", bundle, "--prompt-tokens", 8, "--new-tokens", 4, "--repeat", 1, "--json")
+    found = json.loads(done.stdout)
     assert found["decode_tokens_per_second"] > 0
     assert satchel("bench", bundle, "--prompt-tokens", 1000).returncode == 2
 

@@ -14,6 +14,7 @@ from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.progress import Progress, silent
+from satchel.runtime.memory import return_freed_memory
 
 ReadTensor = Callable[[str], np.ndarray]
 
@@ -82,3 +83,4 @@ def compress_model(
     done = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")(delayed(work)(n) for n in names)
     for count, _ in enumerate(done, 1):
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
+    return_freed_memory()

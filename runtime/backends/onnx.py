@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
+from satchel.runtime.memory import return_freed_memory
 
 FULL_PRECISION = 1
 """MatMulNBits' accuracy_level for fp32 activations; 4, which the files have, is int8."""
@@ -38,7 +37,7 @@ class OnnxBackend:
         self.position = 0
         self.context_length = entry.context_length
         self._session = _session(ort, folder / entry.path, threads, exact)
-        _return_freed_memory()
+        return_freed_memory()
         self._mask = np.ones((1, entry.context_length), np.int64)
         self._token = np.zeros((1, 1), np.int64)
         self._logits = np.zeros((1, 1, _vocabulary(entry)), np.float32)
@@ -127,14 +126,6 @@ def _session(ort: Any, path: Path, threads: int | None, exact: bool) -> Any:
     except Exception as error:  # onnxruntime has no common base for its exceptions
         hint = "export the bundle again, or fetch it again"
         raise FormatError("onnxruntime cannot read the model", got=_first_line(error), hint=hint) from error
-
-
-def _return_freed_memory() -> None:
-    """Gives back what folding a palette needed: with glibc some 320 MB of SmolLM2 would stay with the process."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)
 
 
 def _in_full_precision(path: Path) -> bytes:

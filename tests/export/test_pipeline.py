@@ -84,9 +84,7 @@ def test_a_session_is_the_same_for_every_format(palettes, form):
 
 
 def test_same_input_same_bytes(folder, palettes, tmp_path):
-    again = satchel.export(
-        folder, list(DEVICES.values()), weights="palette", context=128, output=tmp_path
-    )
+    again = satchel.export(folder, list(DEVICES.values()), weights="palette", context=128, output=tmp_path)
     for bundle in again:
         assert hashes(bundle.folder) == {
             k: v for k, v in hashes(palettes[bundle.manifest.entry.format].folder).items() if k != "parity.json"

@@ -107,10 +107,19 @@ def tiny_llama(
     dim = head_dim or hidden // heads
     reference = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=kv_heads, head_dim=dim, intermediate_size=intermediate, tie_word_embeddings=tied,
-            attention_bias=bias, mlp_bias=bias, max_position_embeddings=512,
-            rope_parameters={"rope_type": "default", "rope_theta": rope_theta}, initializer_range=0.15,
+            vocab_size=vocab,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=dim,
+            intermediate_size=intermediate,
+            tie_word_embeddings=tied,
+            attention_bias=bias,
+            mlp_bias=bias,
+            max_position_embeddings=512,
+            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+            initializer_range=0.15,
         )
     ).eval()
     with torch.no_grad():
@@ -121,10 +130,23 @@ def tiny_llama(
                 p.normal_(0, 0.1)
     inv_freq = 1.0 / (rope_theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim))
     config = DecoderConfig(
-        family="llama", vocab_size=vocab, hidden_size=hidden, layers=layers, heads=heads, kv_heads=kv_heads,
-        head_dim=dim, intermediate_size=intermediate, norm_eps=reference.config.rms_norm_eps, activation="silu",
-        tied_embeddings=tied, max_position=512, rope=Rope(tuple(float(f) for f in inv_freq)),
-        attention_bias=bias, mlp_bias=bias, bos_token_id=1, eos_token_ids=(2,),
+        family="llama",
+        vocab_size=vocab,
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=dim,
+        intermediate_size=intermediate,
+        norm_eps=reference.config.rms_norm_eps,
+        activation="silu",
+        tied_embeddings=tied,
+        max_position=512,
+        rope=Rope(tuple(float(f) for f in inv_freq)),
+        attention_bias=bias,
+        mlp_bias=bias,
+        bos_token_id=1,
+        eos_token_ids=(2,),
     )
     return reference, config
 
