@@ -77,7 +77,7 @@ def golden(
     chosen, greedy = reference.continuations([p.ids for p in prompts], STEPS)
     answers = tuple(GoldenPrompt(p.text, p.ids, tuple(c)) for p, c in zip(prompts, chosen, strict=True))
     found = Golden(reference.config.vocab_size, answers, {"reference": _condensed(reference, answers, greedy)})
-    progress("golden answers of the reference", 1, 1)
+    progress("Asking the reference model", 1, 1)
     return found if weights is None else with_weights(found, reference, weights, progress)
 
 
@@ -88,7 +88,7 @@ def with_weights(
     reference.load_weights(weights)
     _, greedy = reference.continuations([p.ids for p in found.prompts], STEPS)
     sets = {**found.sets, "weights": _condensed(reference, found.prompts, greedy)}
-    progress("golden answers of the compressed weights", 1, 1)
+    progress("Asking the compressed weights", 1, 1)
     return Golden(found.vocab_size, found.prompts, sets)
 
 

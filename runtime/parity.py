@@ -235,7 +235,7 @@ class _Judged:
 
     def add(self, run: Run, backend: Backend, load: float, progress: Progress) -> None:
         golden, entry = self._golden, self._bundle.manifest.entry
-        result = replay(backend, golden, entry.context_length, progress, f"validate: {run.name}")
+        result = replay(backend, golden, entry.context_length, progress, f"Validating: {run.name}")
         if result.skipped == len(golden.prompts):
             longest = max(len(p.ids) for p in golden.prompts)
             raise BundleError("no golden prompt fits the context", got=longest, wanted=entry.context_length)

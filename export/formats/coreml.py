@@ -231,11 +231,11 @@ def _program(
             for layer in range(config.layers):
                 x = block(ops, x, layer)
                 steps += 1
-                progress("building the Core ML program", steps, total)
+                progress("Writing Core ML", steps, total)
             function.set_outputs(ops.outputs(head(ops, config, x)))
         program.add_function(name, function)
         steps += 1
-        progress("building the Core ML program", steps, total)
+        progress("Writing Core ML", steps, total)
     return program
 
 

@@ -79,14 +79,14 @@ def _build(
     level = int(plan.get("accuracy_level", str(ACCURACY_LEVEL)))
     ops = OnnxOps(graph, config, weights, ids, cache, last_token=last_token, accuracy_level=level)
     steps = config.layers + 2
-    progress("onnx", 0, steps)
+    progress("Writing ONNX", 0, steps)
     x = embed(ops)
     for layer in range(config.layers):
-        progress("onnx", layer + 1, steps)
+        progress("Writing ONNX", layer + 1, steps)
         x = block(ops, x, layer)
     logits = head(ops, config, x)
     assert isinstance(logits, ir.Value)
-    progress("onnx", steps, steps)
+    progress("Writing ONNX", steps, steps)
     _describe(logits, ["batch_size", 1 if last_token else "sequence_length", config.vocab_size])
     for layer, present in enumerate(ops.present):
         for value, kind in zip(present, ("key", "value"), strict=True):

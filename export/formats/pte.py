@@ -105,11 +105,11 @@ def _with_header(program: schema.Program, segments_size: int) -> bytes:
 def _write(file: BinaryIO, program: bytes, layout: Layout, progress: Progress) -> None:
     file.write(program)
     for done, (offset, piece) in enumerate(layout.pieces):
-        progress("write the ExecuTorch program", done, len(layout.pieces))
+        progress("Writing ExecuTorch", done, len(layout.pieces))
         file.write(b"\0" * (len(program) + offset - file.tell()))
         file.write(_bytes(piece) if isinstance(piece, Blob) else piece)
     file.write(b"\0" * (len(program) + layout.end - file.tell()))
-    progress("write the ExecuTorch program", len(layout.pieces), len(layout.pieces))
+    progress("Writing ExecuTorch", len(layout.pieces), len(layout.pieces))
 
 
 def _bytes(blob: Blob) -> memoryview:

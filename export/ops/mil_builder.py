@@ -12,17 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-logging.getLogger("coremltools").setLevel(logging.CRITICAL)
+from satchel.runtime.quiet import quiet_imports
 
-import coremltools as ct  # noqa: E402
-from coremltools.converters.mil.backend.mil.helper import (  # noqa: E402
-    create_file_value_tensor,
-    types_to_proto_primitive,
-)
-from coremltools.converters.mil.backend.mil.load import CoreMLProtoExporter, MILProtoExporter  # noqa: E402
-from coremltools.converters.mil.mil import Builder as mb  # noqa: E402
-from coremltools.converters.mil.mil import Function, Program, Var, types  # noqa: E402
-from coremltools.libmilstoragepython import _BlobStorageWriter as BlobStorageWriter  # noqa: E402
+with quiet_imports():
+    import coremltools as ct
+    from coremltools.converters.mil.backend.mil.helper import create_file_value_tensor, types_to_proto_primitive
+    from coremltools.converters.mil.backend.mil.load import CoreMLProtoExporter, MILProtoExporter
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import Function, Program, Var, types
+    from coremltools.libmilstoragepython import _BlobStorageWriter as BlobStorageWriter
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 

@@ -47,7 +47,7 @@ def test_a_right_bundle_passes_with_no_difference_and_its_report_is_written(path
     with_fault(monkeypatch, "", 0)
     stages = []
     report = validate(path, progress=lambda *a: stages.append(a))
-    assert report.passed and stages[-1] == ("validate: onnxruntime", 3, 3)
+    assert report.passed and stages[-1] == ("Validating: onnxruntime", 3, 3)
     for comparison in ("lowering", "quality"):
         for route in ("decode", "prefill"):
             assert report.value("onnxruntime", comparison, route, "kl_max") < 1e-9
