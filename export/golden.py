@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig
+from satchel.export.palettize.tensors import Matrix
 from satchel.export.progress import Progress, silent
 from satchel.export.reference import Reference
 from satchel.export.tokenizer import BundleTokenizer
@@ -63,7 +64,7 @@ def golden_prompts(
 def golden(
     reference: Reference,
     prompts: Sequence[Prompt],
-    weights: Iterable[tuple[str, np.ndarray]] | None = None,
+    weights: Iterable[tuple[str, Matrix]] | None = None,
     progress: Progress = silent,
 ) -> Golden:
     """Runs the reference, and then, if given, the compressed weights in its place.
@@ -82,7 +83,7 @@ def golden(
 
 
 def with_weights(
-    found: Golden, reference: Reference, weights: Iterable[tuple[str, np.ndarray]], progress: Progress = silent
+    found: Golden, reference: Reference, weights: Iterable[tuple[str, Matrix]], progress: Progress = silent
 ) -> Golden:
     """The same golden data with the answers of other weights beside the reference's. `reference` then holds them."""
     reference.load_weights(weights)

@@ -25,6 +25,7 @@ from satchel.export.golden import golden, golden_prompts, with_weights
 from satchel.export.palettize.compress import compress_model
 from satchel.export.palettize.spec import Calibration, Recipe
 from satchel.export.palettize.store import WeightStore
+from satchel.export.palettize.tensors import Matrix
 from satchel.export.progress import Progress, silent
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
@@ -187,7 +188,7 @@ def _compress(
         for number, recipe in enumerate(recipes):
             store = WeightStore(Path(work) / str(number))
             compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
-            made[recipe] = (store, with_weights(answers, reference, _dequantized(job.config, store), progress))
+            made[recipe] = (store, with_weights(answers, reference, _matrices(job.config, store), progress))
     return made
 
 
@@ -200,9 +201,9 @@ def _check_finite(logits: np.ndarray, tensors: CanonicalTensors) -> None:
     raise CheckpointError("the reference model answers with NaN or infinity", hint="its weights overflow in fp32")
 
 
-def _dequantized(config: DecoderConfig, store: WeightStore) -> Iterator[tuple[str, np.ndarray]]:
-    """Each matrix as the fp32 values that its codes stand for, one at a time."""
-    return ((name, store.matrix(name).dequantize()) for name in config.matrix_shapes())
+def _matrices(config: DecoderConfig, store: WeightStore) -> Iterator[tuple[str, Matrix]]:
+    """Each matrix by name, read when its turn comes."""
+    return ((name, store.matrix(name)) for name in config.matrix_shapes())
 
 
 def _write(job: Job, plan: Plan, store: WeightStore, answers: Golden, progress: Progress) -> Bundle:

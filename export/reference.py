@@ -18,9 +18,12 @@ from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import family_of
 from satchel.export.huggingface import load_model
+from satchel.export.palettize.tensors import Matrix
 from satchel.export.source import Source
 from satchel.runtime.errors import CheckpointError
 from satchel.runtime.memory import return_freed_memory
+
+ROWS_A_STEP = 4096  # of an embedding that are in memory as fp32 beside the model's own
 
 
 class Reference:
@@ -111,12 +114,12 @@ class Reference:
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
         return np.stack(chosen, 1).tolist(), np.stack(logits, 1)
 
-    def load_weights(self, weights: Iterable[tuple[str, np.ndarray]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Matrix]]) -> None:
         """Replaces every matrix, in place; norms and biases stay.
 
         Args:
-            weights: (canonical name, float32 [rows, columns]) of each matrix once, in any order; read one at a time. A
-                tied head is embed_tokens.
+            weights: (canonical name, matrix) of each matrix once, in any order; read one at a time, and dequantized
+                some rows at a time. A tied head is embed_tokens.
 
         Raises:
             KeyError: a name is unknown, given twice, or not given.
@@ -125,11 +128,13 @@ class Reference:
 
         left = set(self.config.matrix_shapes())
         with torch.no_grad():
-            for name, values in weights:
+            for name, matrix in weights:
                 left.remove(name)
                 parameter = self.model.get_parameter(self._parameters[name])
-                assert tuple(parameter.shape) == values.shape, name
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+                assert tuple(parameter.shape) == matrix.shape, name
+                for start in range(0, matrix.shape[0], ROWS_A_STEP):
+                    rows = slice(start, start + ROWS_A_STEP)
+                    parameter[rows].copy_(torch.from_numpy(matrix.dequantize(rows)))
         if left:
             raise KeyError(f"no weights for {sorted(left)}")
 

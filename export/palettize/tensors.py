@@ -13,6 +13,8 @@ import numpy as np
 
 from satchel.runtime.weights import digest
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class PalettizedTensor:
@@ -51,22 +53,22 @@ class PalettizedTensor:
         """How many LUTs there are, each for rows / groups consecutive rows."""
         return int(self.exponent.shape[0])
 
-    def codes(self) -> np.ndarray:
+    def codes(self, rows: slice = ALL) -> np.ndarray:
         """int8 [rows, columns]: the LUT entry of each weight, for kernels that take int8 with a scale a row."""
         if self.groups == 1:
-            return self.lut[0][self.index]
-        group = np.repeat(np.arange(self.groups), self.shape[0] // self.groups)
-        return self.lut[group[:, None], self.index]
+            return self.lut[0][self.index[rows]]
+        group = np.repeat(np.arange(self.groups), self.shape[0] // self.groups)[rows]
+        return self.lut[group[:, None], self.index[rows]]
 
     def row_scale(self) -> np.ndarray:
         """float32 [rows]: scale * 2**exponent, so that W = row_scale[:, None] * codes()."""
         power = np.repeat(np.ldexp(np.float32(1), self.exponent.astype(np.int32)), self.shape[0] // self.groups)
         return self.scale.astype(np.float32) * power.astype(np.float32)
 
-    def dequantize(self) -> np.ndarray:
-        """float32 [rows, columns]."""
-        values = self.codes().astype(np.float32)
-        values *= self.row_scale()[:, None]
+    def dequantize(self, rows: slice = ALL) -> np.ndarray:
+        """float32 [rows, columns], of all rows or some."""
+        values = self.codes(rows).astype(np.float32)
+        values *= self.row_scale()[rows, None]
         return values
 
     def digest(self) -> str:
@@ -112,12 +114,13 @@ class AffineTensor:
         """Whether the zero point is 8 everywhere, so that codes are int4 with no zero point."""
         return bool((self.zero_point == 8).all())
 
-    def dequantize(self) -> np.ndarray:
-        """float32 [rows, columns]."""
-        rows, columns = self.shape
-        blocks = self.code.reshape(rows, columns // self.block, self.block).astype(np.float32)
-        values = (blocks - self.zero_point[:, :, None].astype(np.float32)) * self.scale[:, :, None]
-        return np.ascontiguousarray(values.reshape(rows, columns))
+    def dequantize(self, rows: slice = ALL) -> np.ndarray:
+        """float32 [rows, columns], of all rows or some."""
+        code = self.code[rows]
+        values = code.reshape(code.shape[0], -1, self.block).astype(np.float32)
+        values -= self.zero_point[rows, :, None]
+        values *= self.scale[rows, :, None]
+        return values.reshape(code.shape)
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""
@@ -148,9 +151,9 @@ class PlainTensor:
         """16 or 32."""
         return self.values.dtype.itemsize * 8
 
-    def dequantize(self) -> np.ndarray:
-        """float32 [rows, columns]."""
-        return self.values.astype(np.float32)
+    def dequantize(self, rows: slice = ALL) -> np.ndarray:
+        """float32 [rows, columns], of all rows or some."""
+        return self.values[rows].astype(np.float32)
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""

@@ -13,6 +13,7 @@ from tiny_llama import tiny_llama
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.registry import load_family
 from satchel.export.golden import golden, golden_prompts
+from satchel.export.palettize.tensors import PlainTensor
 from satchel.export.reference import Reference
 from satchel.export.tokenizer import read_tokenizer
 from satchel.runtime.errors import CheckpointError, UsageError
@@ -68,7 +69,7 @@ def test_other_weights_in_the_same_program(tmp_path, tied):
     model.save_pretrained(tmp_path)
     reference = Reference(tmp_path)
     config, tensors = load_family(open_checkpoint(tmp_path))
-    halved = {n: tensors.read(n) / 2 for n in config.matrix_shapes()}
+    halved = {n: PlainTensor(tensors.read(n) / 2) for n in config.matrix_shapes()}
     reference.load_weights(iter(halved.items()))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -123,7 +124,7 @@ def test_golden(folder, tmp_path, with_tokenizer):
         assert prompts[4].ids == tuple(tokenizer.encode_chat([{"role": "user", "content": prompts[4].text}]))
     reference = Reference(folder)
     originals = {p.ids: reference.logits(p.ids) for p in prompts}
-    weights = {n: tensors.read(n) * np.float32(0.9) for n in config.matrix_shapes()}
+    weights = {n: PlainTensor(tensors.read(n) * np.float32(0.9)) for n in config.matrix_shapes()}
     found = golden(reference, prompts, iter(weights.items()))
 
     found.write(tmp_path / "golden")
@@ -181,6 +182,7 @@ def test_smollm2_in_little_memory():
         from satchel.export.checkpoint import open_checkpoint
         from satchel.export.families.registry import load_family
         from satchel.export.golden import golden, golden_prompts
+        from satchel.export.palettize.tensors import PlainTensor
         from satchel.export.reference import Reference
         from satchel.export.source import resolve
         from satchel.export.tokenizer import read_tokenizer
@@ -190,7 +192,7 @@ def test_smollm2_in_little_memory():
         tokenizer = read_tokenizer(checkpoint, config)
         with Reference(source) as reference:
             prompts = golden_prompts(config, tokenizer)
-            found = golden(reference, prompts, ((n, tensors.read(n)) for n in config.matrix_shapes()))
+            found = golden(reference, prompts, ((n, PlainTensor(tensors.read(n))) for n in config.matrix_shapes()))
         answer = tokenizer.decode(found.prompts[4].continuation)
         same = (found.sets["reference"].top_logits == found.sets["weights"].top_logits).all()
         status = open("/proc/self/status").read()  # ru_maxrss would begin with what the parent process had
