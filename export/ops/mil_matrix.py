@@ -17,6 +17,7 @@ import numpy as np
 from satchel.devices.errors import PlanError
 from satchel.export.ops.mil_builder import Var, mb
 from satchel.export.ops.mil_store import ALIGNMENT, BlobStore, code_dtype
+from satchel.export.palettize.packing import pack_bits
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 
 
@@ -212,16 +213,6 @@ class MatrixStore:
                 wanted="scale_dtype float16",
                 hint="quantize for Core ML apart from XNNPACK",
             )
-
-
-def pack_bits(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 codes of any shape -> uint8 [ceil(bits * n / 8)], each code's low bit first (iOS16's form)."""
-    flat = codes.reshape(-1)
-    if bits == 4 and flat.size % 2 == 0:
-        packed: np.ndarray = flat[0::2] | (flat[1::2] << 4)
-        return packed
-    planes = (flat[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
-    return np.packbits(planes, bitorder="little")
 
 
 def _packed_bytes(shape: tuple[int, ...], bits: int) -> int:

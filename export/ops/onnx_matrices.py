@@ -27,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from satchel.export.ops.onnx_graph import GraphBuilder
+from satchel.export.palettize.packing import pack_nibbles
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 from satchel.runtime.errors import FormatError
 
@@ -73,14 +74,6 @@ def nbits(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Sequen
     if palettes:
         return _palette(graph, name, names, palettes)
     return _affine(graph, name, [m for m in matrices if isinstance(m, AffineTensor)])
-
-
-def pack_nibbles(values: np.ndarray) -> np.ndarray:
-    """uint8 [..., n] below 16 -> uint8 [..., ceil(n / 2)], the even element in the low nibble."""
-    if values.shape[-1] % 2:
-        values = np.concatenate([values, np.zeros((*values.shape[:-1], 1), np.uint8)], -1)
-    low, high = values[..., 0::2], values[..., 1::2]
-    return np.asarray(low | (high << 4), np.uint8)
 
 
 def _affine(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor]) -> NBits:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from satchel.export.ops.executorch_tools import serialize_xnnpack_binary, xnn
+from satchel.export.palettize.packing import pack_nibbles
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
 from satchel.runtime.errors import FormatError
 
@@ -212,11 +213,6 @@ def int4_blobs(name: str, matrix: AffineTensor, load: Callable[[], Matrix]) -> t
 
     codes = Blob(name, rows * columns // 2, lambda: pack_nibbles(loaded().code))
     return codes, Blob(f"{name}.scale", 2 * matrix.scale.size, lambda: upper_half(loaded().scale))
-
-
-def pack_nibbles(code: np.ndarray) -> np.ndarray:
-    """uint8 [rows, columns] below 16 -> uint8 [rows, columns / 2], the even column in the low nibble."""
-    return np.asarray(code[:, 0::2] | (code[:, 1::2] << 4))
 
 
 def upper_half(values: np.ndarray) -> np.ndarray:

@@ -22,11 +22,11 @@ def _encode(matrix: Matrix) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     rows, columns = matrix.shape
     meta = {"rows": str(rows), "columns": str(columns), "bits": str(matrix.bits)}
     if isinstance(matrix, PalettizedTensor):
-        index = pack_nibbles(matrix.index) if matrix.bits == 4 else matrix.index
+        index = pack_nibbles(matrix.index.ravel()) if matrix.bits == 4 else matrix.index
         arrays = {"index": index, "lut": matrix.lut, "exponent": matrix.exponent, "scale": matrix.scale}
         return arrays, meta | {"kind": "palette"}
     if isinstance(matrix, AffineTensor):
-        arrays = {"code": pack_nibbles(matrix.code), "scale": matrix.scale, "zero_point": matrix.zero_point}
+        arrays = {"code": pack_nibbles(matrix.code.ravel()), "scale": matrix.scale, "zero_point": matrix.zero_point}
         return arrays, meta | {"kind": "affine", "block": str(matrix.block), "scale_dtype": matrix.scale_dtype}
     return {"values": matrix.values}, meta | {"kind": "plain"}
 

@@ -7,7 +7,7 @@ from coreml_caller import INFO, Caller, coreml_plan
 from tiny_llama import tiny_llama, weights_of
 
 from satchel.export.formats import coreml
-from satchel.export.ops.mil_matrix import pack_bits
+from satchel.export.palettize.packing import pack_bits
 from satchel.runtime.mil.package import open_package
 
 IDS = np.random.default_rng(0).integers(0, 250, 30)

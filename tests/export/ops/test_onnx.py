@@ -10,7 +10,6 @@ from onnx_models import INFO, logits_by, logits_of, plan, tokens, written
 from tiny_llama import compress, tiny_llama, weights_of
 
 from satchel.export.formats.onnx import write
-from satchel.export.ops.onnx_matrices import pack_nibbles
 from satchel.runtime.backends.onnx import OnnxBackend
 from satchel.runtime.errors import FormatError
 
@@ -92,7 +91,3 @@ def test_columns_must_divide_into_blocks(tmp_path):
     reference, config = tiny_llama(hidden=72, heads=4, head_dim=16)
     with pytest.raises(FormatError, match="72 columns"):
         write(tmp_path, weights_of(reference, config, "int8"), config, plan(), INFO)
-
-
-def test_nibbles_low_first():
-    assert pack_nibbles(np.array([[1, 2, 15]], np.uint8)).tolist() == [[0x21, 0x0F]]

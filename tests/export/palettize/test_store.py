@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_llama import tiny_llama, weights_of
 
 from satchel.export.palettize.compress import compress_model
-from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
+from satchel.export.palettize.packing import pack_bits, pack_nibbles, unpack_nibbles
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.runtime.errors import UsageError
@@ -22,6 +22,9 @@ def test_nibbles_round_trip(codes):
 
 def test_first_code_is_the_low_nibble():
     assert pack_nibbles(np.array([1, 2, 3], np.uint8)).tolist() == [0x21, 0x03]
+    assert pack_nibbles(np.array([[1, 2, 15], [3, 0, 0]], np.uint8)).tolist() == [[0x21, 0x0F], [0x03, 0]]
+    assert pack_bits(np.array([1, 2, 3], np.uint8), 4).tolist() == [0x21, 0x03]
+    assert pack_bits(np.array([1, 6, 3], np.uint8), 3).tolist() == [0b11110001, 0b0]
 
 
 @pytest.mark.parametrize("weights", ["palette", "int4", "int8", "fp16", "fp32"])
