@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEVICES := iphone-15-pro pixel-9 raspberry-pi-5
 OUT := bundles
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test lint bench clean
 
 $(STAMP): pyproject.toml
 	./tools/install.sh "$(PYTHON)" "$(VENV)"
@@ -23,13 +23,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Lint, then all tests but those marked slow; what is left out is named at the end.
+# Lint, then all tests.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
-	@echo "NOT RUN: tests marked slow; run them with 'make test-slow'"
-
-test-slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

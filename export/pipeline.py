@@ -105,9 +105,9 @@ def _prepare(
     with_tokenizer: bool, overwrite: bool,
 ) -> Job:  # fmt: skip
     """Reads configuration, names and tokenizer, and plans for each device."""
-    if not devices or len(set(devices)) != len(devices):
-        raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
     profiles = [load_device(name) for name in devices]
+    if not profiles or len({profile.name for profile in profiles}) != len(profiles):
+        raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
     source = resolve(model)
     checkpoint = open_checkpoint(source.path)
     config, tensors = load_family(checkpoint)

@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
 from satchel.export.palettize.spec import ScaleDtype
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
+from satchel.runtime.errors import OutputError
 
 
 def _encode(matrix: Matrix) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -85,8 +86,12 @@ class WeightStore:
         aside = self.folder / f"{stem}.part"
         # One key, since safetensors writes several in no fixed order.
         metadata = {"matrix": json.dumps(meta, sort_keys=True)}
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside, metadata=metadata)
-        aside.replace(self._path(stem))
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, aside, metadata=metadata)
+            aside.replace(self._path(stem))
+        except (OSError, SafetensorError) as error:
+            hint = "make room on the disk of the output folder, or choose another --output"
+            raise OutputError("the compressed weights cannot be written", got=error, hint=hint) from error
 
     def _load(self, stem: str, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         path = self._path(stem)

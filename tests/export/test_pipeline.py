@@ -1,5 +1,6 @@
 """From a checkpoint to bundles, all formats: what comes out agrees, is reproducible, and bad input leaves nothing."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from tiny_folder import tiny_folder
 
 import satchel
+from satchel.devices.profile import PROFILES
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.errors import (
     CheckpointError,
@@ -158,6 +160,7 @@ def other_tokenizer(folder: Path) -> None:
         (None, {"devices": "nokia-3310"}, DeviceError, "unknown device"),
         (None, {"devices": []}, UsageError, "each device"),
         (None, {"devices": ["pixel-9", "pixel-9"]}, UsageError, "each device"),
+        (None, {"devices": ["pixel-9", str(PROFILES / "pixel-9.toml")]}, UsageError, "each device"),
         (None, {"format": "coreml"}, PlanError, "Core ML exists on Apple"),
         (None, {"format": "tflite"}, PlanError, "unknown format"),
         (None, {"weights": "int2"}, PlanError, "unknown weight scheme"),
@@ -189,6 +192,18 @@ def test_an_existing_bundle_is_replaced_only_when_asked(folder, tmp_path):
         satchel.export(folder, "pixel-9", context=128, weights="fp32", output=tmp_path)
     satchel.export(folder, "pixel-9", context=96, weights="fp32", output=tmp_path, overwrite=True)
     assert open_bundle(bundle.folder).manifest.plan.context_length == 96
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(folder, tmp_path, monkeypatch):
+    from satchel.export.palettize import store
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OutputError, match=r"No space left.*make room"):
+        satchel.export(folder, "pixel-9", context=128, output=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
