@@ -1,6 +1,7 @@
 """A device profile and the shape of a model -> a plan: which ops, weights and sizes, each with its reason.
 
-Numbers of rules refer to docs/neural-engine.md and docs/arm-cpu.md, where each has its source and confidence.
+Sources refer to docs/: neural-engine.md and arm-cpu.md (rules, each with its source and confidence) and choices.md (what
+was tried here).
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _weights(profile: DeviceProfile, format: str, asked: str | None) -> Choice:
             f"profile {profile.name}",
             ("palette",),
         )
-    return Choice("weights", "palette", "4-bit codes with a LUT, the same in every format", "architecture: one palette")
+    return Choice("weights", "palette", "4-bit codes with a LUT, the same in every format", "choices: one palette")
 
 
 def _kv_weights(shape: ModelShape, weights: Choice) -> Choice:
@@ -98,9 +99,9 @@ def _kv_weights(shape: ModelShape, weights: Choice) -> Choice:
     share = 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.hidden_size / shape.parameters
     if weights.value == "palette" and share <= WIDEST_KV:
         reason = f"{share:.0%} of the weights and much of the loss: SmolLM2's KL fell from 0.25 to 0.20"
-        return Choice("kv_weights", "int8", reason, "measured: benchmarks", ("as_linear",))
+        return Choice("kv_weights", "int8", reason, "choices: k and v at 8 bits", ("as_linear",))
     reason = f"k and v are {share:.0%} of the weights" if weights.value == "palette" else "only a palette needs more"
-    return Choice("kv_weights", "as_linear", reason, "measured: benchmarks", ("int8",))
+    return Choice("kv_weights", "as_linear", reason, "choices: k and v at 8 bits", ("int8",))
 
 
 def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
@@ -122,7 +123,7 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         "lut_groups",
         "tensor",
         "grouped LUTs are reported 19 to 47% slower on the engine, for little quality",
-        "architecture: one palette; neural-engine rule 16",
+        "choices: one palette; neural-engine rule 16",
         ("rows16",),
     )
     yield Choice("scale_dtype", "float16", "the program computes in fp16", f"{ENGINE} 5")
@@ -165,7 +166,7 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         "cache_write",
         "slice_update",
         "writes only the new rows; use `mask` where a runtime refuses a begin that is computed",
-        "toolchain: coreai-torch #6",
+        "choices: cache write",
         ("mask",),
     )
     parts = _head_parts(shape.vocab_size) if engine else 1
@@ -180,7 +181,7 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         "tied_head",
         "shared",
         "the head's blobs point into the embedding's bytes",
-        "toolchain: Core ML itself untried",
+        "choices: shared head; Core ML itself untried",
         ("duplicated",),
     )
 
@@ -196,18 +197,16 @@ def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Itera
     weights = _weights(profile, "onnx", asked)
     yield weights
     yield _kv_weights(shape, weights)
-    yield Choice(
-        "lut_groups", "tensor", "one Gather folds to one 8-bit matrix", "architecture: one palette", ("rows16",)
-    )
-    yield Choice("scale_dtype", "float16", "half the size of fp32 scales; a Cast folds at load", "measured: benchmarks")
-    yield Choice("target", "opset21", "uint4 and blocked DequantizeLinear", "architecture: one palette")
+    yield Choice("lut_groups", "tensor", "one Gather folds to one 8-bit matrix", "choices: one palette", ("rows16",))
+    yield Choice("scale_dtype", "float16", "half the size of fp32 scales; a Cast folds at load", "choices: fp16 scales")
+    yield Choice("target", "opset21", "uint4 tensors, which a palette's indices are", "choices: folded LUT")
     if weights.value in ("palette", "int8"):
         why = (
             "the LUT is folded into 8-bit codes when the file is loaded"
             if weights.value == "palette"
             else "8-bit kernel"
         )
-        yield Choice("linear", "matmul_nbits", why, "toolchain: onnxruntime", ("dequantize_matmul",))
+        yield Choice("linear", "matmul_nbits", why, "choices: folded LUT", ("dequantize_matmul",))
     elif weights.value == "int4":
         level = "4" if "dotprod" in profile.isa else "1"
         why = "int8 activations need dotprod, which this chip " + ("has" if level == "4" else "lacks")
@@ -218,19 +217,19 @@ def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Itera
     yield Choice(
         "attention", "group_query_attention", "rotary, cache and softmax in one kernel", f"{ARM}: GroupQueryAttention"
     )
-    yield Choice("cache", "shared_buffer", "written in place, bound once", "toolchain: 5% of decode")
+    yield Choice("cache", "shared_buffer", "written in place, bound once", "choices: cache bound once")
     yield Choice(
         "lm_head",
         "last_token",
         "logits of earlier tokens are not needed to generate",
-        "toolchain: 17 to 20% of prefill",
+        "choices: last token only",
         ("all",),
     )
     yield Choice(
         "tied_head",
         "shared",
         "one matrix serves the embedding and the head",
-        "architecture: one palette",
+        "choices: one palette",
         ("duplicated",),
     )
     yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
@@ -242,10 +241,12 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
     weights = _weights(profile, "executorch", asked)
     yield weights
     yield _kv_weights(shape, weights)
-    yield Choice("lut_groups", "tensor", "one LUT a tensor", "architecture: one palette", ("rows16",))
+    yield Choice("lut_groups", "tensor", "one LUT a tensor", "choices: one palette", ("rows16",))
     yield Choice("scale_dtype", "bfloat16", "XNNPACK's block scales are bfloat16", f"{ARM}: 8da4w", ("float16",))
     if apple and weights.value == "palette":
-        yield Choice("target", "coreml", "the Core ML delegate takes the LUT", "toolchain: ExecuTorch", ("xnnpack",))
+        yield Choice(
+            "target", "coreml", "the Core ML delegate takes the LUT", "choices: ExecuTorch for Apple", ("xnnpack",)
+        )
         yield Choice("linear", "lut", "codes stay 4 bits on the engine", f"{ENGINE} 14 and 16")
     else:
         linear = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w"}.get(weights.value, "fp32")
@@ -258,8 +259,14 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
         yield Choice("linear", linear, reasons[linear], f"{ARM}: 8da4w", tuple({"qd8_qc8w", "qd8_qb4w"} - {linear}))
     yield Choice("attention", "custom_sdpa", "one kernel with an in-place cache", f"{ARM}: LLM ops")
     yield Choice("cache", "custom_sdpa", "written in place", f"{ARM}: LLM ops")
-    yield Choice("lm_head", "last_token", "logits of earlier tokens are not needed to generate", "toolchain", ("all",))
     yield Choice(
-        "tied_head", "shared", "the table and the head are the same bytes", "measured: benchmarks", ("duplicated",)
+        "lm_head",
+        "last_token",
+        "logits of earlier tokens are not needed to generate",
+        "choices: last token only",
+        ("all",),
+    )
+    yield Choice(
+        "tied_head", "shared", "the table and the head are the same bytes", "choices: shared head", ("duplicated",)
     )
     yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
