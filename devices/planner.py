@@ -1,7 +1,7 @@
 """A device profile and the shape of a model -> a plan: which ops, weights and sizes, each with its reason.
 
-Sources refer to docs/: neural-engine.md and arm-cpu.md (rules, each with its source and confidence) and choices.md (what
-was tried here).
+Sources refer to docs/: neural-engine.md and arm-cpu.md (rules, each with its source and confidence) and choices.md
+(what was tried here).
 """
 
 from __future__ import annotations
