@@ -72,6 +72,7 @@ def compress_model(
         workers: matrices that are in memory at the same time.
         progress: told after each matrix.
     """
+    return_freed_memory()  # of calibration, before the largest matrices are read
     for name in config.vector_shapes():
         store.put_vector(name, read(name))
 
