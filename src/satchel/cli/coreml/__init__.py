@@ -1,0 +1,11 @@
+"""`satchel coreml ...`: what can be done with any .mlpackage, ours or not, on any machine."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run, compare, inspect and check any Core ML program, on any machine.",
+)
