@@ -2,7 +2,15 @@
 
 An op is a plain function with the op's own parameter names. Positional parameters are arrays (a constant that is
 absent is None); `*values` takes a list of arrays. Keyword-only parameters are small constants, converted by their
-annotation: Ints, int, float, bool, Bools, str.
+annotation: Ints, int, float, bool, Bools, str. Two keyword-only parameters are no arguments of the op; whoever has
+them is given them by the interpreter:
+
+    rng: Generator    the run's random numbers (`Program.run(seed=...)`); where the op has a `seed` of 0 or more, a
+                      generator fresh from that seed at each call, so that the function need not look at `seed`.
+    opset: int        the opset that the program was written for: 15, 16, 17, 18, ... (iOS versions).
+
+An op with one output returns an array (a list value is a Python list, a string a str, a dictionary a dict); only an op
+with several outputs returns a tuple.
 
 Floats come as float32 whatever the program's type, and leave as float32; the interpreter rounds where it must.
 """
@@ -16,6 +24,8 @@ from typing import Any
 import numpy as np
 
 Array = Any  # np.ndarray; numpy's stubs lose the type in arithmetic
+Generator = np.random.Generator
+GIVEN = ("rng", "opset")  # keyword-only parameters that the interpreter fills in
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
 

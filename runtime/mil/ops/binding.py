@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from satchel.runtime.errors import FormatError
-from satchel.runtime.mil.ops.base import CONVERTERS, Op
+from satchel.runtime.mil.ops.base import CONVERTERS, GIVEN, Op
+
+RNG = ("rng", -1)  # the operand that is the run's generator of random numbers
 
 # The functions of numpy have positional parameters without the format's names.
 UNARY, BINARY = ("x",), ("x", "y")
@@ -26,12 +28,14 @@ class Signature:
         required: those among all that have no default.
         statics: keyword-only ones -> how a constant is converted.
         variadic: name of the parameter that takes a list of arrays, or None.
+        given: those that the interpreter fills in, of base.GIVEN.
     """
 
     arrays: tuple[str, ...]
     required: frozenset[str]
     statics: Mapping[str, Callable[[Any], Any]]
     variadic: str | None
+    given: frozenset[str] = frozenset()
 
 
 @cache
@@ -44,10 +48,11 @@ def signature(run: Callable[..., Any]) -> Signature:
     if not any(p.annotation is not inspect.Parameter.empty for p in parameters):  # np.abs and the like
         return Signature(UNARY, frozenset(UNARY), {}, None)
     arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-    statics = {p.name: _converter(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    required = frozenset(p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL)
+    given = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in GIVEN)
+    statics = {p.name: _converter(p) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
     variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
-    return Signature(arrays, required, statics, variadic)
+    return Signature(arrays, frozenset(needed) - given, statics, variadic, given)
 
 
 def _converter(parameter: inspect.Parameter) -> Callable[[Any], Any]:
@@ -65,16 +70,18 @@ class Bound:
     """An op's function with its small constants bound.
 
     Attributes:
-        kernel: called with the arrays of `operands`.
+        kernel: called with the values of `operands`.
         operands: names of the arguments that are handed over at each call; (name, i) for one of a list; None where an
-            optional array is absent.
+            optional array is absent; RNG for the random generator.
     """
 
     kernel: Callable[..., Any]
     operands: tuple[str | tuple[str, int] | None, ...]
 
 
-def bind(op: Op, what: str, arguments: Mapping[str, Sequence[Any]], constants: Mapping[str, Any]) -> Bound:
+def bind(
+    op: Op, what: str, arguments: Mapping[str, Sequence[Any]], constants: Mapping[str, Any], opset: int = 18
+) -> Bound:
     """Binds an op of a program.
 
     Args:
@@ -82,6 +89,7 @@ def bind(op: Op, what: str, arguments: Mapping[str, Sequence[Any]], constants: M
         what: what to call it in an error.
         arguments: every argument's name -> its values, one but for lists.
         constants: those arguments that are known now -> their value.
+        opset: that the program was written for.
 
     Raises FormatError where an argument is missing or unknown.
     """
@@ -96,10 +104,18 @@ def bind(op: Op, what: str, arguments: Mapping[str, Sequence[Any]], constants: M
         operands = [n if n in arguments else None for n in known.arrays]
         while operands and operands[-1] is None:
             operands.pop()
+    if "opset" in known.given:
+        static["opset"] = opset
     kernel = partial(op.run, **static) if static else op.run
-    if late:
-        kernel = _late(kernel, len(operands), {n: known.statics[n] for n in late})
-    return Bound(kernel, (*operands, *late))
+    converters = {n: known.statics[n] for n in late}
+    if "rng" not in known.given:
+        return Bound(_late(kernel, len(operands), converters) if late else kernel, (*operands, *late))
+    converters["rng"] = lambda rng: rng
+    kernel = _late(kernel, len(operands), converters)
+    if static.get("seed", -1) >= 0:
+        seed = int(static["seed"])
+        return Bound(lambda *values: kernel(*values, np.random.default_rng(seed)), (*operands, *late))
+    return Bound(kernel, (*operands, *late, RNG))
 
 
 def check_arguments(op: Op, what: str, arguments: Mapping[str, Any]) -> None:
