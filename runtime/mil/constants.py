@@ -72,8 +72,18 @@ def from_value(package: Package, value: Any) -> Constant:
     return Constant(None, lambda: content, nbytes)
 
 
-def from_constexpr(op_type: str, output: Any, arguments: Mapping[str, Constant], rounds: bool) -> Constant:
-    """A compressed constant, called as the op's output says; `rounds` where its values must be fp16."""
+def from_constexpr(
+    op_type: str, output: Any, arguments: Mapping[str, Constant], rounds: bool, part: int | None = None
+) -> Constant:
+    """A compressed constant, called as the op's output says.
+
+    Args:
+        op_type: which op.
+        output: one of its outputs.
+        arguments: name -> constant.
+        rounds: whether values of type fp16 must be rounded to it.
+        part: which output this is, where the op has several.
+    """
     known = OPS[op_type]
     dtype, shape = constant_shape(output)
     rounds = rounds and dtype.name == "float16" and not known.exact
@@ -83,14 +93,15 @@ def from_constexpr(op_type: str, output: Any, arguments: Mapping[str, Constant],
         values = {n: static_value(known.run, n, a.load()) for n, a in arguments.items()}
         try:
             result = known.run(**values)
-        except (ValueError, IndexError, TypeError, KeyError) as error:
+            result = result if part is None else result[part]
+        except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             raise FormatError(f"{op_type} '{output.name}'", got=error, hint="the constant is malformed") from error
         if result.shape != shape:
             raise FormatError(f"{op_type} '{output.name}'", got=result.shape, wanted=shape)
         return round_fp16(result) if rounds else result
 
     nbytes = int(np.prod(shape, dtype=object)) * (4 if dtype.is_float else 1)
-    return Constant((op_type, rounds, shape, tuple(keys.items())), load, nbytes)
+    return Constant((op_type, part, rounds, shape, tuple(keys.items())), load, nbytes)
 
 
 def _immediate_key(value: Any) -> tuple[Any, ...]:

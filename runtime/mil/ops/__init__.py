@@ -11,7 +11,11 @@ from satchel.runtime.mil.ops import (
     gather,
     movement,
     normalization,
+    quantization,
+    rearrange,
+    recurrent,
     reduction,
+    transposed,
 )
 from satchel.runtime.mil.ops.base import Op
 
@@ -24,5 +28,9 @@ OPS: dict[str, Op] = {
     **gather.OPS,
     **movement.OPS,
     **normalization.OPS,
+    **quantization.OPS,
+    **rearrange.OPS,
+    **recurrent.OPS,
     **reduction.OPS,
+    **transposed.OPS,
 }

@@ -98,12 +98,11 @@ def bind(
     static = {n: convert(constants[n]) for n, convert in known.statics.items() if n in constants}
     late = tuple(n for n in known.statics if n in arguments and n not in constants)
     operands: list[str | tuple[str, int] | None]
+    operands = [n if n in arguments else None for n in known.arrays]
     if known.variadic is not None:
-        operands = [(known.variadic, i) for i in range(len(arguments[known.variadic]))]
-    else:
-        operands = [n if n in arguments else None for n in known.arrays]
-        while operands and operands[-1] is None:
-            operands.pop()
+        operands += [(known.variadic, i) for i in range(len(arguments[known.variadic]))]
+    while operands and operands[-1] is None:
+        operands.pop()
     if "opset" in known.given:
         static["opset"] = opset
     kernel = partial(op.run, **static) if static else op.run

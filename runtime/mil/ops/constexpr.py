@@ -96,9 +96,39 @@ def constexpr_sparse_to_dense(nonzero_data: Array, mask: Array, *, shape: Ints |
     """Zeros but where the mask has a bit; before iOS 18 the mask is packed, low bits first, and the shape given."""
     if shape is not None:
         mask = np.unpackbits(mask, bitorder="little")[: int(np.prod(shape))].reshape(shape)
-    values = np.zeros(mask.shape, nonzero_data.dtype)
-    values[mask != 0] = nonzero_data
-    return values
+    return _scatter(nonzero_data, mask != 0)
+
+
+def _scatter(values: Array, present: Array) -> Array:
+    """Zeros with the values, one after the other, where `present` is true."""
+    count = np.count_nonzero(present)
+    if values.shape != (count,):
+        raise ValueError(f"values of shape {values.shape} for a mask of {count} bits that are set")
+    dense = np.zeros(present.shape, values.dtype)
+    dense[present] = values
+    return dense
+
+
+def constexpr_lut_to_sparse(
+    indices_mask: Array, indices_nonzero_data: Array, lut: Array, *, vector_axis: int | None = None
+) -> tuple[Array, Array]:
+    """Values looked up by the indices that a mask marks: (where the values are, the values one after the other).
+
+    The table is that of constexpr_lut_to_dense; with vectors the mask is repeated along vector_axis.
+    """
+    dense = constexpr_lut_to_dense(_scatter(indices_nonzero_data, indices_mask != 0), lut, vector_axis=vector_axis)
+    vector = lut.shape[-1]
+    mask = indices_mask if vector == 1 else np.repeat(indices_mask, vector, axis=vector_axis or 0)
+    return mask, dense[mask != 0]
+
+
+def constexpr_sparse_blockwise_shift_scale(
+    data_mask: Array, nonzero_data: Array, scale: Array, offset: Array | None = None
+) -> tuple[Array, Array]:
+    """scale * (data - offset) for the values that a mask marks: (the mask, the values one after the other)."""
+    present = data_mask != 0
+    dense = constexpr_blockwise_shift_scale(_scatter(nonzero_data, present), scale, offset)
+    return data_mask, dense[present]
 
 
 def constexpr_cast(source_val: Array, *, output_dtype: str) -> Array:
@@ -111,5 +141,7 @@ OPS: dict[str, Op] = {
     "constexpr_blockwise_shift_scale": Op(constexpr_blockwise_shift_scale),
     "constexpr_cast": pick(constexpr_cast),
     "constexpr_lut_to_dense": pick(constexpr_lut_to_dense),
+    "constexpr_lut_to_sparse": pick(constexpr_lut_to_sparse),
+    "constexpr_sparse_blockwise_shift_scale": Op(constexpr_sparse_blockwise_shift_scale),
     "constexpr_sparse_to_dense": pick(constexpr_sparse_to_dense),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from satchel.runtime.mil.ops.base import Array, Ints, Op
 
@@ -56,9 +57,17 @@ def instance_norm(x: Array, gamma: Array | None = None, beta: Array | None = Non
     return y if beta is None else y + _per_channel(beta, x.ndim)
 
 
+def local_response_norm(x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
+    """x / (k + alpha / size * sum of squares over `size` channels)^beta; of an even size one more lies before."""
+    widths = [(0, 0), (size // 2, (size - 1) // 2)] + [(0, 0)] * (x.ndim - 2)
+    squares = sliding_window_view(np.pad(np.square(x), widths), size, axis=1).sum(axis=-1)
+    return x / np.power(np.float32(k) + np.float32(alpha / size) * squares, np.float32(beta))
+
+
 OPS: dict[str, Op] = {
     "batch_norm": Op(batch_norm),
     "instance_norm": Op(instance_norm),
     "l2_norm": Op(l2_norm),
     "layer_norm": Op(layer_norm),
+    "local_response_norm": Op(local_response_norm),
 }
