@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from satchel.runtime.mil.ops import (
     activation,
+    classify,
     constexpr,
     contraction,
     convolution,
+    detection,
     elementwise,
     gather,
     movement,
     normalization,
     quantization,
+    random,
     rearrange,
     recurrent,
     reduction,
+    resize,
+    sampling,
     transposed,
 )
 from satchel.runtime.mil.ops.base import Op
 
 OPS: dict[str, Op] = {
     **activation.OPS,
+    **classify.OPS,
     **constexpr.OPS,
     **contraction.OPS,
     **convolution.OPS,
+    **detection.OPS,
     **elementwise.OPS,
     **gather.OPS,
     **movement.OPS,
     **normalization.OPS,
     **quantization.OPS,
+    **random.OPS,
     **rearrange.OPS,
     **recurrent.OPS,
     **reduction.OPS,
+    **resize.OPS,
+    **sampling.OPS,
     **transposed.OPS,
 }
