@@ -28,16 +28,8 @@ from satchel.runtime.mil.graph import Graph, Node
 
 NUMBERED = re.compile(r"(?<![a-z])(?:(?:res)?blocks?|layers?|stages?|features|h(?=[._/]))[._/]*(\d+)(?![a-z0-9])", re.I)
 PRODUCTS = (
-    "conv",
-    "linear",
-    "matmul",
-    "einsum",
-    "conv_transpose",
-    "lstm",
-    "gru",
-    "rnn",
-    "scaled_dot_product_attention",
-)
+    "conv", "linear", "matmul", "einsum", "conv_transpose", "lstm", "gru", "rnn", "scaled_dot_product_attention",
+)  # fmt: skip
 SHORTEST_PERIOD = 3
 ENOUGH = 0.9  # of the longest repeating stretch, for a shorter period to be preferred
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,8 @@ class OverflowReport:
         kind: "overflow" or "nan".
         largest_input: largest finite |x| among its inputs.
         count: how many elements of its output are affected.
+        layer: where in the network that is, such as "layer 3 of 12 (counted from 0)" (layers.py); "" if unknown.
+        remedy: what usually helps (remedies.py); "" where nobody asked.
     """
 
     function: str
@@ -40,13 +42,20 @@ class OverflowReport:
     kind: Literal["overflow", "nan"]
     largest_input: float
     count: int
+    layer: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
         what = "overflows fp16" if self.kind == "overflow" else "gives NaN"
+        place = f"{self.function}, {self.layer}," if self.layer else self.function
         return (
-            f"{self.op} '{self.name}' in {self.function} {what} in {self.count} elements "
+            f"{self.op} '{self.name}' in {place} {what} in {self.count} elements "
             f"(largest input {self.largest_input:g}, fp16 ends at 65504)"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
 
 
 def check_precision(precision: str) -> Precision:
