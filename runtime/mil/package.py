@@ -13,13 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from satchel.runtime.errors import FormatError
 from satchel.runtime.mil import mil_pb2 as pb
 from satchel.runtime.mil.blobs import BlobFile
+from satchel.runtime.mil.kinds import refuse
 
 MODEL_PATH = "@model_path/"
+ZIP = b"PK\x03\x04"
 SUPPORTED_VERSIONS = range(6, 11)  # iOS 15 to iOS 26
-NOT_A_PROGRAM_HINT = (
-    "only ML Programs are read here; convert the original model again with coremltools, "
-    'convert_to="mlprogram" and minimum_deployment_target=iOS15 or later'
-)
+MAX_PROTO_BYTES = 2**31 - 1  # protobuf's own limit
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,10 @@ def open_package(path: Path) -> Package:
     specification version that is not known here.
     """
     model_file = _model_file(path) if path.is_dir() else path
+    content = _content(model_file)
     model = pb.Model()
     try:
-        model.ParseFromString(model_file.read_bytes())
-    except OSError as error:
-        raise FormatError("Core ML model", got=error, wanted="a .mlpackage folder or a .mlmodel file") from error
+        model.ParseFromString(content)
     except (DecodeError, RecursionError) as error:
         hint = "the file is truncated or altered: copy the package again"
         raise FormatError(f"proto in {model_file.name}", got=error, wanted="a Core ML model", hint=hint) from error
@@ -111,11 +109,26 @@ def open_package(path: Path) -> Package:
     return Package(path, model, model_file.parent)
 
 
+def _content(model_file: Path) -> bytes:
+    """The bytes of a proto; FormatError where it cannot be read, or is clearly something else."""
+    wanted = "a .mlpackage folder or a .mlmodel file"
+    try:
+        size = model_file.stat().st_size
+        content = model_file.read_bytes() if size <= MAX_PROTO_BYTES else b""
+    except OSError as error:
+        raise FormatError("Core ML model", got=error, wanted=wanted) from error
+    if size > MAX_PROTO_BYTES:
+        raise FormatError("Core ML model", got=f"{size} bytes", wanted=f"at most {MAX_PROTO_BYTES}")
+    if content.startswith(ZIP):
+        raise FormatError("Core ML model", got="a zip archive", wanted=wanted, hint="unpack it first")
+    return content
+
+
 def _check_kind(model: Any) -> None:
     """Raises FormatError unless the model is an ML Program of a known version."""
     kind = model.WhichOneof("type")
     if kind != "mlProgram":
-        raise FormatError("type of the Core ML model", got=kind, wanted="mlProgram", hint=NOT_A_PROGRAM_HINT)
+        raise refuse(kind)
     if model.specificationVersion not in SUPPORTED_VERSIONS:
         wanted = f"{SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}"
         raise FormatError("specification version of the Core ML model", got=model.specificationVersion, wanted=wanted)
@@ -125,6 +138,9 @@ def _check_kind(model: Any) -> None:
 
 def _model_file(package: Path) -> Path:
     """The .mlmodel file that a package's manifest names as its root."""
+    if (package / "model.mil").exists() or (package / "coremldata.bin").exists():
+        hint = "give the .mlpackage that it was compiled from: a compiled model cannot be read back"
+        raise FormatError("Core ML model", got=f"the compiled model {package.name}", wanted="a .mlpackage", hint=hint)
     manifest = package / "Manifest.json"
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))

@@ -1,3 +1,12 @@
-"""Core ML programs on any machine: `satchel.coreml.load("Model.mlpackage").predict({"x": array})`."""
+"""Core ML programs on any machine: `satchel.coreml.load("Model.mlpackage").predict({"x": array})`.
+
+Needs numpy and protobuf; Pillow where images go in or out as such.
+"""
 
 from __future__ import annotations
+
+from satchel.runtime.mil import OverflowReport, Watch
+from satchel.runtime.mil.features import Feature, Signature
+from satchel.runtime.mil.model import Model, ModelState, load
+
+__all__ = ["Feature", "Model", "ModelState", "OverflowReport", "Signature", "Watch", "load"]
