@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-FOREIGN = -1
+Root = tuple[int, int]  # the slot that first held a buffer, and the number of the step that made it
+Roots = frozenset[Root]
+FOREIGN: Root = (-1, -1)
 
 
 @dataclass
@@ -17,26 +19,24 @@ class Aliases:
     """The roots of every slot, as the steps of a program are walked through in order.
 
     Attributes:
-        last_use: slot -> the last step that reads it; absent where nothing does.
+        last_use: slot -> number of the last step that reads it; absent where nothing does.
     """
 
     last_use: dict[int, int]
-    _roots: dict[int, frozenset[int]] = field(default_factory=dict)
-    _members: dict[int, set[int]] = field(default_factory=dict)
-    _count: int = 0
+    _roots: dict[int, Roots] = field(default_factory=dict)
+    _members: dict[Root, set[int]] = field(default_factory=dict)
 
     def foreign(self, slot: int) -> None:
         """A slot that holds an array of someone else."""
-        self._set(slot, frozenset({FOREIGN}))
+        self.assign(slot, frozenset({FOREIGN}))
 
-    def fresh(self, slot: int) -> None:
-        """A slot that holds a new array."""
-        self._count += 1
-        self._set(slot, frozenset({self._count}))
+    def fresh(self, slot: int, step: int) -> None:
+        """A slot that holds a new array, made by a step."""
+        self.assign(slot, frozenset({(slot, step)}))
 
-    def view(self, slot: int, of: Iterable[int]) -> None:
-        """A slot that may be a view of others."""
-        self._set(slot, frozenset().union(*(self._roots.get(s, frozenset()) for s in of)))
+    def roots(self, *slots: int) -> Roots:
+        """The buffers that a view of these slots may lie in."""
+        return frozenset().union(*(self._roots.get(s, frozenset()) for s in slots))
 
     def owned(self, slot: int) -> bool:
         """Whether the program may write into the slot's array."""
@@ -49,10 +49,13 @@ class Aliases:
 
     def free_to_write(self, slot: int, step: int, ignoring: Iterable[int] = ()) -> bool:
         """Whether nobody reads the slot's array, or a view of it, after `step`."""
+        if not self.owned(slot):
+            return False
         others = self.shared(slot) - set(ignoring)
-        return self.owned(slot) and all(self.last_use.get(s, -1) <= step for s in (slot, *others))
+        return all(self.last_use.get(s, -1) <= step for s in (slot, *others))
 
-    def _set(self, slot: int, roots: frozenset[int]) -> None:
+    def assign(self, slot: int, roots: Roots) -> None:
+        """A slot that may hold a view of any of these buffers."""
         for root in self._roots.get(slot, frozenset()):
             self._members[root].discard(slot)
         self._roots[slot] = roots

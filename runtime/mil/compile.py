@@ -3,94 +3,69 @@
 from __future__ import annotations
 
 import difflib
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from satchel.runtime.errors import FormatError
 from satchel.runtime.manifest import TensorSpec
-from satchel.runtime.mil.aliases import Aliases
 from satchel.runtime.mil.constants import Constant, Pool, from_constexpr, from_value
 from satchel.runtime.mil.ops import OPS
 from satchel.runtime.mil.ops.base import Op, move
-from satchel.runtime.mil.ops.binding import bind, check_arguments, signature
+from satchel.runtime.mil.ops.binding import RNG, bind, check_arguments, signature
+from satchel.runtime.mil.ops.control import BLOCK_OPS
 from satchel.runtime.mil.ops.movement import identity, slice_update_in_place
 from satchel.runtime.mil.package import Package
+from satchel.runtime.mil.placement import place
 from satchel.runtime.mil.precision import Precision
+from satchel.runtime.mil.steps import FRAME_SLOT, NO_VALUE, RESERVED, RNG_SLOT, Block, Executable, Step, walk
 from satchel.runtime.mil.values import is_state, spec
 
-NO_VALUE = 0  # the slot that holds None, for optional arrays that are absent
+__all__ = ["OP_ERRORS", "Block", "Executable", "Step", "compile_function"]
+
 READ_STATE = move(identity)
 IN_PLACE = Op(slice_update_in_place, exact=True)
 # What numpy and our functions raise when the shapes or types of a program do not fit together.
 OP_ERRORS = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, MemoryError, OverflowError)
-TUPLE_OPS = ("split",)  # whose functions return a tuple even where there is one output
+TUPLE_OPS = ("split", *BLOCK_OPS)  # whose functions return a tuple even where there is one output
+EMPTY_LISTS = ("make_list", "while_loop")  # ops that may have a list of no arguments
+OPSETS = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}  # -> iOS version
 Reference = str | Any  # the name of a value, or the proto of a constant
 
 
-@dataclass(slots=True)
-class Step:
-    """One op, ready to run.
+@dataclass
+class _Named:
+    """A constant that the program gave a name to; its slot, once somebody needs it as an array."""
 
-    Attributes:
-        kernel: called with the values of `inputs`.
-        inputs: slots.
-        output: slot of its result; for several outputs `outputs` holds them and this is -1.
-        outputs: slots of its results.
-        free: slots that nobody reads after this step.
-        rounds: whether its results must be rounded to fp16.
-        contraction: whether it is a matrix product.
-        op, name: what it is in the program, for messages.
-    """
-
-    kernel: Callable[..., Any]
-    inputs: tuple[int, ...]
-    output: int
-    outputs: tuple[int, ...]
-    rounds: bool
-    contraction: bool
-    op: str
-    name: str
-    free: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Executable:
-    """A function, compiled for one precision.
-
-    Attributes:
-        name: of the function.
-        precision: "fp32" or "fp16".
-        steps: in order.
-        template: a value for every slot: constants where they are kept, None elsewhere.
-        inputs, states: spec -> slot.
-        outputs: name -> slot, and the spec where the program says it.
-        copied: names of outputs that must be copied, since they may share memory with a state.
-    """
-
-    name: str
-    precision: Precision
-    steps: tuple[Step, ...]
-    template: tuple[Any, ...]
-    inputs: tuple[tuple[TensorSpec, int], ...]
-    states: tuple[tuple[TensorSpec, int], ...]
-    outputs: tuple[tuple[TensorSpec, int], ...]
-    copied: frozenset[str]
+    constant: Constant
+    spec: TensorSpec
+    slot: int | None = None
 
 
 @dataclass
 class _Compiler:
+    """What is known of a function while its ops are gone through.
+
+    Attributes:
+        names: of the values that can be seen, innermost block first -> slot, or the constant.
+        kernels: output slot of a slice_update -> (kernel that copies, kernel that writes in place).
+        steps: of the block that is being compiled.
+    """
+
     package: Package
     pool: Pool
     precision: Precision
-    template: list[Any] = field(default_factory=lambda: [None])
-    slots: dict[str, int] = field(default_factory=dict)
-    specs: dict[str, TensorSpec] = field(default_factory=dict)
-    constants: dict[str, Constant] = field(default_factory=dict)
+    opset: int
+    function: str
+    template: list[Any] = field(default_factory=lambda: [None] * RESERVED)
+    names: ChainMap[str, int | _Named] = field(default_factory=ChainMap)
+    specs: dict[int, TensorSpec] = field(default_factory=dict)
     unkept: dict[int, Constant] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     state_slots: set[int] = field(default_factory=set)
-    in_place: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    kernels: dict[int, tuple[Callable[..., Any], Callable[..., Any]]] = field(default_factory=dict)
 
     def new_slot(self, value: Any = None) -> int:
         """A further slot."""
@@ -98,22 +73,31 @@ class _Compiler:
         return len(self.template) - 1
 
     def define(self, named: Any) -> int:
-        """A slot for an input of the function or an output of an op."""
-        if named.name in self.slots or named.name in self.constants:
-            raise FormatError("value of the program", got=f"'{named.name}' defined twice", wanted="one definition each")
-        self.slots[named.name] = self.new_slot()
-        if named.type.WhichOneof("type") in ("tensorType", "stateType"):
-            self.specs[named.name] = spec(named)
-        return self.slots[named.name]
+        """A slot for an input of the function or of a block, or an output of an op."""
+        slot = self.new_slot()
+        self._name(named.name, slot)
+        self.specs[slot] = spec(named)
+        return slot
+
+    def _name(self, name: str, value: int | _Named) -> None:
+        if name in self.names.maps[0]:
+            raise FormatError("value of the program", got=f"'{name}' defined twice", wanted="one definition each")
+        self.names[name] = value
+
+    def _name_constant(self, output: Any, constant: Constant) -> None:
+        self._name(output.name, _Named(constant, spec(output)))
 
     def slot(self, name: str) -> int:
         """The slot of a value; a constant is loaded when it is first asked for."""
-        if name not in self.slots:
-            if name not in self.constants:
-                hint = "the program is malformed: an op uses a value before it is defined"
-                raise FormatError("value of the program", got=name, wanted="a value defined before", hint=hint)
-            self.slots[name] = self._constant_slot(self.constants[name])
-        return self.slots[name]
+        found = self.names.get(name)
+        if found is None:
+            hint = "the program is malformed: an op uses a value before it is defined"
+            raise FormatError("value of the program", got=name, wanted="a value defined before", hint=hint)
+        if isinstance(found, int):
+            return found
+        if found.slot is None:
+            found.slot = self._constant_slot(found.constant)
+        return found.slot
 
     def _constant_slot(self, constant: Constant) -> int:
         value = self.pool.get(constant)
@@ -128,11 +112,13 @@ class _Compiler:
         """Compiles one op of the block."""
         what = f"{op.type} '{op_name(op)}'"
         if op.type == "const":
-            self.constants[_single(op, what).name] = from_value(self.package, op.attributes["val"])
+            self._name_constant(_single(op, what), from_value(self.package, op.attributes["val"]))
         elif op.type == "read_state":
             self._step(op, READ_STATE, identity, (self._only(op, "input", what),))
         elif op.type == "write_state":
             self._write_state(op, what)
+        elif op.type in BLOCK_OPS:
+            self._with_blocks(op, what)
         elif op.type not in OPS or op.blocks:
             raise unknown_op(op.type, what)
         elif op.type.startswith("constexpr_"):
@@ -143,34 +129,41 @@ class _Compiler:
     def _constexpr(self, op: Any, what: str) -> None:
         arguments = {name: self._constant(refs[0], what) for name, refs in references(op).items()}
         check_arguments(OPS[op.type], what, arguments)
-        output = _single(op, what)
-        self.constants[output.name] = from_constexpr(op.type, output, arguments, self.precision == "fp16")
+        for index, output in enumerate(op.outputs):
+            part = index if len(op.outputs) > 1 else None
+            rounds = self.precision == "fp16"
+            self._name_constant(output, from_constexpr(op.type, output, arguments, rounds, part))
 
     def _constant(self, ref: Reference, what: str) -> Constant:
         if not isinstance(ref, str):
             return from_value(self.package, ref)
-        if ref not in self.constants:
+        found = self.names.get(ref)
+        if not isinstance(found, _Named):
             raise FormatError(f"argument of {what}", got=ref, wanted="a constant")
-        return self.constants[ref]
+        return found.constant
 
     def _plain(self, op: Any, what: str) -> None:
         known, arguments = OPS[op.type], references(op)
         statics = signature(known.run).statics
-        constants = {
-            n: self._constant(refs[0], what).load() for n, refs in arguments.items() if self._known(n, refs, statics)
-        }
-        bound = bind(known, what, arguments, constants)
-        slots = tuple(NO_VALUE if o is None else self._operand(arguments, o) for o in bound.operands)
-        self._step(op, known, bound.kernel, slots)
+        constants = {n: self._static(refs, what) for n, refs in arguments.items() if self._known(n, refs, statics)}
+        bound = bind(known, what, arguments, constants, self.opset)
+        self._step(op, known, bound.kernel, tuple(self._operand(arguments, o) for o in bound.operands))
         if op.type == "slice_update":
-            kernel = bind(IN_PLACE, what, arguments, constants).kernel
-            self.in_place[self.steps[-1].output] = kernel
+            in_place = bind(IN_PLACE, what, arguments, constants).kernel
+            self.kernels[self.steps[-1].output] = (bound.kernel, in_place)
 
     def _known(self, name: str, refs: list[Reference], statics: Mapping[str, Any]) -> bool:
         """Whether an argument is a small constant that the function wants handed over as such."""
-        return name in statics and (not isinstance(refs[0], str) or refs[0] in self.constants)
+        return name in statics and (not isinstance(refs[0], str) or isinstance(self.names.get(refs[0]), _Named))
 
-    def _operand(self, arguments: dict[str, list[Reference]], operand: str | tuple[str, int]) -> int:
+    def _static(self, refs: list[Reference], what: str) -> Any:
+        """The value of a small constant; a list of them makes a list."""
+        values = [self._constant(ref, what).load() for ref in refs]
+        return values[0] if len(values) == 1 else values
+
+    def _operand(self, arguments: dict[str, list[Reference]], operand: str | tuple[str, int] | None) -> int:
+        if operand is None or operand == RNG:
+            return NO_VALUE if operand is None else RNG_SLOT
         name, index = (operand, 0) if isinstance(operand, str) else operand
         ref = arguments[name][index]
         return self.slot(ref) if isinstance(ref, str) else self._constant_slot(from_value(self.package, ref))
@@ -192,10 +185,50 @@ class _Compiler:
         outputs = tuple(self.define(o) for o in op.outputs)
         if not outputs:
             raise FormatError(f"{op.type} '{op_name(op)}'", got="no outputs", wanted="at least one")
-        halves = any(self.specs[o.name].dtype == "float16" for o in op.outputs if o.name in self.specs)
-        rounds = self.precision == "fp16" and halves and not known.exact
+        specs = tuple(self.specs[slot] for slot in outputs)
+        rounds = self.precision == "fp16" and any(s.dtype == "float16" for s in specs) and not known.exact
         output = outputs[0] if len(outputs) == 1 and op.type not in TUPLE_OPS else -1
-        self.steps.append(Step(kernel, inputs, output, outputs, rounds, known.contraction, op.type, op_name(op)))
+        head = (kernel, inputs, output, outputs, rounds, known.contraction, op.type, op_name(op))
+        self.steps.append(Step(*head, specs=specs))
+
+    # ---- blocks ----------------------------------------------------------------------------------------------
+
+    def _with_blocks(self, op: Any, what: str) -> None:
+        known, arguments = BLOCK_OPS[op.type], references(op)
+        if set(arguments) - {known.argument} or (op.type == "cond" and len(arguments.get("pred", ())) != 1):
+            raise FormatError(f"arguments of {what}", got=sorted(arguments), wanted=known.argument)
+        count = len(arguments.get(known.argument, ()))
+        inputs = tuple(self._operand(arguments, (known.argument, i)) for i in range(count))
+        blocks = tuple(self.block(b) for b in op.blocks)
+        known.check(what, blocks, count, len(op.outputs))
+        outputs = tuple(self.define(o) for o in op.outputs)
+        kernel = partial(known.run, blocks=blocks)
+        head = (kernel, (FRAME_SLOT, *inputs), -1, outputs, False, False, op.type, op_name(op))
+        self.steps.append(Step(*head, specs=tuple(self.specs[slot] for slot in outputs), blocks=blocks))
+
+    def block(self, block: Any) -> Block:
+        """Compiles a block inside an op; what it names is forgotten after it."""
+        outer, self.steps = self.steps, []
+        self.names = self.names.new_child()
+        inputs = tuple(self.define(named) for named in block.inputs)
+        self.operations(block)
+        outputs = tuple(self.slot(name) for name in block.outputs)
+        self.names = self.names.parents
+        steps, self.steps = tuple(self.steps), outer
+        compiled = Block(steps, inputs, outputs)
+        own = set(compiled.own())
+        read = dict.fromkeys([slot for step in steps for slot in step.reads] + list(outputs))
+        compiled.captured = tuple(slot for slot in read if slot not in own and slot >= RESERVED)
+        return compiled
+
+    def operations(self, block: Any) -> None:
+        """Compiles the ops of a block, one after the other."""
+        for op in block.operations:
+            try:
+                self.add(op)
+            except OP_ERRORS as error:
+                what, hint = f"{op.type} '{op_name(op)}' in {self.function}", "the program is malformed"
+                raise FormatError(what, got=repr(error), hint=hint) from error
 
 
 def references(op: Any) -> dict[str, list[Reference]]:
@@ -203,7 +236,7 @@ def references(op: Any) -> dict[str, list[Reference]]:
     found: dict[str, list[Reference]] = {}
     for name, argument in op.inputs.items():
         found[name] = [b.name if b.WhichOneof("binding") == "name" else b.value for b in argument.arguments]
-        if not found[name]:
+        if not found[name] and op.type not in EMPTY_LISTS:
             raise FormatError(f"argument {name} of {op.type} '{op_name(op)}'", got="nothing", wanted="a value")
     return found | {name: [value] for name, value in op.attributes.items() if name != "name"}
 
@@ -237,7 +270,7 @@ def unknown_op(op_type: str, what: str) -> FormatError:
 
 def compile_function(package: Package, name: str, precision: Precision, pool: Pool) -> Executable:
     """Compiles a function; FormatError names the op where something is wrong with it."""
-    compiler = _Compiler(package, pool, precision)
+    compiler = _Compiler(package, pool, precision, _opset(package, name), name)
     inputs: list[tuple[TensorSpec, int]] = []
     states: list[tuple[TensorSpec, int]] = []
     for named in package.function(name).inputs:
@@ -245,99 +278,35 @@ def compile_function(package: Package, name: str, precision: Precision, pool: Po
         (states if is_state(named.type) else inputs).append((spec(named), slot))
     compiler.state_slots = {slot for _, slot in states}
     block = package.block(name)
-    for op in block.operations:
-        try:
-            compiler.add(op)
-        except OP_ERRORS as error:
-            hint = "the program is malformed"
-            raise FormatError(f"{op.type} '{op_name(op)}' in {name}", got=repr(error), hint=hint) from error
+    compiler.operations(block)
     outputs = tuple((_output_spec(compiler, output), compiler.slot(output)) for output in block.outputs)
-    steps, copied = _finish(compiler, [s for _, s in inputs], {s for _, s in states}, [s for _, s in outputs])
+    steps = tuple(_with_loads(compiler))
+    kept, returned = {slot for _, slot in (*inputs, *states, *outputs)}, [slot for _, slot in outputs]
+    copied = place(steps, compiler.kernels, len(compiler.template), [s for _, s in states], returned, kept)
     names = frozenset(sp.name for sp, slot in outputs if slot in copied)
-    template = tuple(compiler.template)
-    return Executable(name, precision, tuple(steps), template, tuple(inputs), tuple(states), outputs, names)
+    random = any(RNG_SLOT in step.inputs for step in walk(steps))
+    ends = (tuple(inputs), tuple(states), outputs, names, random)
+    return Executable(name, precision, steps, tuple(compiler.template), *ends)
+
+
+def _opset(package: Package, name: str) -> int:
+    opset = package.function(name).opset
+    if opset not in OPSETS:
+        raise FormatError(f"opset of function {name}", got=opset, wanted=list(OPSETS))
+    return OPSETS[opset]
 
 
 def _output_spec(compiler: _Compiler, name: str) -> TensorSpec:
     compiler.slot(name)
-    return compiler.specs.get(name) or TensorSpec(name, (), "float32")
-
-
-def _finish(
-    compiler: _Compiler, inputs: list[int], states: set[int], outputs: list[int]
-) -> tuple[list[Step], set[int]]:
-    """Loads constants that are not kept before their users, writes states in place, frees values after use."""
-    steps = list(_with_loads(compiler))
-    last_use = {slot: i for i, step in enumerate(steps) for slot in step.inputs}
-    for slot in (*outputs, *states):
-        last_use[slot] = len(steps)
-    aliases = Aliases(last_use)
-    for slot in range(len(compiler.template)):
-        aliases.foreign(slot)
-    for slot in states:
-        aliases.fresh(slot)
-    kept = {*inputs, *states, *outputs, NO_VALUE}
-    kept |= {i for i, value in enumerate(compiler.template) if value is not None}
-    for i, step in enumerate(steps):
-        _place(steps, i, states, aliases, compiler.in_place)
-        touched = dict.fromkeys((*step.inputs, *step.outputs))
-        step.free = tuple(s for s in touched if last_use.get(s, -1) <= i and s not in kept)
-    copied = {o for o in outputs if not aliases.owned(o) or aliases.shared(o) & states}
-    return steps, copied
-
-
-def _place(
-    steps: list[Step], i: int, states: set[int], aliases: Aliases, in_place: Mapping[int, Callable[..., Any]]
-) -> None:
-    """Says whose memory the results of step i are, and makes it write in place where nobody would notice."""
-    step = steps[i]
-    if step.op == "write_state":
-        _place_write(step, states, aliases)
-    elif step.op == "slice_update" and aliases.free_to_write(step.inputs[0], i, _replaced(steps, i, states)):
-        step.kernel = in_place[step.output]
-        aliases.view(step.output, step.inputs[:1])
-    elif step.op == "read_state" or (step.op in OPS and OPS[step.op].view):
-        for slot in step.outputs:
-            aliases.view(slot, step.inputs)
-    else:
-        for slot in step.outputs:
-            aliases.fresh(slot)
-
-
-def _place_write(step: Step, states: set[int], aliases: Aliases) -> None:
-    """A state takes the written array itself where it is the program's own and no other state's; else a copy."""
-    (data,) = step.inputs
-    others = (aliases.shared(data) & states) - {step.output}
-    if aliases.owned(data) and not others:
-        aliases.view(step.output, (data,))
-    else:
-        step.kernel = _copy
-        aliases.fresh(step.output)
-
-
-def _copy(x: Any) -> Any:
-    return x.copy()
-
-
-def _replaced(steps: list[Step], i: int, states: set[int]) -> list[int]:
-    """The states that are written after step i before anyone reads them: their old content may be lost."""
-    replaced = []
-    undecided = set(states)
-    for step in steps[i + 1 :]:
-        if step.op == "write_state" and step.output in undecided:
-            undecided.discard(step.output)
-            replaced.append(step.output)
-        undecided -= set(step.inputs)
-        if not undecided:
-            break
-    return replaced
+    found = compiler.names[name]
+    return found.spec if isinstance(found, _Named) else compiler.specs[found]
 
 
 def _with_loads(compiler: _Compiler) -> Iterator[Step]:
     """The steps, with a load before the first use of each constant that is not kept; it is freed after its last use."""
     loaded: set[int] = set()
     for step in compiler.steps:
-        for slot in step.inputs:
+        for slot in step.reads:
             if slot in compiler.unkept and slot not in loaded:
                 loaded.add(slot)
                 yield Step(compiler.unkept[slot].load, (), slot, (slot,), False, False, "const", step.name)

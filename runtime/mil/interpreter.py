@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.manifest import TensorSpec
-from satchel.runtime.mil.compile import OP_ERRORS, Executable, Step
+from satchel.runtime.mil.compile import OP_ERRORS
 from satchel.runtime.mil.dtypes import BY_NAME, compute_type
 from satchel.runtime.mil.precision import OverflowReport, affected, largest, round_fp16
+from satchel.runtime.mil.steps import FRAME_SLOT, RNG_SLOT, Executable, Step
 
 
 @dataclass
@@ -54,9 +55,17 @@ class Watch:
             self.report = OverflowReport(function, step.op, step.name, kind, largest(inputs), count)
 
 
+Observer = Callable[[Step, Sequence[Any], Sequence[Any]], None]
+
+
 def run(
-    executable: Executable, inputs: Mapping[str, Any], state: State | None, watch: Watch | None
-) -> dict[str, np.ndarray]:
+    executable: Executable,
+    inputs: Mapping[str, Any],
+    state: State | None = None,
+    watch: Watch | None = None,
+    seed: int | None = None,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
     """Runs a function once.
 
     Args:
@@ -64,61 +73,119 @@ def run(
         inputs: name -> array, every input of the function.
         state: needed where the function has states; it is updated.
         watch: told of overflow, in fp16.
+        seed: of the random ops that have none of their own; None takes one from the system.
+        observe: called after each step with the step, its inputs and its results; steps in blocks come before the step
+            that has them, as often as they run. Arrays may be overwritten later: copy what is to be kept.
 
     Returns:
-        name -> array: floats as float32 in fp32; in fp16 the outputs of type fp16 as float16.
+        name -> array: floats as float32 in fp32; in fp16 the outputs of type fp16 as float16. A string is a str, the
+        probabilities of a classifier are a dict.
     """
     values = list(executable.template)
     _give_inputs(executable, inputs, values)
     _give_states(executable, state, values)
+    frame = Frame(executable, values, watch or Watch(), observe)
+    values[FRAME_SLOT] = frame
+    values[RNG_SLOT] = np.random.default_rng(seed) if executable.random else None
     if executable.precision == "fp32":
         with np.errstate(all="ignore"):
-            _run_exact(executable, values)
+            frame.run(executable.steps)
     else:
-        watch = watch or Watch()
-        with np.errstate(all="ignore", over="call", invalid="call", divide="call", call=watch):
-            _run_rounded(executable, values, watch)
+        with np.errstate(all="ignore", over="call", invalid="call", divide="call", call=frame.watch):
+            frame.run(executable.steps)
     for spec, slot in executable.states:
         assert state is not None
         state.arrays[spec.name] = values[slot]
     return {spec.name: _output(executable, spec, values[slot]) for spec, slot in executable.outputs}
 
 
-def _run_exact(executable: Executable, values: list[Any]) -> None:
-    step = None
-    try:
-        for step in executable.steps:
-            result = step.kernel(*[values[i] for i in step.inputs])
-            if step.output >= 0:
-                values[step.output] = result
-            else:
-                _spread(step, result, values)
-            for i in step.free:
-                values[i] = None
-    except OP_ERRORS as error:
-        raise _failed(executable, step, values, error) from error
+@dataclass(slots=True)
+class Frame:
+    """A call of a function while it runs.
 
+    Attributes:
+        values: by slot.
+    """
 
-def _run_rounded(executable: Executable, values: list[Any], watch: Watch) -> None:
-    step = None
-    try:
-        for step in executable.steps:
-            operands = [values[i] for i in step.inputs]
-            result = step.kernel(*operands)
-            if step.rounds:
-                result = _rounded(result)
-                if step.contraction and not np.isfinite(result.sum()):  # BLAS raises no flags
-                    watch.raised = True
-            if watch.raised:
-                watch.examine(executable.name, step, operands, _arrays(result))
-            if step.output >= 0:
-                values[step.output] = result
-            else:
-                _spread(step, result, values)
-            for i in step.free:
-                values[i] = None
-    except OP_ERRORS as error:
-        raise _failed(executable, step, values, error) from error
+    executable: Executable
+    values: list[Any]
+    watch: Watch
+    observe: Observer | None
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs steps: all of the function, or those of a block."""
+        if self.observe is not None:
+            self._run_observed(steps, self.observe)
+        elif self.executable.precision == "fp32":
+            self._run_exact(steps)
+        else:
+            self._run_rounded(steps)
+
+    def _run_exact(self, steps: Sequence[Step]) -> None:
+        step, values = None, self.values
+        try:
+            for step in steps:
+                result = step.kernel(*[values[i] for i in step.inputs])
+                if step.output >= 0:
+                    values[step.output] = result
+                else:
+                    _spread(step, result, values)
+                for i in step.free:
+                    values[i] = None
+        except OP_ERRORS as error:
+            raise self._failed(step, error) from error
+
+    def _run_rounded(self, steps: Sequence[Step]) -> None:
+        step, values = None, self.values
+        try:
+            for step in steps:
+                operands = [values[i] for i in step.inputs]
+                result = self._rounded(step, operands)
+                if step.output >= 0:
+                    values[step.output] = result
+                else:
+                    _spread(step, result, values)
+                for i in step.free:
+                    values[i] = None
+        except OP_ERRORS as error:
+            raise self._failed(step, error) from error
+
+    def _run_observed(self, steps: Sequence[Step], observe: Observer) -> None:
+        step, values = None, self.values
+        exact = self.executable.precision == "fp32"
+        try:
+            for step in steps:
+                operands = [values[i] for i in step.inputs]
+                result = step.kernel(*operands) if exact else self._rounded(step, operands)
+                results = (result,) if step.output >= 0 else _parts(step, result)
+                for slot, part in zip(step.outputs, results, strict=True):
+                    values[slot] = part
+                observe(step, operands, results)
+                for i in step.free:
+                    values[i] = None
+        except OP_ERRORS as error:
+            raise self._failed(step, error) from error
+
+    def _rounded(self, step: Step, operands: list[Any]) -> Any:
+        """The result of a step in fp16; the watch looks at it where something may have gone wrong."""
+        result, watch = step.kernel(*operands), self.watch
+        if step.rounds:
+            result = _rounded(result)
+            if step.contraction and not np.isfinite(result.sum()):  # BLAS raises no flags
+                watch.raised = True
+        if watch.raised:
+            watch.examine(self.executable.name, step, operands, _arrays(result))
+        return result
+
+    def _failed(self, step: Step | None, error: Exception) -> FormatError:
+        assert step is not None
+        values = [self.values[i] for i in step.inputs]
+        shapes = [list(v.shape) for v in values if isinstance(v, np.ndarray | np.generic)]
+        return FormatError(
+            f"{step.op} '{step.name}' in {self.executable.name}",
+            got=f"{type(error).__name__}: {error}, with inputs of shapes {shapes}",
+            hint="the program or its inputs do not fit the op's definition",
+        )
 
 
 def _rounded(result: Any) -> Any:
@@ -129,25 +196,19 @@ def _rounded(result: Any) -> Any:
 
 def _arrays(result: Any) -> list[np.ndarray]:
     parts = result if isinstance(result, tuple) else (result,)
-    return [np.asarray(r) for r in parts if np.asarray(r).dtype.kind == "f"]
+    return [np.asarray(r) for r in parts if isinstance(r, np.ndarray | np.generic) and r.dtype.kind == "f"]
 
 
-def _spread(step: Step, result: Any, values: list[Any]) -> None:
+def _parts(step: Step, result: Any) -> tuple[Any, ...]:
     parts = result if isinstance(result, tuple) else (result,)
     if len(parts) != len(step.outputs):
         raise ValueError(f"{len(parts)} results for {len(step.outputs)} outputs")
-    for slot, part in zip(step.outputs, parts, strict=True):
+    return parts
+
+
+def _spread(step: Step, result: Any, values: list[Any]) -> None:
+    for slot, part in zip(step.outputs, _parts(step, result), strict=True):
         values[slot] = part
-
-
-def _failed(executable: Executable, step: Step | None, values: list[Any], error: Exception) -> FormatError:
-    assert step is not None
-    shapes = [list(np.shape(values[i])) for i in step.inputs if values[i] is not None]
-    return FormatError(
-        f"{step.op} '{step.name}' in {executable.name}",
-        got=f"{type(error).__name__}: {error}, with inputs of shapes {shapes}",
-        hint="the program or its inputs do not fit the op's definition",
-    )
 
 
 def _give_inputs(executable: Executable, inputs: Mapping[str, Any], values: list[Any]) -> None:
@@ -193,7 +254,9 @@ def make_state(executable: Executable) -> State:
     return State(arrays)
 
 
-def _output(executable: Executable, spec: TensorSpec, value: Any) -> np.ndarray:
+def _output(executable: Executable, spec: TensorSpec, value: Any) -> Any:
+    if not isinstance(value, np.ndarray | np.generic):
+        return value  # a string, a dictionary
     array = np.array(value) if spec.name in executable.copied else np.asarray(value)
     if executable.precision == "fp16" and spec.dtype == "float16":
         return array.astype(np.float16)

@@ -7,15 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.compile import Executable, compile_function
 from satchel.runtime.mil.constants import Pool
-from satchel.runtime.mil.interpreter import State, Watch, make_state, run
+from satchel.runtime.mil.interpreter import Observer, State, Watch, make_state, run
 from satchel.runtime.mil.package import Package, open_package
 from satchel.runtime.mil.precision import check_precision
-from satchel.runtime.mil.values import is_state, spec, tensor_type
+from satchel.runtime.mil.values import is_state, spec
 
 
 class Program:
@@ -76,25 +74,30 @@ class Program:
         state: State | None = None,
         precision: str = "fp32",
         watch: Watch | None = None,
-    ) -> dict[str, np.ndarray]:
+        seed: int | None = None,
+        observe: Observer | None = None,
+    ) -> dict[str, Any]:
         """Runs a function once.
 
         Args:
-            inputs: name -> array (or what numpy makes one of), every input.
+            inputs: name -> array (or what numpy makes one of), every input, optional ones too.
             function: which one; the default function if None.
             state: from make_state(), where the function has states; updated.
             precision: "fp32" computes and keeps every fp16 value in fp32; "fp16" rounds every fp16 value as it is
                 produced, products accumulated in fp32.
             watch: in fp16 it learns which op first overflowed.
+            seed: makes the random ops repeat; those with a seed of their own always do.
+            observe: called after each op, see interpreter.run.
 
         Returns:
-            name -> array; in "fp32" every float output is float32, in "fp16" the fp16 ones are float16.
+            name -> array; in "fp32" every float output is float32, in "fp16" the fp16 ones are float16. A string is a
+            str, the probabilities of a classifier are a dict.
 
         Raises:
             UsageError: an input is missing, unknown, or of the wrong shape or type.
             FormatError: the program has an op that is not known, or is malformed.
         """
-        return run(self.executable(function, precision), inputs, state, watch)
+        return run(self.executable(function, precision), inputs, state, watch, seed, observe)
 
     def make_state(self, function: str | None = None) -> State:
         """Fresh states, zeros; functions with the same states may share them."""
@@ -113,8 +116,7 @@ def _outputs(package: Package, function: str) -> tuple[TensorSpec, ...]:
     block = package.block(function)
     types = {o.name: o for op in block.operations for o in op.outputs} | {i.name: i for i in block.inputs}
     types |= {i.name: i for i in package.function(function).inputs}
-    named = [types[name] for name in block.outputs if name in types]
-    return tuple(spec(n) for n in named if tensor_type(n.type))
+    return tuple(spec(types[name]) for name in block.outputs if name in types)
 
 
 def load(path: Path | str, max_memory: int | None = None) -> Program:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,21 @@ def is_state(value_type: Any) -> bool:
 
 
 def spec(named: Any) -> TensorSpec:
-    """A NamedValueType as a TensorSpec; an unknown dimension has the name "?"."""
+    """A NamedValueType as a TensorSpec; an unknown dimension has the name "?".
+
+    What is no tensor has its kind as its type: "list" (its length as the shape), "dictionary" or "tuple".
+    """
+    kind = named.type.WhichOneof("type")
+    if kind == "listType":
+        return TensorSpec(named.name, _dimensions([named.type.listType.length]), "list")
+    if kind in ("dictionaryType", "tupleType"):
+        return TensorSpec(named.name, (), kind.removesuffix("Type"))
     dtype, shape = tensor_type(named.type)
     return TensorSpec(named.name, tuple("?" if d is None else d for d in shape), dtype.name)
+
+
+def _dimensions(dimensions: Iterable[Any]) -> tuple[int | str, ...]:
+    return tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else "?" for d in dimensions)
 
 
 def constant_shape(value: Any) -> tuple[DType, tuple[int, ...]]:
