@@ -183,7 +183,7 @@ def wrong_version(model: Any) -> None:
         (undefined_value, "nowhere.*defined before"),
         (defined_twice, "'x' defined twice"),
         (unknown_output, "nowhere"),
-        (no_body, "body of function main"),
+        (no_body, "(opset|body) of function main"),
         (unknown_element_type, "element type.*99"),
         (blob_beyond_the_file, "offset of a blob"),
         (shape_that_the_blob_has_not, "128 of float32"),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from satchel.cli.coreml import run
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Run, compare, inspect and check any Core ML program, on any machine.",
 )
+
+app.command("run")(run.command)
