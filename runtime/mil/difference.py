@@ -1,0 +1,347 @@
+"""Walks two programs side by side and finds the first op whose result departs.
+
+Neither program's values are kept: each pair is measured as soon as both sides have it. A copy is held only of a value
+that the second program makes earlier than the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from satchel.runtime.mil.alignment import align
+from satchel.runtime.mil.graph import Graph, Node, graph
+from satchel.runtime.mil.interpreter import Watch, make_state
+from satchel.runtime.mil.layers import Layer, find_layers
+from satchel.runtime.mil.measures import Measure, measure, rms, worst
+from satchel.runtime.mil.ops import OPS
+from satchel.runtime.mil.overflow import located
+from satchel.runtime.mil.precision import OverflowReport, check_precision
+from satchel.runtime.mil.program import Program
+from satchel.runtime.mil.steps import Executable
+from satchel.runtime.mil.steps import walk as every_step
+from satchel.runtime.mil.tolerances import CANCELLING, Tolerance, least_size, tolerance
+from satchel.runtime.mil.trace import key_of, walk
+
+
+class Seen(Protocol):
+    """A value of one side, as it has just been made."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def operands(self) -> Sequence[Any]:
+        """What it was made of; nothing where that is not known."""
+        ...
+
+    @property
+    def results(self) -> Sequence[Any]:
+        """It, and what was made with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """A copy of a value, for later."""
+
+    key: str
+    operands: Sequence[Any]
+    results: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An op in both programs.
+
+    Attributes:
+        a, b: the op in either.
+        measure: how far its results are apart; the worst of its results and of its runs, if it is in a loop.
+        allowed: how far they may be.
+        layer: where it is, if that is known.
+        growth: its error divided by the largest of its inputs' (at least one roundoff); None where none was compared.
+    """
+
+    a: Node
+    b: Node
+    measure: Measure
+    allowed: Tolerance
+    layer: Layer | None
+    growth: float | None
+
+    @property
+    def departs(self) -> bool:
+        """Whether the results are further apart than they may be."""
+        return not self.measure.error <= self.allowed.value
+
+    @property
+    def moves(self) -> bool:
+        """Whether the op only copies or moves values, so that an error in it came from elsewhere."""
+        return self.a.op in OPS and OPS[self.a.op].exact
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; infinities become null."""
+        m = self.measure
+        return {
+            "op": self.a.op, "name": self.a.name, "output": self.a.output, "other_op": self.b.op,
+            "other_name": self.b.name, "layer": str(self.layer) if self.layer else None, "index": self.a.index,
+            "depth": self.a.depth, "dtype": self.a.dtype, "shape": [d or 0 for d in self.a.shape],
+            "error": _finite(m.error), "tolerance": self.allowed.value, "departs": self.departs,
+            "largest_difference": _finite(m.largest), "relative_difference": _finite(m.relative),
+            "sqnr_db": _finite(m.sqnr), "psnr_db": _finite(m.psnr), "largest_value": _finite(m.peak),
+            "differing": m.differing, "growth": _finite(self.growth), "note": m.note,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a walk found.
+
+    Attributes:
+        names: what the two sides are called.
+        rows: every pair that ran on both sides, in the first program's order.
+        clues: about the first op that departs: what of its inputs, weights and settings is not the same.
+        only: for each side, how many of its ops have no partner.
+        outputs: names of the function's outputs.
+        overflows: for each side, the first op that overflowed fp16, where it was run in fp16.
+    """
+
+    names: tuple[str, str]
+    rows: tuple[Compared, ...]
+    clues: tuple[str, ...] = ()
+    only: tuple[int, int] = (0, 0)
+    outputs: tuple[str, ...] = ()
+    overflows: tuple[OverflowReport | None, OverflowReport | None] = (None, None)
+
+    @property
+    def first(self) -> Compared | None:
+        """The first op whose results depart."""
+        return next((row for row in self.rows if row.departs), None)
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything agrees within its tolerance, and something was compared."""
+        return bool(self.rows) and self.first is None
+
+    def worst(self, count: int) -> list[Compared]:
+        """The ops with the greatest errors relative to what they may have, those that only move values left out."""
+        rows = [row for row in self.rows if not row.moves or row is self.first]
+        return sorted(rows, key=_severity, reverse=True)[:count]
+
+    def to_json(self, count: int | None = None) -> dict[str, Any]:
+        """As a JSON object, with the `count` worst ops (all if None)."""
+        first = self.first
+        return {
+            "a": self.names[0], "b": self.names[1], "equal": self.equal, "compared": len(self.rows),
+            "only_in_a": self.only[0], "only_in_b": self.only[1], "departing": sum(r.departs for r in self.rows),
+            "first": first.to_json() if first else None, "clues": list(self.clues),
+            "outputs": [r.to_json() for r in self.rows if set(r.a.outputs) & set(self.outputs)],
+            "worst": [r.to_json() for r in self.worst(len(self.rows) if count is None else count)],
+            "overflows": [o.to_json() if o else None for o in self.overflows],
+        }  # fmt: skip
+
+
+def _severity(row: Compared) -> tuple[float, float]:
+    error = row.measure.error
+    return (error / row.allowed.value if row.allowed.value else (math.inf if error else 0.0), error)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A program to be walked.
+
+    Attributes:
+        program: loaded.
+        name: what to call it.
+        function: which one; None is the default function.
+        precision: "fp32" or "fp16".
+    """
+
+    program: Program
+    name: str
+    function: str | None = None
+    precision: str = "fp32"
+
+    def executable(self) -> Executable:
+        """The compiled function."""
+        return self.program.executable(self.function, check_precision(self.precision))
+
+    def graph(self) -> Graph:
+        """Its nodes."""
+        return graph(self.program.package, self.function)
+
+
+def compare(
+    a: Side, b: Side, inputs: Mapping[str, Any], other_inputs: Mapping[str, Any] | None = None, *,
+    limit: float | None = None, seed: int = 0,
+) -> Report:  # fmt: skip
+    """Walks two programs on the same inputs, their states zero.
+
+    Args:
+        a, b: the programs; a is the reference.
+        inputs: of a, and of b where `other_inputs` is None.
+        other_inputs: of b, where it wants other types.
+        limit: error allowed everywhere, instead of tolerances.py's.
+        seed: of random ops.
+    """
+    graphs, executables, watches = (a.graph(), b.graph()), (a.executable(), b.executable()), (Watch(), Watch())
+    given = (inputs, inputs if other_inputs is None else other_inputs)
+    ran = [{key_of(s) for s in every_step(e.steps)} for e in executables]
+    pairs = [(x, y) for x, y in align(*graphs) if x.output in ran[0] and y.output in ran[1]]
+    walk_a, walk_b = (
+        walk(e, i, make_state(e) if e.states else None, w, seed)
+        for e, i, w in zip(executables, given, watches, strict=True)
+    )
+    rows, clues = judge(pairs, graphs[0], lockstep(walk_a, walk_b, {x.output: y.output for x, y in pairs}), limit)
+    overflows = [
+        located(w.report, s.program.package) if w.report else None for w, s in zip(watches, (a, b), strict=True)
+    ]
+    outputs = tuple(spec.name for spec, _ in executables[0].outputs)
+    only = (len(graphs[0].nodes) - len(pairs), len(graphs[1].nodes) - len(pairs))
+    return Report((a.name, b.name), tuple(rows), clues, only, outputs, (overflows[0], overflows[1]))
+
+
+# --- two walks in step ---
+
+
+def lockstep(a: Iterator[Seen], b: Iterator[Seen], partner: Mapping[str, str]) -> Iterator[tuple[Seen, Seen]]:
+    """Pairs of values, as early as both sides have them; the nth time of one with the nth of the other.
+
+    Args:
+        a, b: walks.
+        partner: key of a's value -> key of b's.
+    """
+    wanted = set(partner.values())
+    held: dict[tuple[str, int], Seen] = {}
+    times_a: Counter[str] = Counter()
+    times_b: Counter[str] = Counter()
+    for seen in a:
+        if seen.key in partner:
+            key = (partner[seen.key], times_a[seen.key])
+            times_a[seen.key] += 1
+            found = held.pop(key, None) or _advance(b, key, wanted, times_b, held)
+            if found is not None:
+                yield seen, found
+    for _ in b:  # to its end, so that an overflow there is not missed
+        pass
+
+
+def _advance(
+    b: Iterator[Seen], key: tuple[str, int], wanted: set[str], times: Counter[str], held: dict[tuple[str, int], Seen]
+) -> Seen | None:
+    """Walks b on until the value of this key; holds copies of others on the way. None where b never has it."""
+    for seen in b:
+        if seen.key in wanted:
+            found = (seen.key, times[seen.key])
+            times[seen.key] += 1
+            if found == key:
+                return seen
+            held[found] = Held(seen.key, (), [_copy(r) for r in seen.results])
+    return None
+
+
+def _copy(value: Any) -> Any:
+    return np.array(value) if isinstance(value, np.ndarray | np.generic) else value
+
+
+# --- judging ---
+
+
+@dataclass
+class _Judge:
+    found: Graph
+    partners: Mapping[str, tuple[Node, Node]]
+    limit: float | None
+    layers: Mapping[str, Layer]
+    measures: dict[str, Measure] = field(default_factory=dict)
+    clues: tuple[str, ...] = ()
+    departed: bool = False
+
+    def see(self, a: Seen, b: Seen) -> None:
+        """Measures a pair, and looks closer at the first that departs."""
+        node, other = self.partners[a.key]
+        now = _measured(node, other, a, b)
+        self.measures[a.key] = worst([now, self.measures.get(a.key, now)])
+        if not self.departed and not now.error <= tolerance(node, other, self.limit).value:
+            self.departed = True
+            self.clues = (*_clues(a, b), *_settings(node, other))
+
+    def rows(self) -> Iterator[Compared]:
+        """The pairs in order."""
+        for key, (node, other) in self.partners.items():
+            if key in self.measures:
+                allowed = tolerance(node, other, self.limit)
+                growth = self._growth(node, self.measures[key].error)
+                yield Compared(node, other, self.measures[key], allowed, self.layers.get(key), growth)
+
+    def _growth(self, node: Node, error: float) -> float | None:
+        before = [self.measures[p.output].error for p in self.found.producers(node) if p.output in self.measures]
+        return error / max(*before, 2.0**-24) if before and error else None
+
+
+def judge(
+    pairs: Iterable[tuple[Node, Node]], found: Graph, values: Iterable[tuple[Seen, Seen]], limit: float | None
+) -> tuple[list[Compared], tuple[str, ...]]:
+    """Measures pairs of values.
+
+    Args:
+        pairs: the nodes of either side, in the order of the first.
+        found: the first program's nodes.
+        values: pairs of values, the first of each named as the first node.
+        limit: error allowed everywhere, instead of tolerances.py's.
+
+    Returns:
+        (a row for each pair of which there were values, clues about the first that departs).
+    """
+    judged = _Judge(found, {x.output: (x, y) for x, y in pairs}, limit, find_layers(found))
+    for a, b in values:
+        judged.see(a, b)
+    return list(judged.rows()), judged.clues
+
+
+def _measured(node: Node, other: Node, a: Seen, b: Seen) -> Measure:
+    terms = max((rms(x) for x in a.operands), default=0.0) if node.op in CANCELLING else 0.0
+    terms = max(terms, least_size(node, other))
+    return worst([measure(x, y, terms) for x, y in zip(a.results, b.results, strict=False)])
+
+
+def _clues(a: Seen, b: Seen) -> Iterator[str]:
+    """What of the inputs is not the same."""
+    if len(a.operands) != len(b.operands):
+        return
+    for i, (x, y) in enumerate(zip(a.operands, b.operands, strict=True)):
+        if isinstance(x, np.ndarray | np.generic) and isinstance(y, np.ndarray | np.generic):
+            m = measure(x, y)
+            what = m.note or (f"differs by {m.error:.2g} of its size" if m.error else "is the same")
+            yield f"input {i} {list(x.shape)} {what}"
+
+
+def _settings(a: Node, b: Node) -> Iterator[str]:
+    """Which of the settings are not the same."""
+    if a.op != b.op:
+        yield f"the ops are {a.op} and {b.op}"
+    for name in sorted({*a.settings, *b.settings}):
+        x, y = a.settings.get(name), b.settings.get(name)
+        if not _same(x, y):
+            yield f"{name} is {_shown(x)} and {_shown(y)}"
+
+
+def _same(x: Any, y: Any) -> bool:
+    if x is None or y is None:
+        return (x is None) == (y is None)
+    return np.shape(x) == np.shape(y) and bool(np.all(np.asarray(x) == np.asarray(y)))
+
+
+def _shown(x: Any) -> str:
+    return "absent" if x is None else str(np.asarray(x).tolist())
