@@ -7,10 +7,12 @@ from satchel.runtime.mil.ops import (
     classify,
     constexpr,
     contraction,
+    control,
     convolution,
     detection,
     elementwise,
     gather,
+    lists,
     movement,
     normalization,
     quantization,
@@ -33,6 +35,7 @@ OPS: dict[str, Op] = {
     **detection.OPS,
     **elementwise.OPS,
     **gather.OPS,
+    **lists.OPS,
     **movement.OPS,
     **normalization.OPS,
     **quantization.OPS,
@@ -44,3 +47,6 @@ OPS: dict[str, Op] = {
     **sampling.OPS,
     **transposed.OPS,
 }
+
+# What the compiler itself knows how to run, besides OPS.
+STRUCTURAL = frozenset({"const", "read_state", "write_state", *control.BLOCK_OPS})

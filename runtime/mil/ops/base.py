@@ -9,7 +9,7 @@ them is given them by the interpreter:
                       generator fresh from that seed at each call, so that the function need not look at `seed`.
     opset: int        the opset that the program was written for: 15, 16, 17, 18, ... (iOS versions).
 
-An op with one output returns an array (a list value is a Python list, a string a str, a dictionary a dict); only an op
+An op with one output returns an array (or a lists.TensorList, a str, a dict); only an op
 with several outputs returns a tuple.
 
 Floats come as float32 whatever the program's type, and leave as float32; the interpreter rounds where it must.

@@ -100,7 +100,7 @@ def bind(
     operands: list[str | tuple[str, int] | None]
     operands = [n if n in arguments else None for n in known.arrays]
     if known.variadic is not None:
-        operands += [(known.variadic, i) for i in range(len(arguments[known.variadic]))]
+        operands += [(known.variadic, i) for i in range(len(arguments.get(known.variadic, ())))]
     while operands and operands[-1] is None:
         operands.pop()
     if "opset" in known.given:
