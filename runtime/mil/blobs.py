@@ -64,6 +64,17 @@ class BlobFile:
         dtype = BY_BLOB[code]
         return dtype, self._data[start : start + size].view(np.ndarray), (size * 8 - padding) // dtype.bits
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return int(self._data.size)
+
+    def extent(self, offset: int) -> tuple[int, int]:
+        """(first byte, bytes) of the data of the blob whose metadata is at `offset`; FormatError as from raw()."""
+        self.raw(offset)
+        _, _, size, start, _ = METADATA.unpack(self._data[offset : offset + METADATA.size].tobytes())
+        return start, size
+
     def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         """The blob at `offset` as an array in its storage type; FormatError unless it has that type and shape."""
         found, raw, count = self.raw(offset)
