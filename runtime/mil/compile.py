@@ -12,6 +12,7 @@ from typing import Any
 from satchel.runtime.errors import FormatError
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.constants import Constant, Pool, from_constexpr, from_value
+from satchel.runtime.mil.limits import Limit, checked
 from satchel.runtime.mil.ops import OPS
 from satchel.runtime.mil.ops.base import Op, move
 from satchel.runtime.mil.ops.binding import RNG, bind, check_arguments, signature
@@ -59,6 +60,7 @@ class _Compiler:
     precision: Precision
     opset: int
     function: str
+    limit: Limit
     template: list[Any] = field(default_factory=lambda: [None] * RESERVED)
     names: ChainMap[str, int | _Named] = field(default_factory=ChainMap)
     specs: dict[int, TensorSpec] = field(default_factory=dict)
@@ -132,7 +134,9 @@ class _Compiler:
         for index, output in enumerate(op.outputs):
             part = index if len(op.outputs) > 1 else None
             rounds = self.precision == "fp16"
-            self._name_constant(output, from_constexpr(op.type, output, arguments, rounds, part))
+            constant = from_constexpr(op.type, output, arguments, rounds, part, self.pool.overflows)
+            self.limit.check_constant(what, constant.nbytes)
+            self._name_constant(output, constant)
 
     def _constant(self, ref: Reference, what: str) -> Constant:
         if not isinstance(ref, str):
@@ -146,7 +150,8 @@ class _Compiler:
         known, arguments = OPS[op.type], references(op)
         statics = signature(known.run).statics
         constants = {n: self._static(refs, what) for n, refs in arguments.items() if self._known(n, refs, statics)}
-        bound = bind(known, what, arguments, constants, self.opset)
+        run = checked(known.run, op.type, what, self.limit)
+        bound = bind(known, what, arguments, constants, self.opset, run)
         self._step(op, known, bound.kernel, tuple(self._operand(arguments, o) for o in bound.operands))
         if op.type == "slice_update":
             in_place = bind(IN_PLACE, what, arguments, constants).kernel
@@ -182,10 +187,12 @@ class _Compiler:
         self.steps.append(Step(identity, (data,), state, (state,), False, False, op.type, op_name(op)))
 
     def _step(self, op: Any, known: Op, kernel: Callable[..., Any], inputs: tuple[int, ...]) -> None:
-        outputs = tuple(self.define(o) for o in op.outputs)
+        outputs, what = tuple(self.define(o) for o in op.outputs), f"{op.type} '{op_name(op)}'"
         if not outputs:
-            raise FormatError(f"{op.type} '{op_name(op)}'", got="no outputs", wanted="at least one")
+            raise FormatError(what, got="no outputs", wanted="at least one")
         specs = tuple(self.specs[slot] for slot in outputs)
+        for each in specs:
+            self.limit.check_spec(what, each)
         rounds = self.precision == "fp16" and any(s.dtype == "float16" for s in specs) and not known.exact
         output = outputs[0] if len(outputs) == 1 and op.type not in TUPLE_OPS else -1
         head = (kernel, inputs, output, outputs, rounds, known.contraction, op.type, op_name(op))
@@ -258,7 +265,7 @@ def op_name(op: Any) -> str:
 
 def unknown_op(op_type: str, what: str) -> FormatError:
     """The error for an op that the interpreter lacks."""
-    close = difflib.get_close_matches(op_type, OPS, 3)
+    close = difflib.get_close_matches(op_type[:64], OPS, 3)
     hint = (
         "add a function to satchel/runtime/mil/ops and a line to its dict, or run the package on a Mac; "
         f"closest known ops: {', '.join(close) or 'none'}"
@@ -268,14 +275,19 @@ def unknown_op(op_type: str, what: str) -> FormatError:
     )
 
 
-def compile_function(package: Package, name: str, precision: Precision, pool: Pool) -> Executable:
+def compile_function(
+    package: Package, name: str, precision: Precision, pool: Pool, limit: Limit | None = None
+) -> Executable:
     """Compiles a function; FormatError names the op where something is wrong with it."""
-    compiler = _Compiler(package, pool, precision, _opset(package, name), name)
+    limit = limit or Limit()
+    compiler = _Compiler(package, pool, precision, _opset(package, name), name, limit)
     inputs: list[tuple[TensorSpec, int]] = []
     states: list[tuple[TensorSpec, int]] = []
     for named in package.function(name).inputs:
         slot = compiler.define(named)
         (states if is_state(named.type) else inputs).append((spec(named), slot))
+        if is_state(named.type):
+            limit.check_spec(f"state {named.name}", spec(named))
     compiler.state_slots = {slot for _, slot in states}
     block = package.block(name)
     compiler.operations(block)
@@ -285,7 +297,7 @@ def compile_function(package: Package, name: str, precision: Precision, pool: Po
     copied = place(steps, compiler.kernels, len(compiler.template), [s for _, s in states], returned, kept)
     names = frozenset(sp.name for sp, slot in outputs if slot in copied)
     random = any(RNG_SLOT in step.inputs for step in walk(steps))
-    ends = (tuple(inputs), tuple(states), outputs, names, random)
+    ends = (tuple(inputs), tuple(states), outputs, names, random, limit)
     return Executable(name, precision, steps, tuple(compiler.template), *ends)
 
 

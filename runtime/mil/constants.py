@@ -13,7 +13,7 @@ from satchel.runtime.mil.dtypes import widen
 from satchel.runtime.mil.ops import OPS
 from satchel.runtime.mil.ops.binding import static_value
 from satchel.runtime.mil.package import Package
-from satchel.runtime.mil.precision import round_fp16
+from satchel.runtime.mil.precision import OverflowReport, largest, round_fp16
 from satchel.runtime.mil.values import constant_shape, reader
 
 
@@ -38,10 +38,12 @@ class Pool:
 
     Attributes:
         limit: bytes that may be kept; None for no limit. Beyond it constants are loaded again whenever they are used.
+        overflows: compressed constants that turned out to be beyond fp16, by name.
     """
 
     limit: int | None = None
     used: int = 0
+    overflows: dict[str, OverflowReport] = field(default_factory=dict)
     _kept: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def get(self, constant: Constant) -> Any | None:
@@ -73,8 +75,9 @@ def from_value(package: Package, value: Any) -> Constant:
 
 
 def from_constexpr(
-    op_type: str, output: Any, arguments: Mapping[str, Constant], rounds: bool, part: int | None = None
-) -> Constant:
+    op_type: str, output: Any, arguments: Mapping[str, Constant], rounds: bool, part: int | None = None,
+    overflows: dict[str, OverflowReport] | None = None,
+) -> Constant:  # fmt: skip
     """A compressed constant, called as the op's output says.
 
     Args:
@@ -83,6 +86,7 @@ def from_constexpr(
         arguments: name -> constant.
         rounds: whether values of type fp16 must be rounded to it.
         part: which output this is, where the op has several.
+        overflows: told, under the output's name, if the values are beyond fp16.
     """
     known = OPS[op_type]
     dtype, shape = constant_shape(output)
@@ -98,10 +102,20 @@ def from_constexpr(
             raise FormatError(f"{op_type} '{output.name}'", got=error, hint="the constant is malformed") from error
         if result.shape != shape:
             raise FormatError(f"{op_type} '{output.name}'", got=result.shape, wanted=shape)
-        return round_fp16(result) if rounds else result
+        return _rounded(result, op_type, output.name, overflows) if rounds else result
 
     nbytes = int(np.prod(shape, dtype=object)) * (4 if dtype.is_float else 1)
     return Constant((op_type, part, rounds, shape, tuple(keys.items())), load, nbytes)
+
+
+def _rounded(values: np.ndarray, op_type: str, name: str, overflows: dict[str, OverflowReport] | None) -> np.ndarray:
+    raised: list[str] = []
+    with np.errstate(over="call", call=lambda kind, flag: raised.append(kind)):
+        rounded = round_fp16(values)
+    if raised and overflows is not None:
+        count = int(np.isinf(rounded).sum())
+        overflows[name] = OverflowReport("", op_type, name, "overflow", largest([values]), count)
+    return rounded
 
 
 def _immediate_key(value: Any) -> tuple[Any, ...]:

@@ -20,7 +20,6 @@ from satchel.runtime.mil.interpreter import Watch, make_state
 from satchel.runtime.mil.layers import Layer, find_layers
 from satchel.runtime.mil.measures import Measure, measure, rms, worst
 from satchel.runtime.mil.ops import OPS
-from satchel.runtime.mil.overflow import located
 from satchel.runtime.mil.precision import OverflowReport, check_precision
 from satchel.runtime.mil.program import Program
 from satchel.runtime.mil.steps import Executable
@@ -205,7 +204,8 @@ def compare(
     )
     rows, clues = judge(pairs, graphs[0], lockstep(walk_a, walk_b, {x.output: y.output for x, y in pairs}), limit)
     overflows = [
-        located(w.report, s.program.package) if w.report else None for w, s in zip(watches, (a, b), strict=True)
+        s.program.overflow(e.name, w) if s.precision == "fp16" else None
+        for s, e, w in zip((a, b), executables, watches, strict=True)
     ]
     outputs = tuple(spec.name for spec, _ in executables[0].outputs)
     only = (len(graphs[0].nodes) - len(pairs), len(graphs[1].nodes) - len(pairs))

@@ -46,13 +46,13 @@ class Watch:
         """Called by numpy when a floating-point flag is raised."""
         self.raised = True
 
-    def examine(self, function: str, step: Step, inputs: list[Any], outputs: list[np.ndarray]) -> None:
-        """Looks at the outputs of a step that may have gone wrong."""
+    def examine(self, function: str, op: str, name: str, inputs: list[Any], outputs: list[np.ndarray]) -> None:
+        """Looks at the outputs of an op that may have gone wrong."""
         self.raised = False
         found = None if self.report else affected(outputs, inputs)
         if found:
             kind, count = found
-            self.report = OverflowReport(function, step.op, step.name, kind, largest(inputs), count)
+            self.report = OverflowReport(function, op, name, kind, largest(inputs), count)
 
 
 Observer = Callable[[Step, Sequence[Any], Sequence[Any]], None]
@@ -92,6 +92,7 @@ def run(
             frame.run(executable.steps)
     else:
         with np.errstate(all="ignore", over="call", invalid="call", divide="call", call=frame.watch):
+            _round_inputs(executable, values, frame.watch)
             frame.run(executable.steps)
     for spec, slot in executable.states:
         assert state is not None
@@ -174,7 +175,7 @@ class Frame:
             if step.contraction and not np.isfinite(result.sum()):  # BLAS raises no flags
                 watch.raised = True
         if watch.raised:
-            watch.examine(self.executable.name, step, operands, _arrays(result))
+            watch.examine(self.executable.name, step.op, step.name, operands, _arrays(result))
         return result
 
     def _failed(self, step: Step | None, error: Exception) -> FormatError:
@@ -216,10 +217,19 @@ def _give_inputs(executable: Executable, inputs: Mapping[str, Any], values: list
     if names != set(inputs):
         raise UsageError(f"inputs of {executable.name}", got=sorted(inputs), wanted=sorted(names))
     for spec, slot in executable.inputs:
-        values[slot] = _as_input(spec, inputs[spec.name], executable.precision == "fp16")
+        values[slot] = _as_input(spec, inputs[spec.name])
 
 
-def _as_input(spec: TensorSpec, value: Any, rounds: bool) -> np.ndarray:
+def _round_inputs(executable: Executable, values: list[Any], watch: Watch) -> None:
+    """Inputs of type fp16 are rounded too, and may overflow as any op may."""
+    for spec, slot in executable.inputs:
+        if spec.dtype == "float16":
+            given, values[slot] = values[slot], round_fp16(values[slot])
+            if watch.raised:
+                watch.examine(executable.name, "input", spec.name, [given], [values[slot]])
+
+
+def _as_input(spec: TensorSpec, value: Any) -> np.ndarray:
     array = np.asarray(value)
     fits = array.ndim == len(spec.shape) and all(
         isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
@@ -229,8 +239,7 @@ def _as_input(spec: TensorSpec, value: Any, rounds: bool) -> np.ndarray:
     dtype = compute_type(BY_NAME[spec.dtype])
     if array.dtype.kind not in "fiub" or (dtype.kind in "iu" and array.dtype.kind == "f"):
         raise UsageError(f"type of input {spec.name}", got=array.dtype.name, wanted=spec.dtype)
-    array = array.astype(dtype, copy=False)
-    return round_fp16(array) if rounds and spec.dtype == "float16" else array
+    return array.astype(dtype, copy=False)
 
 
 def _give_states(executable: Executable, state: State | None, values: list[Any]) -> None:

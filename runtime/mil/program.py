@@ -11,8 +11,9 @@ from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.compile import Executable, compile_function
 from satchel.runtime.mil.constants import Pool
 from satchel.runtime.mil.interpreter import Observer, State, Watch, make_state, run
+from satchel.runtime.mil.overflow import located
 from satchel.runtime.mil.package import Package, open_package
-from satchel.runtime.mil.precision import check_precision
+from satchel.runtime.mil.precision import OverflowReport, check_precision
 from satchel.runtime.mil.values import is_state, spec
 
 
@@ -97,7 +98,16 @@ class Program:
             UsageError: an input is missing, unknown, or of the wrong shape or type.
             FormatError: the program has an op that is not known, or is malformed.
         """
-        return run(self.executable(function, precision), inputs, state, watch, seed, observe)
+        executable, fresh = self.executable(function, precision), watch is not None and watch.report is None
+        found = run(executable, inputs, state, watch, seed, observe)
+        if watch is not None and fresh and precision == "fp16":
+            watch.report = self.overflow(executable.name, watch)
+        return found
+
+    def overflow(self, function: str, watch: Watch) -> OverflowReport | None:
+        """What a watch of a run in fp16 has seen first, with its layer and what helps; constants come before ops."""
+        constants = self._pool.overflows if watch.report is None or watch.report.op != "input" else {}
+        return located(watch.report, constants, self.package, function)
 
     def make_state(self, function: str | None = None) -> State:
         """Fresh states, zeros; functions with the same states may share them."""
