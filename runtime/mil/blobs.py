@@ -75,6 +75,10 @@ class BlobFile:
         _, _, size, start, _ = METADATA.unpack(self._data[offset : offset + METADATA.size].tobytes())
         return start, size
 
+    def data(self, start: int, size: int) -> np.ndarray:
+        """`size` bytes of the file from `start` on, uint8, not copied."""
+        return self._data[start : start + size].view(np.ndarray)
+
     def array(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         """The blob at `offset` as an array in its storage type; FormatError unless it has that type and shape."""
         found, raw, count = self.raw(offset)
