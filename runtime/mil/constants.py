@@ -10,6 +10,7 @@ import numpy as np
 
 from satchel.runtime.errors import FormatError
 from satchel.runtime.mil.dtypes import widen
+from satchel.runtime.mil.limits import check_constant_size
 from satchel.runtime.mil.ops import OPS
 from satchel.runtime.mil.ops.binding import static_value
 from satchel.runtime.mil.package import Package
@@ -96,6 +97,7 @@ def from_constexpr(
     def load() -> Any:
         values = {n: static_value(known.run, n, a.load()) for n, a in arguments.items()}
         try:
+            check_constant_size(op_type, values, shape)
             result = known.run(**values)
             result = result if part is None else result[part]
         except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:

@@ -106,12 +106,20 @@ class Frame:
 
     Attributes:
         values: by slot.
+        rounds: that its loops have taken so far.
     """
 
     executable: Executable
     values: list[Any]
     watch: Watch
     observe: Observer | None
+    rounds: int = 0
+
+    def another_round(self) -> int:
+        """Counts a round of a loop; FormatError where there were too many."""
+        self.rounds += 1
+        self.executable.limit.check_rounds(self.rounds)
+        return self.rounds
 
     def run(self, steps: Sequence[Step]) -> None:
         """Runs steps: all of the function, or those of a block."""

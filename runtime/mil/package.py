@@ -48,6 +48,12 @@ class Package:
         plain = {n: getattr(found, n) for n in ("shortDescription", "versionString", "author", "license")}
         return {n: v for n, v in plain.items() if v} | dict(found.userDefined)
 
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of the program and of the weight files where coremltools puts them."""
+        files = [f for f in (self.folder / "weights").glob("*.bin") if f.is_file()]
+        return self.model.ByteSize() + sum(f.stat().st_size for f in files)
+
     @property
     def functions(self) -> tuple[str, ...]:
         """Names of the program's functions, the default one first."""

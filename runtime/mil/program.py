@@ -11,6 +11,7 @@ from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.compile import Executable, compile_function
 from satchel.runtime.mil.constants import Pool
 from satchel.runtime.mil.interpreter import Observer, State, Watch, make_state, run
+from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.overflow import located
 from satchel.runtime.mil.package import Package, open_package
 from satchel.runtime.mil.precision import OverflowReport, check_precision
@@ -23,13 +24,18 @@ class Program:
     Args:
         package: where it was read from.
         max_memory: bytes that may be spent on expanded constants; the rest are expanded again at each use. None is no
-            limit.
+            limit. A single value may take so much too, where that is more than what is allowed anyway (limits.py).
+
+    Attributes:
+        limit: how large a value may become, and how long loops may run.
 
     Functions are compiled when they first run, and share their constants.
     """
 
     def __init__(self, package: Package, max_memory: int | None = None) -> None:
         self.package = package
+        self.limit = Limit()
+        self.limit.allow(weights=package.weight_bytes, wanted=max_memory or 0)
         self._pool = Pool(max_memory)
         self._compiled: dict[tuple[str, str], Executable] = {}
 
@@ -98,6 +104,7 @@ class Program:
             UsageError: an input is missing, unknown, or of the wrong shape or type.
             FormatError: the program has an op that is not known, or is malformed.
         """
+        self.limit.allow(inputs=sum(getattr(value, "nbytes", 0) for value in inputs.values()))
         executable, fresh = self.executable(function, precision), watch is not None and watch.report is None
         found = run(executable, inputs, state, watch, seed, observe)
         if watch is not None and fresh and precision == "fp16":
@@ -117,7 +124,8 @@ class Program:
         """The compiled function; compiled at the first call."""
         key = (function or self.package.default_function, precision)
         if key not in self._compiled:
-            self._compiled[key] = compile_function(self.package, key[0], check_precision(precision), self._pool)
+            known = check_precision(precision)
+            self._compiled[key] = compile_function(self.package, key[0], known, self._pool, self.limit)
         return self._compiled[key]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from satchel.runtime.manifest import TensorSpec
+from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.precision import Precision
 
 # Slots with a meaning of their own.
@@ -92,6 +93,7 @@ class Executable:
         outputs: name -> slot, and the spec where the program says it.
         copied: names of outputs that must be copied, since they may share memory with a state.
         random: whether a step takes random numbers from the call's generator.
+        limit: how long its loops may run.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Executable:
     outputs: tuple[tuple[TensorSpec, int], ...]
     copied: frozenset[str]
     random: bool = False
+    limit: Limit = field(default_factory=Limit)
 
 
 def walk(steps: Iterable[Step]) -> Iterator[Step]:

@@ -80,7 +80,12 @@ class Bound:
 
 
 def bind(
-    op: Op, what: str, arguments: Mapping[str, Sequence[Any]], constants: Mapping[str, Any], opset: int = 18
+    op: Op,
+    what: str,
+    arguments: Mapping[str, Sequence[Any]],
+    constants: Mapping[str, Any],
+    opset: int = 18,
+    run: Callable[..., Any] | None = None,
 ) -> Bound:
     """Binds an op of a program.
 
@@ -90,6 +95,7 @@ def bind(
         arguments: every argument's name -> its values, one but for lists.
         constants: those arguments that are known now -> their value.
         opset: that the program was written for.
+        run: called in place of the op's function, with the same arguments.
 
     Raises FormatError where an argument is missing or unknown.
     """
@@ -105,7 +111,8 @@ def bind(
         operands.pop()
     if "opset" in known.given:
         static["opset"] = opset
-    kernel = partial(op.run, **static) if static else op.run
+    run = op.run if run is None else run
+    kernel = partial(run, **static) if static else run
     converters = {n: known.statics[n] for n in late}
     if "rng" not in known.given:
         return Bound(_late(kernel, len(operands), converters) if late else kernel, (*operands, *late))

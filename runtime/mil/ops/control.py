@@ -25,6 +25,9 @@ class Frame(Protocol):
     def run(self, steps: Sequence[Step]) -> None:
         """Runs steps on the values."""
 
+    def another_round(self) -> int:
+        """Counts the rounds of all loops of the call, and stops one that has no end."""
+
 
 @dataclass(frozen=True)
 class BlockOp:
@@ -51,6 +54,7 @@ def while_loop(frame: Frame, *loop_vars: Any, blocks: Sequence[Block]) -> tuple[
     """The variables after as many rounds of the second block as the first one says."""
     condition, body = blocks
     while _truth(_run(frame, condition, loop_vars)[0]):
+        frame.another_round()
         loop_vars = _run(frame, body, loop_vars)
     return loop_vars
 

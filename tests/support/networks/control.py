@@ -88,7 +88,7 @@ class Detector(nn.Module):
         scores = torch.sigmoid(self.scores(y).flatten(2).transpose(1, 2) * 6)
         center, half = self.centers + delta[..., :2] * 4, torch.exp(delta[..., 2:]) * 5
         boxes = torch.cat([center, half * 2], -1)
-        kept = torch.ops.networks.nms(boxes, scores, 0.4, self.threshold, 12)
+        kept = torch.ops.networks.nms(boxes, scores, 0.4, self.threshold, 40)
         return boxes, scores, kept
 
 
