@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from satchel.runtime.errors import FormatError
 from satchel.runtime.mil.ops.base import Array
-from satchel.runtime.mil.steps import Block, Step
+
+if TYPE_CHECKING:  # compiled steps know the limits of ops, so ops cannot import them
+    from satchel.runtime.mil.steps import Block, Step
 
 
 class Frame(Protocol):
