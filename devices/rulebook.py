@@ -1,4 +1,4 @@
-"""Rules of what fails, misbehaves or is slow on devices, read from strict TOML (see devices/README.md for the grammar)."""
+"""Rules of what fails or is slow on devices, read from strict TOML (see devices/README.md for the grammar)."""
 
 from __future__ import annotations
 

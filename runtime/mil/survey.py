@@ -153,6 +153,12 @@ class FunctionSurvey:
             return None
         return tuple(int(v) for v in content.reshape(-1))
 
+    def weight_files(self) -> set[str]:
+        """Names of the weight files that constants lie in."""
+        protos = (v for op in self.ops for args in op.arguments.values() for v in args if not isinstance(v, str))
+        constants = (op.proto.attributes["val"] for op in self.ops if op.type == "const")
+        return {v.blobFileValue.fileName for v in (*protos, *constants) if v.WhichOneof("value") == "blobFileValue"}
+
     def ancestors(self, name: str, hops: int = HOPS) -> Iterator[SurveyedOp]:
         """The ops from which a value comes, nearest first, at most `hops` of them one behind the other."""
         yield from self._walk(name, hops, lambda n: [self.makers[n]] if n in self.makers else [], lambda op: op.reads)
@@ -228,4 +234,3 @@ def elements(shape: Shape) -> int:
 def surveys(package: Package) -> tuple[FunctionSurvey, ...]:
     """All functions, the default one first."""
     return tuple(survey(package, name) for name in package.functions)
-
