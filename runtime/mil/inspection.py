@@ -256,4 +256,4 @@ def _same_bytes(package: Package, extents: Iterable[Extent]) -> Iterator[list[Ex
 
 
 def _digest(package: Package, extent: Extent) -> bytes:
-    return hashlib.sha256(package.blob_file(extent.file).data(extent.start, extent.size)).digest()
+    return hashlib.sha256(memoryview(package.blob_file(extent.file).data(extent.start, extent.size))).digest()

@@ -206,6 +206,8 @@ def _palette(function: FunctionSurvey, op: SurveyedOp) -> str:
     groups = palette_groups(function, op)
     if groups:
         label += ", groups of " + " x ".join(str(size) for _, size in groups)
+    else:
+        label += ", per tensor"
     table = function.argument_type(op, "lut")
     if table and not table[0].is_float:
         label += f", {table[0].name} entries"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from satchel.devices.rulebook import Rule
 from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
@@ -28,13 +29,11 @@ def padded_last_axis(subject: Subject, rule: Rule) -> Iterator[Answer]:
     for where, dtype, shape in _values(subject):
         if not shape or shape[-1] != 1 or not dtype.is_float:
             continue
-        taken = elements(shape) * rule.number("pad_bytes")
-        wasted = taken - dtype.nbytes(elements(shape))
-        if wasted >= rule.number("least_wasted_bytes"):
-            what = (
-                f"{shown(shape)} in {dtype.name} takes {taken / 1e6:.1f} MB, {taken // dtype.nbytes(elements(shape))}x"
-            )
-            yield Found(what, where.function, where.op_type, where.op)
+        plain = dtype.nbytes(elements(shape))
+        taken = elements(shape) * int(rule.number("pad_bytes"))
+        if taken - plain >= rule.number("least_wasted_bytes"):
+            what = f"{shown(shape)} in {dtype.name} takes {taken / 1e6:.1f} MB, {taken // plain} times its size"
+            yield replace(where, what=what)
 
 
 def axis_cap(subject: Subject, rule: Rule) -> Iterator[Answer]:
@@ -45,12 +44,7 @@ def axis_cap(subject: Subject, rule: Rule) -> Iterator[Answer]:
         for axis, size in enumerate(shape):
             cap = _cap(axis, len(shape), rule)
             if size is not None and size > cap:
-                yield Found(
-                    f"axis {axis} of {shown(shape)} is {size}, at most {cap:.0f}",
-                    where.function,
-                    where.op_type,
-                    where.op,
-                )
+                yield replace(where, what=f"axis {axis} of {shown(shape)} is {size}, at most {cap:.0f}")
                 break
     if unknown:
         yield NotJudged(f"{unknown} values have axes whose size is not known before the program runs")
@@ -67,7 +61,7 @@ def rank(subject: Subject, rule: Rule) -> Iterator[Answer]:
     """Values with more axes than Core ML has."""
     for where, _, shape in _values(subject):
         if len(shape) > rule.number("most"):
-            yield Found(f"{len(shape)} axes: {shown(shape)}", where.function, where.op_type, where.op)
+            yield replace(where, what=f"{len(shape)} axes: {shown(shape)}")
 
 
 def arg_reduce_axis(subject: Subject, rule: Rule) -> Iterator[Answer]:

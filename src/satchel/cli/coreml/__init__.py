@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from satchel.cli.coreml import run
+from satchel.cli.coreml import check, inspect, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,3 +13,5 @@ app = typer.Typer(
 )
 
 app.command("run")(run.command)
+app.command("inspect")(inspect.command)
+app.command("check")(check.command)

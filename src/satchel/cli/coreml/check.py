@@ -1,0 +1,74 @@
+"""`satchel coreml check`: what is known to fail or misbehave on devices, looked for in any ML Program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from satchel.cli.console import errors, out, print_json
+from satchel.runtime.mil.checks import Finding, Report, check_package
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+CONFIDENCE = {"H": "high", "M": "medium", "L": "low"}
+NAMES_SHOWN = 3
+
+
+def command(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, or a .mlmodel file.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="A device (see satchel devices), a system such as iOS17 or macOS15, or an engine: H13 to H18."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what is known to fail or misbehave on devices. Exit code 1 where a rule of severity "error" is broken."""
+    with errors(as_json):
+        report = check_package(package, target)
+        if as_json:
+            print_json(report.to_json())
+        else:
+            _print(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print(report: Report) -> None:
+    for group in report.grouped():
+        _print_group(group)
+    for unjudged in report.unjudged:
+        out.print(f"not judged  {unjudged.rule}: {unjudged.reason}", markup=False)
+    counts = ", ".join(f"{report.count(s)} {s}{'' if report.count(s) == 1 else 's'}" for s in STYLES)
+    target = report.target.name or "any device"
+    out.print(f"{report.path} for {target}: {counts}; {len(report.judged)} rules", markup=False)
+
+
+def _print_group(group: list[Finding]) -> None:
+    first = group[0]
+    rule, found = first.rule, first.found
+    out.print(f"{first.severity:<8}{rule.id}  {rule.statement}", style=STYLES[first.severity], markup=False)
+    if found.function or found.op_type:
+        out.print(f"        where:  {_where(group)}", markup=False)
+    distinct = list(dict.fromkeys(f.found.what for f in group))
+    more = f" (and {len(distinct) - NAMES_SHOWN} other values)" if len(distinct) > NAMES_SHOWN else ""
+    out.print(f"        found:  {'; '.join(distinct[:NAMES_SHOWN])}{more}", markup=False)
+    engines = f", for {', '.join(rule.engines)}" if rule.engines else ""
+    for label, text in (
+        ("why", rule.why),
+        ("do", rule.advice),
+        ("source", f"{rule.source} (confidence: {CONFIDENCE[rule.confidence]}{engines})"),
+    ):
+        out.print(f"        {label + ':':<8}{text}", markup=False)
+
+
+def _where(group: list[Finding]) -> str:
+    """Such as "prefill, 150 x conv: q_proj, k_proj, v_proj and 147 more"."""
+    found = group[0].found
+    names = [f.found.op for f in group if f.found.op]
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    counted = f"{len(group)} x {found.op_type}" if len(group) > 1 else found.op_type
+    place = ", ".join(p for p in (found.function, counted) if p)
+    return f"{place}: {', '.join(names[:NAMES_SHOWN])}{more}" if names else place
