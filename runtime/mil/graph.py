@@ -15,9 +15,8 @@ import numpy as np
 from satchel.runtime.errors import FormatError
 from satchel.runtime.mil.dtypes import DType
 from satchel.runtime.mil.package import Package
-from satchel.runtime.mil.values import immediate, is_state, tensor_type
+from satchel.runtime.mil.values import immediate, tensor_type
 
-STATE_OPS = ("read_state", "write_state")
 MOST_SETTINGS = 16  # a constant of more elements is data, not a setting
 
 
@@ -28,7 +27,7 @@ class Node:
     Attributes:
         index: its place in the program; ops in blocks come before the op that has them.
         op, name: its type, and its name in the program.
-        outputs: names of its results.
+        outputs: names of its results; its own name where it has none (write_state).
         dtype: element type of the first result, such as "float16"; "" where it is no tensor.
         shape: of the first result; None for a dimension that is not known.
         sources: names of the values that it reads, constants left out.
@@ -140,7 +139,7 @@ class _Reader:
         settings |= {n: setting(v) for n, v in op.attributes.items() if n != "name"}
         depth = 1 + max((self.depths.get(s, 0) for s in sources), default=0)
         dtype, shape = _type(op)
-        outputs = tuple(o.name for o in op.outputs) or (f"{op.type} of {' '.join(named)}",)
+        outputs = tuple(o.name for o in op.outputs) or (op_name(op),)
         self.depths.update(dict.fromkeys(outputs, depth))
         if op.type == "write_state" and named:  # a later read_state is as deep as what was written
             self.depths[named[0]] = depth
@@ -181,8 +180,3 @@ def op_name(op: Any) -> str:
         if strings:
             return str(strings[0])
     return str(op.outputs[0].name) if op.outputs else str(op.type)
-
-
-def states_of(package: Package, function: str) -> set[str]:
-    """Names of a function's states."""
-    return {v.name for v in package.function(function).inputs if is_state(v.type)}

@@ -59,6 +59,36 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
         yield WeightRecord(name.replace("__", "."), (values.shape[0], values.shape[1]), bits, used, digest(values))
 
 
+class PackageWeights:
+    """The weights of a package of ours by canonical name, read when they are asked for.
+
+    Args:
+        package: opened.
+        function: whose weights; functions share them as a rule.
+    """
+
+    def __init__(self, package: Package, function: str) -> None:
+        operations = package.block(function).operations
+        self._package = package
+        self._made = {o.outputs[0].name: o for o in operations if o.type == "const" or o.type.startswith("constexpr_")}
+        self._matrices = _matrices(self._made)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a matrix or vector of this name."""
+        key = name.replace(".", "__")
+        return key in self._matrices or key in self._made
+
+    def matrix(self, name: str) -> np.ndarray:
+        """float32 [rows, columns], row scales included; KeyError if there is none."""
+        parts = self._matrices[name.replace(".", "__")]
+        return np.concatenate([_values(self._package, self._made, part) for part in parts])
+
+    def vector(self, name: str) -> np.ndarray:
+        """A norm gain or a bias, float32 [n]; KeyError if there is none."""
+        op = self._made[name.replace(".", "__")]
+        return np.asarray(_constant(self._package, self._made, op).load(), np.float32).reshape(-1)
+
+
 def _matrices(made: dict[str, Any]) -> dict[str, list[_Source]]:
     """Name in the program -> where it, or each of its parts in order, is made."""
     found: dict[str, list[_Source]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from satchel.cli.coreml import check, inspect, run
+from satchel.cli.coreml import check, diff, inspect, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,5 +13,6 @@ app = typer.Typer(
 )
 
 app.command("run")(run.command)
+app.command("diff")(diff.command)
 app.command("inspect")(inspect.command)
 app.command("check")(check.command)
