@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -263,8 +263,13 @@ def _give_states(executable: Executable, state: State | None, values: list[Any])
 
 def make_state(executable: Executable) -> State:
     """Zeros for every state of the function."""
+    return zeros(spec for spec, _ in executable.states)
+
+
+def zeros(states: Iterable[TensorSpec]) -> State:
+    """Fresh states of these shapes and types."""
     arrays = {}
-    for spec, _ in executable.states:
+    for spec in states:
         if any(isinstance(d, str) for d in spec.shape):
             raise FormatError(f"shape of state {spec.name}", got=spec.shape, wanted="known dimensions")
         arrays[spec.name] = np.zeros([int(d) for d in spec.shape], compute_type(BY_NAME[spec.dtype]))

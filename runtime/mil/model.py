@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,6 +13,7 @@ from satchel.runtime.errors import UsageError
 from satchel.runtime.mil.feature_values import as_array, as_input, as_output, filled
 from satchel.runtime.mil.features import Feature, Signature, read_signature
 from satchel.runtime.mil.interpreter import State, Watch
+from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.program import Program
 from satchel.runtime.mil.program import load as load_program
 
@@ -147,16 +149,15 @@ class Model:
         watch: Watch | None,
     ) -> dict[str, Any]:  # fmt: skip
         signature = self.signature(function)
-        tensors = _tensors(signature, data)
+        tensors = _tensors(signature, data, self.program.limit)
         if signature.states and state is None:
             names = list(signature.states)
             raise UsageError("state", got=None, wanted=f"states {names}", hint="pass state=model.make_state()")
-        given: dict[str, Any] = {} if seed is None else {"seed": seed}
-        found = self.program.run(tensors, function, state, precision, watch, **given)
+        found = self.program.run(tensors, function, state, precision, watch, seed)
         return {name: as_output(feature, found[name]) for name, feature in signature.outputs.items()}
 
 
-def _tensors(signature: Signature, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _tensors(signature: Signature, data: Mapping[str, Any], limit: Limit) -> dict[str, np.ndarray]:
     """The program's inputs from a caller's; UsageError where one is missing or unknown."""
     needed = [n for n, f in signature.inputs.items() if not f.optional]
     if not set(needed) <= set(data) <= set(signature.inputs):
@@ -165,8 +166,9 @@ def _tensors(signature: Signature, data: Mapping[str, Any]) -> dict[str, np.ndar
     tensors = {}
     for name, feature in signature.inputs.items():
         spec = signature.tensors[name]
-        given = name in data
-        tensors[name] = as_input(feature, data[name], spec) if given else filled(feature, spec)
+        if name not in data:
+            limit.check(f"default of input {name}", prod(d for d in feature.shape if isinstance(d, int)))
+        tensors[name] = as_input(feature, data[name], spec) if name in data else filled(feature, spec)
     return tensors
 
 

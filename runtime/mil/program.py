@@ -10,7 +10,7 @@ from typing import Any
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.compile import Executable, compile_function
 from satchel.runtime.mil.constants import Pool
-from satchel.runtime.mil.interpreter import Observer, State, Watch, make_state, run
+from satchel.runtime.mil.interpreter import Observer, State, Watch, run, zeros
 from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.overflow import located
 from satchel.runtime.mil.package import Package, open_package
@@ -117,8 +117,11 @@ class Program:
         return located(watch.report, constants, self.package, function)
 
     def make_state(self, function: str | None = None) -> State:
-        """Fresh states, zeros; functions with the same states may share them."""
-        return make_state(self.executable(function, "fp32"))
+        """Fresh states, zeros; functions with the same states may share them. Nothing is compiled for it."""
+        states = self.signature(function)[2]
+        for each in states:
+            self.limit.check_spec(f"state {each.name}", each)
+        return zeros(states)
 
     def executable(self, function: str | None = None, precision: str = "fp32") -> Executable:
         """The compiled function; compiled at the first call."""

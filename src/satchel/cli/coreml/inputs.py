@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from satchel.coreml import Feature
+from satchel.coreml import Feature, Model
 from satchel.runtime.errors import MissingPackageError, UsageError
 
 STEPS = "@steps"
@@ -56,9 +57,18 @@ def _read_image(path: Path, feature: Feature) -> Any:
         raise UsageError(f"picture of input {feature.name}", got=f"{path}: {error}", wanted="a picture file") from error
 
 
-def random_value(feature: Feature, rng: np.random.Generator) -> np.ndarray:
-    """Random values of the default shape, 1 where a dimension is unknown (see RANDOM)."""
-    shape = [1 if isinstance(d, str) else d for d in feature.shape]
+def random_values(model: Model, function: str | None, seed: int) -> dict[str, np.ndarray]:
+    """Random values of the default shapes, 1 where a dimension is unknown (see RANDOM), for every input."""
+    rng = np.random.default_rng(seed)
+    values = {}
+    for feature in model.signature(function).inputs.values():
+        shape = [1 if isinstance(d, str) else d for d in feature.shape]
+        model.program.limit.check(f"input {feature.name}", prod(shape))
+        values[feature.name] = _random(feature, shape, rng)
+    return values
+
+
+def _random(feature: Feature, shape: list[int], rng: np.random.Generator) -> np.ndarray:
     if feature.dtype == "uint8" and feature.kind == "image":
         return rng.integers(0, 256, shape, dtype=np.uint8)
     if feature.dtype.startswith(("int", "uint", "bool")):

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich import box
 from rich.table import Table
@@ -50,8 +49,7 @@ def command(
         values |= given.read_images(image or [], features)
         present = {name.removesuffix(given.STEPS) for name in values}
         if random:
-            rng = np.random.default_rng(seed or 0)
-            drawn = {n: given.random_value(f, rng) for n, f in features.items()}
+            drawn = given.random_values(model, function, seed or 0)
             values |= {n: v for n, v in drawn.items() if n not in present}
         elif not values and not all(f.optional for f in features.values()):
             _explain(model, function, as_json)
