@@ -281,6 +281,28 @@ def test_scalars_and_a_list_of_inputs(tmp_path: Path) -> None:
         model.predict({IN: 1}, precision="fp8")
 
 
+def test_a_seed_makes_random_ops_repeat(tmp_path: Path) -> None:
+    def noisy(x: Any) -> Any:
+        return mb.add(x=x, y=mb.random_normal(shape=np.array([500], np.int32), mean=3.0, stddev=2.0), name=OUT)
+
+    model = coreml.load(save(tmp_path, noisy, {IN: ((1,), "float32")}))
+    first, again, other = (model.predict({IN: 0}, seed=seed)[OUT] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    assert abs(first.mean() - 3) < 0.5 and abs(first.std() - 2) < 0.3
+
+
+def test_a_default_that_would_fill_memory(tmp_path: Path) -> None:
+    path = save(tmp_path, lambda x: mb.relu(x=x, name=OUT), {IN: ((2,), "float32")})
+
+    def bomb(model: Any) -> None:
+        model.description.input[0].type.isOptional = True
+        model.description.input[0].type.arrayType.shape[:] = [MAX_DIMENSION] * 3
+
+    with pytest.raises(FormatError, match="default of input x"):
+        coreml.load(edit(path, bomb)).predict({})
+
+
 # ---- labels, states, functions ---------------------------------------------------------------------------------------
 
 
