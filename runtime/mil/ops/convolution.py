@@ -1,4 +1,4 @@
-"""Convolution and pooling over 1 to 3 spatial axes."""
+"""Convolution over 1 to 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from satchel.runtime.mil.ops.base import Array, Ints, Op, contract, pick
+from satchel.runtime.mil.ops.base import Array, Ints, Op, contract
 
 Padding = list[tuple[int, int]]
 
@@ -81,66 +81,34 @@ def padding(size: Ints, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | 
     return [(t - t // 2, t // 2) for t in total]
 
 
-def _pool_windows(
-    x: Array, kernel: Ints, strides: Ints | None, pad_type: str, pad: Ints | None, ceil_mode: bool, value: float
-) -> Array:
-    """Windows of x padded with `value`; ceil_mode pads once more so that a last, partial window counts."""
-    strides = strides or (1,) * len(kernel)
-    widths = padding(x.shape[2:], kernel, strides, pad_type, pad)
-    if ceil_mode:
-        widths = [
-            (b, a + _ceil_extra(n, k, s, b, a))
-            for n, k, s, (b, a) in zip(x.shape[2:], kernel, strides, widths, strict=True)
-        ]
-    padded = np.pad(x, [(0, 0), (0, 0), *widths], constant_values=np.float32(value))
-    return _windows(padded, kernel, strides, (1,) * len(kernel))
-
-
-def _ceil_extra(size: int, kernel: int, stride: int, before: int, after: int) -> int:
-    """How much more padding the last window needs. One that would begin beyond the input is dropped, but, as the format
-    says, only where there is padding at all."""
-    space = size + before + after - kernel
-    count = math.ceil(space / stride) + 1
-    if before + after > 0 and (count - 1) * stride >= size + before:
-        count -= 1
-    return max(0, (count - 1) * stride - space)
-
-
-def max_pool(
+def conv_quantized(
     x: Array,
+    weight: Array,
+    quant_scale: Array,
+    quant_bias: Array,
+    bias: Array | None = None,
     *,
-    kernel_sizes: Ints,
+    quantization_type: str,
+    nbits: int = 8,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
-    ceil_mode: bool = False,
+    dilations: Ints | None = None,
+    groups: int = 1,
 ) -> Array:
-    """The largest value of each window."""
-    windows = _pool_windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode, -np.inf)
-    return windows.max(axis=tuple(range(-len(kernel_sizes), 0)))
+    """Convolution with weight * quant_scale + quant_bias, one of each for the tensor or for each output channel.
 
-
-def avg_pool(
-    x: Array,
-    *,
-    kernel_sizes: Ints,
-    strides: Ints | None = None,
-    pad_type: str = "valid",
-    pad: Ints | None = None,
-    ceil_mode: bool = False,
-    exclude_padding_from_average: bool = False,
-) -> Array:
-    """The mean of each window, its padding counted as zeros or left out."""
-    over = tuple(range(-len(kernel_sizes), 0))
-    windows = _pool_windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode, 0)
-    if not exclude_padding_from_average:
-        return windows.mean(axis=over, dtype=np.float32)
-    inside = _pool_windows(np.ones_like(x[:1, :1]), kernel_sizes, strides, pad_type, pad, ceil_mode, 0)
-    return windows.sum(axis=over, dtype=np.float32) / inside.sum(axis=over, dtype=np.float32)
+    The op has no place for the table of the quantization type "lut", so that no program can hold one.
+    """
+    if quantization_type != "linear":
+        raise ValueError(f"quantization type {quantization_type!r}, of which only 'linear' is defined")
+    column = (-1,) + (1,) * (weight.ndim - 1)
+    values = weight.astype(np.float32) * quant_scale.reshape(column) + quant_bias.reshape(column)
+    bias = None if bias is None else bias.astype(np.float32)
+    return conv(x, values, bias, strides=strides, pad_type=pad_type, pad=pad, dilations=dilations, groups=groups)
 
 
 OPS: dict[str, Op] = {
-    "avg_pool": Op(avg_pool),
     "conv": contract(conv),
-    "max_pool": pick(max_pool),
+    "conv_quantized": contract(conv_quantized),
 }

@@ -1,4 +1,4 @@
-"""Convolutions and pools, against torch."""
+"""Convolutions, against torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from mil_programs import mb, normal, outputs
+from mil_programs import ct, mb, normal, outputs
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -58,22 +58,20 @@ def test_same_padding_keeps_the_size(pad_type: str) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(2, 3), st.integers(1, 3), st.integers(0, 1), st.booleans(), st.booleans(), st.integers(5, 8))
-def test_pools(kernel: int, stride: int, pad: int, ceil: bool, excluded: bool, size: int) -> None:
-    # Without padding the format keeps a last window that begins beyond the input, and torch does not.
-    starts = [-(-(n - kernel) // stride) * stride for n in (size, size + 1)]
-    assume(not ceil or pad > 0 or all(s < n for s, n in zip(starts, (size, size + 1), strict=True)))
-    x = normal((2, 3, size, size + 1), 3)
-    args = {
-        "kernel_sizes": [kernel, kernel], "strides": [stride, stride], "pad_type": "custom", "pad": [pad] * 4,
-        "ceil_mode": ceil,
-    }  # fmt: skip
-    largest, mean = outputs(
-        lambda x: [mb.max_pool(x=x, **args), mb.avg_pool(x=x, exclude_padding_from_average=excluded, **args)], {"x": x}
+@pytest.mark.parametrize("target", [ct.target.iOS15, ct.target.iOS18])
+@pytest.mark.parametrize("each", [(), (6,)])
+def test_quantized_weights(each: tuple[int, ...], target: ct.target) -> None:
+    rng = np.random.default_rng(0)
+    x, codes = normal((1, 4, 6, 5)), rng.integers(0, 255, (6, 2, 3, 2)).astype(np.uint8)
+    scale, shift = (np.array(rng.uniform(-0.1, 0.1, each or (1,)), np.float32) for _ in range(2))
+    (found,) = outputs(
+        lambda x: mb.conv_quantized(
+            x=x, weight=codes, quantization_type="linear", quant_scale=scale, quant_bias=shift, strides=[2, 1], groups=2
+        ),
+        {"x": x},
+        target=target,
     )
-    t = torch.from_numpy(x)
-    np.testing.assert_array_equal(largest, F.max_pool2d(t, kernel, stride, pad, ceil_mode=ceil))
-    if not ceil or excluded:  # what a partial window's mean counts as padding is not documented
-        want = F.avg_pool2d(t, kernel, stride, pad, ceil_mode=ceil, count_include_pad=not excluded)
-        np.testing.assert_allclose(mean, want, rtol=1e-5, atol=1e-6)
+    weight = torch.from_numpy(codes).float() * torch.from_numpy(scale)[:, None, None, None]
+    weight += torch.from_numpy(shift)[:, None, None, None]
+    want = F.conv2d(torch.from_numpy(x), weight, stride=(2, 1), groups=2)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=2e-5)
