@@ -3,10 +3,10 @@
 Both programs are laid out as sequences and aligned as a whole, as texts are, so that ops which one of them lacks, and
 names that were counted anew, shift nothing. A pair must have equal shapes (dimensions of one aside) and is worth
 
-- 2 for the same type of op,
-- 1 for the same name of the result, whatever the type: passes keep it when they replace an op, but numbers in names
-  start anew, so a name alone does not outweigh structure,
-- 1 for a weight of the same name, on top of the same type.
+- 40 for the same type of op,
+- 20 for the same name of the result, whatever the type: passes keep it when they replace an op; but 1 where the name is
+  a mere number behind the op's type or "op", "var", "input": those are counted anew by every conversion,
+- 20 for a weight of the same name, on top of the same type.
 
 The alignment with the greatest sum wins. Ops that a pass moved past others are then paired by name, if type and shape
 are equal too.
@@ -22,8 +22,9 @@ import numpy as np
 
 from satchel.runtime.mil.graph import Graph, Node
 
-SAME_OP, SAME_NAME, SAME_WEIGHT = 2, 1, 1
+SAME_OP, SAME_NAME, SAME_NUMBER, SAME_WEIGHT = 40, 20, 1, 20
 MOST_CELLS = 50_000_000  # of the alignment's table (200 MB); beyond it types and shapes alone are aligned
+NUMBERED = re.compile(r"(op|var|input|const|x)?_?\d+(_\d+)?")
 # What passes of coremltools append to the names of weights and values.
 SUFFIX = re.compile(r"(_(to_fp(16|32)|cast_fp(16|32)|palettized|quantized|sparsified|promoted(_to_fp(16|32))?))+$")
 
@@ -78,6 +79,7 @@ def _aligned(a: Sequence[Node], b: Sequence[Node]) -> list[tuple[int, int]]:
         return _by_type(a, b)
     kinds, names, weights = _Codes(), _Codes(), _Codes()
     kind_a, kind_b = (kinds([(n.op, n.plain_shape) for n in side]) for side in (a, b))
+    name_worth = np.array([SAME_NUMBER if _numbered(n) else SAME_NAME for n in a])
     name_a, name_b = (names([(plain_name(n.output), n.plain_shape) for n in side]) for side in (a, b))
     none = int(weights([()])[0])
     weight_a, weight_b = (weights([tuple(map(plain_name, n.weights)) for n in side]) for side in (a, b))
@@ -85,7 +87,7 @@ def _aligned(a: Sequence[Node], b: Sequence[Node]) -> list[tuple[int, int]]:
     def scores(i: int) -> np.ndarray:
         """What a pair of a's node i with each node of b is worth."""
         same = kind_b == kind_a[i]
-        worth = SAME_OP * same + SAME_NAME * (name_b == name_a[i])
+        worth = SAME_OP * same + name_worth[i] * (name_b == name_a[i])
         return worth + SAME_WEIGHT * (same & (weight_b == weight_a[i]) & (weight_a[i] != none))
 
     best = np.zeros((len(a) + 1, len(b) + 1), np.int32)
@@ -109,6 +111,11 @@ def _traced(best: np.ndarray, scores: object) -> list[tuple[int, int]]:
         else:
             j -= 1
     return pairs[::-1]
+
+
+def _numbered(node: Node) -> bool:
+    """Whether the name says nothing but a number."""
+    return bool(NUMBERED.fullmatch(plain_name(node.output).removeprefix(node.op)))
 
 
 def plain_name(name: str) -> str:
