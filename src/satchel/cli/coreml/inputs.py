@@ -92,12 +92,13 @@ def at_step(values: Mapping[str, Any], step: int, steps: int) -> dict[str, Any]:
 
 def table(title: str, features: Mapping[str, Feature]) -> Table:
     """Features as a table: what may be given for each, or comes out."""
-    columns = ("name", "kind", "shape", "dtype", "if left out", "about")
+    optional = any(f.optional for f in features.values())
+    columns = ("name", "kind", "shape", "dtype", *(["if left out"] if optional else []), "about")
     found = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for feature in features.values():
-        default = f"{feature.default:g}" if feature.optional else ""
+        default = [f"{feature.default:g}" if feature.optional else ""] if optional else []
         kind = f"{feature.kind} {feature.color}".strip()
-        found.add_row(feature.name, kind, feature.allowed(), feature.dtype, default, feature.about)
+        found.add_row(feature.name, kind, feature.allowed(), feature.dtype, *default, feature.about)
     return found
 
 
