@@ -63,13 +63,21 @@ def as_output(feature: Feature, value: Any) -> Any:
             raise FormatError(f"output {feature.name}", got=type(value).__name__, wanted="a dictionary")
         return {_plain(k): float(v) for k, v in value.items()}
     if feature.kind in SCALARS:
-        return SCALARS[feature.kind](_plain(value))
+        return _scalar(feature, value)
     if feature.kind == "sequence":
         return [_plain(v) for v in np.asarray(value, dtype=object).reshape(-1)]
     if feature.dtype == "str":
         return np.asarray(value, dtype=object)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(value).astype(BY_NAME[feature.dtype].storage, copy=False)
+
+
+def _scalar(feature: Feature, value: Any) -> Any:
+    """A number or string; FormatError where the program gives something else under that name."""
+    try:
+        return SCALARS[feature.kind](_plain(value))
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"output {feature.name}", got=error, wanted=feature.kind) from error
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
