@@ -219,10 +219,11 @@ def _duplicates(package: Package, found: Sequence[Weight]) -> dict[str, Any]:
         for extent in weight.extents:
             names[extent] += [f"{function}/{name}" for function, name in weight.uses]
     twice = [_stored_twice(group, names) for group in _same_bytes(package, names)]
+    shared_bytes = sum(e.size for e in merged(e for e, uses in names.items() if len(uses) > 1))
     shared = [{"bytes": e.size, "uses": uses} for e, uses in names.items() if len(uses) > 1]
     return {
         "stored_twice": _listing(twice, "wasted_bytes"),
-        "shared": _listing(shared, "bytes"),
+        "shared": {**_listing(shared, "bytes"), "bytes": shared_bytes},
     }
 
 
@@ -256,4 +257,4 @@ def _same_bytes(package: Package, extents: Iterable[Extent]) -> Iterator[list[Ex
 
 
 def _digest(package: Package, extent: Extent) -> bytes:
-    return hashlib.sha256(memoryview(package.blob_file(extent.file).data(extent.start, extent.size))).digest()
+    return hashlib.sha256(package.blob_file(extent.file).data(extent.start, extent.size).data).digest()

@@ -19,9 +19,7 @@ def command(
     package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, or a .mlmodel file.")],
     target: Annotated[
         str | None,
-        typer.Option(
-            help="A device (see satchel devices), a system such as iOS17 or macOS15, or an engine: H13 to H18."
-        ),
+        typer.Option(help="A device (satchel devices), a system such as iOS17 or macOS15, or an engine: H13 to H18."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

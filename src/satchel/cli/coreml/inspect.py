@@ -79,9 +79,9 @@ def _extra(value: dict[str, Any]) -> str:
     if value.get("declared_dtype", value.get("dtype")) != value.get("dtype"):
         parts.append(value["declared_dtype"])
     parts += [f"{key} {value[key]}" for key in ("enumerated", "ranges", "default") if key in value]
-    return ", ".join([*parts, *(["optional"] if value.get("optional") else []), value.get("description", "")]).strip(
-        ", "
-    )
+    parts += ["optional"] if value.get("optional") else []
+    parts += [value["description"]] if "description" in value else []
+    return ", ".join(parts)
 
 
 def _print_weights(found: dict[str, Any]) -> None:
