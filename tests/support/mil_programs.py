@@ -88,3 +88,10 @@ def outputs(
         assert value.dtype == dtype, f"{declared.name}: {value.dtype} instead of {dtype}"
         assert all(d in (n, "?") for d, n in zip(declared.shape, value.shape, strict=True))
     return [found[s.name] for s in program.outputs]
+
+
+def inferred(build: Build, arrays: Mapping[str, np.ndarray], target: Any = ct.target.iOS18) -> list[Any]:
+    """What coremltools' own value inference makes of `build` where its inputs are constants; None where it has none."""
+    with Function({"unused": mb.placeholder((1,))}, opset_version=target):
+        result = build(**{n: mb.const(val=a) for n, a in arrays.items()})
+        return [v.val for v in (result if isinstance(result, list | tuple) else [result])]
