@@ -63,6 +63,8 @@ def gelu(x: Array, *, mode: str = "EXACT") -> Array:
         return HALF * x * (ONE + np.tanh(inner))
     if mode == "SIGMOID_APPROXIMATION":
         return x * sigmoid(np.float32(1.702) * x)
+    if mode != "EXACT":
+        raise ValueError(f"mode {mode!r} of gelu")
     return HALF * x * (ONE + erf(x * np.float32(math.sqrt(0.5))))
 
 

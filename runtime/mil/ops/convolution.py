@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from satchel.runtime.mil.ops.base import Array, Ints, Op, contract
 
 Padding = list[tuple[int, int]]
+PAD_TYPES = ("valid", "same", "same_lower", "custom")
 
 
 def conv(
@@ -28,6 +29,8 @@ def conv(
     if pointwise and (strides is None or max(strides) == 1) and (pad is None or max(pad) == 0):
         y = _pointwise(x, weight.reshape(weight.shape[:2]))
     else:
+        if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+            raise ValueError(f"{x.shape[1]} channels and a weight of shape {weight.shape} in {groups} groups")
         ones = (1,) * (x.ndim - 2)
         strides, dilations = strides or ones, dilations or ones
         kernel = tuple((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True))
@@ -71,9 +74,12 @@ def _windows(x: Array, kernel: Ints, strides: Ints, dilations: Ints) -> Array:
 
 def padding(size: Ints, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> Padding:
     """(before, after) of every spatial axis; `kernel` is the size with its dilation."""
+    pad_type = pad_type.lower()
+    if pad_type not in PAD_TYPES:
+        raise ValueError(f"pad_type {pad_type!r} is none of {PAD_TYPES}")
     if pad_type == "custom" and pad is not None:
         return [(pad[2 * i], pad[2 * i + 1]) for i in range(len(size))]
-    if pad_type not in ("same", "same_lower"):
+    if pad_type in ("custom", "valid"):
         return [(0, 0)] * len(size)
     total = [max(0, s * math.ceil(n / s) - n + k - s) for n, k, s in zip(size, kernel, strides, strict=True)]
     if pad_type == "same":

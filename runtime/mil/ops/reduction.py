@@ -66,7 +66,7 @@ def reduce_log_sum_exp(x: Array, *, axes: Ints | None = None, keep_dims: bool = 
     """Logarithm of the sum of exponentials, without overflow."""
     top = x.max(axis=axes, keepdims=True)
     top = np.where(np.isfinite(top), top, x.dtype.type(0))
-    total = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    total = (np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top).astype(x.dtype, copy=False)
     return total if keep_dims else total.squeeze(axes)
 
 
@@ -83,10 +83,20 @@ def reduce_argmin(x: Array, *, axis: int = -1, keep_dims: bool = False, output_d
 def cumsum(x: Array, *, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Array:
     """Running sum; exclusive leaves an element out of its own sum, reverse runs from the end."""
     data = np.flip(x, axis) if reverse else x
-    total = np.cumsum(data, axis=axis, dtype=x.dtype)
+    total = np.zeros(data.shape, x.dtype)
     if exclusive:
-        total = total - data
+        before = (slice(None),) * (axis % x.ndim)
+        np.cumsum(data[(*before, slice(-1))], axis=axis, out=total[(*before, slice(1, None))])
+    else:
+        np.cumsum(data, axis=axis, out=total)
     return np.flip(total, axis) if reverse else total
+
+
+def _ranked(x: Array, axis: int, ascending: bool) -> Array:
+    """Indices that sort along an axis, equal values in their order."""
+    if not ascending:
+        x = -x if x.dtype.kind == "f" else ~x  # ~x turns integers around without overflow, and falsehood into truth
+    return np.argsort(x, axis=axis, kind="stable")
 
 
 def topk(
@@ -101,15 +111,16 @@ def topk(
 ) -> tuple[Array, ...] | Array:
     """The k largest (or smallest) values along an axis, in order, and where they are."""
     k = x.shape[axis] if k == -1 else k
-    order = np.argsort(x if ascending else -x, axis=axis, kind="stable")
-    index = np.take(order, np.arange(k), axis=axis)
+    if not -1 <= k <= x.shape[axis]:
+        raise ValueError(f"the largest {k} of {x.shape[axis]}")
+    index = np.take(_ranked(x, axis, ascending), np.arange(k), axis=axis)
     values = np.take_along_axis(x, index, axis=axis)
     return (values, index.astype(by_mil_name(output_indices_dtype).storage)) if return_indices else values
 
 
 def argsort(x: Array, *, axis: int = -1, ascending: bool = False) -> Array:
     """Indices that sort along an axis, equal values in their order."""
-    return np.argsort(x if ascending else -x, axis=axis, kind="stable").astype(np.int32)
+    return _ranked(x, axis, ascending).astype(np.int32)
 
 
 OPS: dict[str, Op] = {

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from satchel.runtime.mil.ops.base import Array, Ints, Op, contract
+from satchel.runtime.mil.ops.convolution import PAD_TYPES
 
 
 def conv_transpose(
@@ -26,6 +27,9 @@ def conv_transpose(
     The result is cropped by `pad`; with pad_type "same" to stride times the input's size; to `output_shape` where that
     is given, which may also be larger, with nothing but the bias at the ends.
     """
+    pad_type = pad_type.lower()
+    if pad_type not in PAD_TYPES:
+        raise ValueError(f"pad_type {pad_type!r} is none of {PAD_TYPES}")
     ones = (1,) * (x.ndim - 2)
     strides, dilations = strides or ones, dilations or ones
     kernel = tuple((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True))

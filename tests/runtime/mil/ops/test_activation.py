@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mil_programs import mb, normal, outputs
+
+from satchel.runtime.mil.ops import activation
 
 
 def test_activations() -> None:
@@ -59,3 +62,43 @@ def test_softmax_over_any_axis(shape: list[int], data: st.DataObject) -> None:
     x = normal(tuple(shape), 3, scale=30)
     (found,) = outputs(lambda x: mb.softmax(x=x, axis=axis), {"x": x})
     np.testing.assert_allclose(found, torch.softmax(torch.from_numpy(x), axis).numpy(), rtol=1e-5, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 5), st.floats(-2, 2, width=16), st.floats(-2, 2, width=16), st.sampled_from([16, 32]))
+def test_factors_of_either_sign_in_every_rank(rank: int, a: float, b: float, bits: int) -> None:
+    x = normal((2, 3, 2, 3, 2)[:rank], 1, 3).astype(f"float{bits}")
+    f = np.float16 if bits == 16 else np.float32
+
+    def build(x: mb.Var) -> list[mb.Var]:
+        each = [
+            mb.leaky_relu(x=x, alpha=f(a)),
+            mb.elu(x=x, alpha=f(a)),
+            mb.thresholded_relu(x=x, alpha=f(a)),
+            mb.clamped_relu(x=x, alpha=f(a), beta=f(b)),
+            mb.linear_activation(x=x, alpha=f(a), beta=f(b)),
+            mb.scaled_tanh(x=x, alpha=f(a), beta=f(b)),
+            mb.sigmoid_hard(x=x, alpha=f(a), beta=f(b)),
+        ]
+        if rank > 2:
+            each.append(mb.prelu(x=x, alpha=np.full(3, a, f)))
+            each.append(mb.softplus_parametric(x=x, alpha=np.array([a, b, 1], f), beta=np.array([b, 1, a], f)))
+        return each
+
+    t = torch.from_numpy(x).double()
+    wanted = [
+        F.leaky_relu(t, a), torch.where(t >= 0, t, a * torch.expm1(t)), torch.where(t >= a, t, 0.0),
+        torch.where(t >= 0, t, a * t).clamp(max=b), a * t + b, a * torch.tanh(b * t), (a * t + b).clamp(0, 1),
+    ]  # fmt: skip
+    if rank > 2:
+        over = (1, 3) + (1,) * (rank - 2)
+        alpha, beta = (torch.tensor(v, dtype=torch.float64).reshape(over) for v in ([a, b, 1], [b, 1, a]))
+        wanted += [F.prelu(t, torch.full((3,), a, dtype=torch.float64)), alpha * F.softplus(beta * t)]
+    for k, (have, want) in enumerate(zip(outputs(build, {"x": x}), wanted, strict=True)):
+        # a x + b may cancel: what counts is the size of its parts
+        np.testing.assert_allclose(have, want.numpy(), rtol=1e-5, atol=5e-6, err_msg=str(k))
+
+
+def test_an_unknown_kind_of_gelu() -> None:
+    with pytest.raises(ValueError, match="ERF"):
+        activation.gelu(np.zeros(1, np.float32), mode="ERF")

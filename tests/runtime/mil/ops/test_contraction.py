@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from mil_programs import mb, normal, outputs
+from mil_programs import ct, mb, normal, outputs
 
 PRODUCT = "(i,j),(j,k)->(i,k)"
 
@@ -67,3 +67,43 @@ def test_in_fp16_products_are_accumulated_in_fp32_and_rounded_once() -> None:
     (found,) = outputs(lambda x: mb.linear(x=x, weight=w), {"x": x}, precision="fp16")
     exact = (x.astype(np.float64) @ w.T.astype(np.float64)).astype(np.float16)
     np.testing.assert_array_equal(found, exact)  # a running sum in fp16 would stop growing near 32
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=0, max_size=2), st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_integers_vectors_and_mixed_types(batch: list[int], inner: int, out: int, turned: bool) -> None:
+    rng = np.random.default_rng(inner)
+    i, j = (rng.integers(-9, 9, s).astype(np.int32) for s in ((*batch, 2, inner), (out, inner)))
+    vector, w = normal((inner,), 1), normal((out, inner), 2).astype(np.float16)
+    y = np.ascontiguousarray(j.T) if not turned else j
+
+    def build(i: mb.Var, y: mb.Var, v: mb.Var) -> list[mb.Var]:
+        return [
+            mb.matmul(x=i, y=y, transpose_y=turned),
+            mb.linear(x=i, weight=j, bias=np.arange(out, dtype=np.int32)),
+            mb.matmul(x=v, y=np.ascontiguousarray(w.T)),  # from iOS 17 a constant may be of another type
+            mb.linear(x=v, weight=w),
+        ]
+
+    product, linear, dot, mixed = outputs(build, {"i": i, "y": y, "v": vector}, target=ct.target.iOS17)
+    np.testing.assert_array_equal(product, i @ j.T)
+    np.testing.assert_array_equal(linear, i @ j.T + np.arange(out))
+    for have in (dot, mixed):
+        np.testing.assert_allclose(have, vector.astype(np.float64) @ w.T, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=2), st.lists(st.integers(1, 5), min_size=4, max_size=4), st.data()
+)
+def test_attention_with_masks_of_any_broadcast(batch: list[int], sizes: list[int], data: st.DataObject) -> None:
+    rows, keys, inner, out = sizes
+    q, k, v = (normal((*batch, *s), i) for i, s in enumerate([(rows, inner), (keys, inner), (keys, out)]))
+    shape = tuple(data.draw(st.sampled_from([1, n])) for n in (*batch, rows))[data.draw(st.integers(0, len(batch))) :]
+    mask = normal((*shape, keys), 3)
+    (found,) = outputs(
+        lambda q, k, v, mask: mb.scaled_dot_product_attention(query=q, key=k, value=v, attn_mask=mask),
+        {"q": q, "k": k, "v": v, "mask": mask},
+    )
+    want = F.scaled_dot_product_attention(*(torch.from_numpy(a).double() for a in (q, k, v, mask)))
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mil_programs import ct, mb, normal, outputs
+from onnx import TensorProto, helper
+
+from satchel.runtime.mil.ops import convolution
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -48,14 +54,42 @@ def test_pointwise_convolution_with_and_without_stride(shape: tuple[int, ...]) -
     np.testing.assert_allclose(strided, F.conv2d(t, torch.from_numpy(w), stride=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pad_type", ["same", "same_lower"])
-def test_same_padding_keeps_the_size(pad_type: str) -> None:
-    x, w = normal((1, 2, 6, 7)), normal((3, 2, 2, 3), 1)
-    (found,) = outputs(lambda x: mb.conv(x=x, weight=w, strides=[1, 2], pad_type=pad_type), {"x": x})
-    pads = (1, 1, 0, 1) if pad_type == "same" else (1, 1, 1, 0)
-    np.testing.assert_allclose(
-        found, F.conv2d(F.pad(torch.from_numpy(x), pads), torch.from_numpy(w), stride=(1, 2)), rtol=1e-5, atol=1e-5
+def onnx_convolution(x: np.ndarray, weight: np.ndarray, **attributes: Any) -> np.ndarray:
+    """ONNX's Conv, which knows both kinds of padding that keep the size."""
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in (("x", x), ("w", weight))]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"], **attributes)], "g", infos, [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x, "w": weight})[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.booleans(), st.sampled_from([1, 2]), st.data())
+def test_same_padding_keeps_the_size(space: int, lower: bool, groups: int, data: st.DataObject) -> None:
+    kernel, strides, size = (
+        data.draw(st.lists(st.integers(*m), min_size=space, max_size=space)) for m in ((1, 4), (1, 3), (4, 7))
     )
+    dilations = data.draw(st.lists(st.integers(1, 2), min_size=space, max_size=space))
+    x, w = normal((1, 4, *size)), normal((2, 4 // groups, *kernel), 1)
+    pad_type, auto = ("same_lower", "SAME_LOWER") if lower else ("same", "SAME_UPPER")
+    (found,) = outputs(
+        lambda x: mb.conv(x=x, weight=w, strides=strides, dilations=dilations, groups=groups, pad_type=pad_type),
+        {"x": x},
+    )
+    # onnxruntime pads so only without dilation: a kernel with zeros in between is the same.
+    wide = np.zeros((*w.shape[:2], *((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))), np.float32)
+    wide[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = w
+    want = onnx_convolution(x, wide, strides=strides, group=groups, auto_pad=auto)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+
+
+def test_what_does_not_fit() -> None:
+    x, w = np.zeros((1, 4, 5), np.float32), np.zeros((2, 2, 3), np.float32)
+    with pytest.raises(ValueError, match="groups"):
+        convolution.conv(x, w)
+    with pytest.raises(ValueError, match="pad_type"):
+        convolution.conv(x, w, groups=2, pad_type="full")
 
 
 @pytest.mark.parametrize("target", [ct.target.iOS15, ct.target.iOS18])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
+from coremltools.converters.mil.mil import Function
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mil_programs import mb, normal, outputs
+from mil_programs import ct, mb, normal, outputs
 from scipy.special import logsumexp
+
+from satchel.runtime.mil.ops import reduction
 
 NAMES = ("sum", "mean", "max", "min", "prod", "sum_square", "l1_norm", "l2_norm", "log_sum", "log_sum_exp")
 
@@ -81,3 +87,70 @@ def test_integers_stay_integers_and_means_do_not_overflow() -> None:
     )
     assert mean[0] == 60000
     assert np.isinf(total[0])
+
+
+def evaluated(make: Callable[[], mb.Var]) -> np.ndarray:
+    """What coremltools itself makes of an op over constants."""
+    with Function({}, opset_version=ct.target.iOS17):
+        return np.asarray(make().val)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.booleans(), st.booleans(), st.data())
+def test_reductions_of_integers(shape: list[int], keep: bool, every: bool, data: st.DataObject) -> None:
+    axes = None if every else sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1)))
+    given_axes = {} if axes is None else {"axes": axes}
+    x = np.random.default_rng(1).integers(1, 9, shape).astype(np.int32)
+    ops = {n: getattr(mb, f"reduce_{n}") for n in NAMES}
+    found = outputs(lambda x: [op(x=x, keep_dims=keep, **given_axes) for op in ops.values()], {"x": x})
+    for (name, op), have in zip(ops.items(), found, strict=True):
+        want = evaluated(lambda op=op: op(x=x, keep_dims=keep, **given_axes))
+        # Both round to integers towards zero, from logarithms that may differ in the last place.
+        assert np.abs(have.reshape(want.shape) - want).max() <= (name in ("log_sum", "log_sum_exp", "l2_norm")), name
+
+
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(INTEGERS), st.booleans(), st.booleans(), st.data())
+def test_the_order_of_integers_up_to_their_limits(name: str, ascending: bool, short: bool, data: st.DataObject) -> None:
+    limits = np.iinfo(name)
+    values = st.sampled_from([limits.min, limits.min + 1, 0, 1, limits.max])
+    x = np.array(data.draw(st.lists(values, min_size=2, max_size=6)), name)
+    k = data.draw(st.integers(1, len(x)))
+    indices = {"output_indices_dtype": "uint16"} if short else {}
+
+    def build(x: mb.Var) -> list[mb.Var]:
+        typed = mb.cast(x=x, dtype=name)
+        top, where = mb.topk(x=typed, k=k, ascending=ascending, **indices)
+        alone = mb.topk(x=typed, k=k, ascending=ascending, return_indices=False)
+        most = mb.reduce_argmax(x=x, axis=0, output_dtype="uint16" if short else "int32")
+        casts = [mb.cast(x=v, dtype="int32") for v in (top, alone, where, most)]
+        return [*casts, mb.argsort(x=x, axis=-1, ascending=ascending)]
+
+    top, alone, where, most, order = outputs(build, {"x": x.astype(np.int32)}, target=ct.target.iOS17)
+    want = np.sort(x)[:k] if ascending else np.sort(x)[::-1][:k]
+    np.testing.assert_array_equal(top, want)
+    np.testing.assert_array_equal(alone, want)
+    np.testing.assert_array_equal(x[where], want)
+    assert x[int(most.item())] == x.max()
+    np.testing.assert_array_equal(x[order], np.sort(x) if ascending else np.sort(x)[::-1])
+
+
+def test_an_exclusive_sum_does_not_take_away_what_it_added() -> None:
+    x = np.array([1, 1e30, 2, np.inf, 3], np.float32)
+    forward, backward = outputs(
+        lambda x: [mb.cumsum(x=x, exclusive=True), mb.cumsum(x=x, axis=-1, exclusive=True, reverse=True)], {"x": x}
+    )
+    np.testing.assert_array_equal(forward, np.array([0, 1, 1e30, 1e30, np.inf], np.float32))
+    np.testing.assert_array_equal(backward, np.array([np.inf, np.inf, np.inf, 3, 0], np.float32))
+
+
+def test_all_or_too_many_of_an_axis() -> None:
+    x = np.array([3, 1, 2], np.float32)
+    values, index = reduction.topk(x, k=-1)
+    np.testing.assert_array_equal(values, [3, 2, 1])
+    np.testing.assert_array_equal(index, [0, 2, 1])
+    with pytest.raises(ValueError, match="4 of 3"):
+        reduction.topk(x, k=4)
