@@ -14,15 +14,24 @@ from satchel.runtime.mil.ops.base import Array, Op, pick
 
 
 def real_div(x: Array, y: Array) -> Array:
-    """x / y; integers are divided as integers, towards minus infinity."""
-    if x.dtype.kind in "iu":
-        return np.floor_divide(x, y)
-    return np.divide(x, y)
+    """x / y; of integers the quotient without its fraction, as coremltools' value inference has it."""
+    if x.dtype.kind not in "iu":
+        return np.divide(x, y)
+    quotient, rest = np.divmod(x, y)
+    return quotient + ((rest != 0) & (quotient < 0)).astype(x.dtype)
 
 
 def power(x: Array, y: Array) -> Array:
-    """x ** y in the type of x."""
-    return np.power(x, y, dtype=x.dtype)
+    """x ** y in the type of x; an integer to a negative power has lost its fraction too."""
+    if x.dtype.kind not in "iu" or np.all(y >= 0):
+        return np.power(x, y, dtype=x.dtype)
+    found = np.power(x, np.abs(y), dtype=x.dtype)
+    return np.where((y >= 0) | (np.abs(x) == 1), found, x.dtype.type(0))
+
+
+def exp2(x: Array) -> Array:
+    """2 ** x in the type of x."""
+    return np.exp2(x) if x.dtype.kind == "f" else to_integers(np.exp2(x), x.dtype)
 
 
 def rsqrt(x: Array, *, epsilon: float = 1e-12) -> Array:
@@ -55,9 +64,22 @@ def select(cond: Array, a: Array, b: Array) -> Array:
     return np.where(cond, a, b)
 
 
+def to_integers(x: Array, dtype: np.dtype) -> Array:
+    """Floats cut towards zero; those that the type does not reach become its end, and NaN becomes 0.
+
+    That is how Apple's processors convert; numpy's own result would differ from machine to machine.
+    """
+    bounds = np.iinfo(dtype)
+    wide = np.asarray(x, np.float64)  # which holds the bounds of 32 bits exactly
+    return np.clip(np.where(np.isnan(wide), 0, wide), bounds.min, bounds.max).astype(dtype)
+
+
 def cast(x: Array, *, dtype: str) -> Array:
-    """x as another type; floats are cut towards zero when they become integers."""
-    return np.asarray(x).astype(compute_type(by_mil_name(dtype)), copy=False)
+    """x as another type; see to_integers. Integers wrap around in a smaller type."""
+    x, wanted = np.asarray(x), compute_type(by_mil_name(dtype))
+    if x.dtype.kind == "f" and wanted.kind in "iu" and wanted.itemsize <= 4:
+        return to_integers(x, wanted)
+    return x.astype(wanted, copy=False)
 
 
 def round_half_even(x: Array) -> Array:
@@ -100,7 +122,7 @@ OPS: dict[str, Op] = {
     "equal": pick(np.equal),
     "erf": Op(erf),
     "exp": Op(np.exp),
-    "exp2": Op(np.exp2),
+    "exp2": Op(exp2),
     "floor": Op(np.floor),
     "floor_div": Op(np.floor_divide),
     "greater": pick(np.greater),

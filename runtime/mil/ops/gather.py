@@ -1,16 +1,25 @@
-"""Gathers and scatters."""
+"""Gathers and scatters.
+
+Negative indices count from the end, as the format says before iOS 17. Since then they are out of bounds: with
+`validate_indices` they are refused here too, without it the format leaves open what they do. Indices beyond the end
+are always refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from satchel.runtime.mil.ops.base import Array, Op, pick
+from satchel.runtime.mil.ops.elementwise import real_div
 
 
 def gather(x: Array, indices: Array, *, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False) -> Array:
     """Slices of x along an axis; the first `batch_dims` axes of x and indices go together."""
+    if validate_indices:
+        _validate(indices, x.shape[axis])
     if batch_dims == 0:
         return np.take(x, indices, axis)
     indices = np.asarray(indices)
@@ -23,6 +32,8 @@ def gather(x: Array, indices: Array, *, axis: int = 0, batch_dims: int = 0, vali
 
 def gather_nd(x: Array, indices: Array, *, batch_dims: int = 0, validate_indices: bool = False) -> Array:
     """Slices of x at index vectors, which lie along the last axis of indices."""
+    if validate_indices:
+        _validate(indices, x.shape[batch_dims : batch_dims + indices.shape[-1]])
     if batch_dims == 0:
         return x[tuple(np.moveaxis(indices, -1, 0))]
     lead = x.shape[:batch_dims]
@@ -33,7 +44,15 @@ def gather_nd(x: Array, indices: Array, *, batch_dims: int = 0, validate_indices
 
 def gather_along_axis(x: Array, indices: Array, *, axis: int = 0, validate_indices: bool = False) -> Array:
     """x[..., indices[...], ...]: one value of x for each index, along an axis."""
+    if validate_indices:
+        _validate(indices, x.shape[axis])
     return np.take_along_axis(x, _as_shape(indices, x, axis), axis)
+
+
+def _validate(indices: Array, length: Array | int) -> None:
+    """IndexError where an index is negative or not below the length, or the length of its own along the last axis."""
+    if np.any(indices < 0) or np.any(indices >= np.asarray(length)):
+        raise IndexError(f"indices from {np.min(indices)} to {np.max(indices)} for a length of {length}")
 
 
 def _merge(x: Array, count: int) -> Array:
@@ -48,12 +67,22 @@ def _as_shape(indices: Array, x: Array, axis: int) -> Array:
     return np.broadcast_to(indices, shape)
 
 
+def _divide_at(data: Array, index: Any, updates: Array) -> None:
+    """Divides data at places by updates; integers lose their fraction, so that the order of updates does not matter."""
+    if data.dtype.kind == "f":
+        np.divide.at(data, index, updates)
+        return
+    divisor = np.ones_like(data)
+    np.multiply.at(divisor, index, updates)
+    data[...] = real_div(data, divisor)
+
+
 # How a scatter joins an update with what is there.
 SCATTERS: dict[str, Callable[..., None]] = {
     "add": np.add.at,
     "sub": np.subtract.at,
     "mul": np.multiply.at,
-    "div": np.divide.at,
+    "div": _divide_at,
     "max": np.maximum.at,
     "min": np.minimum.at,
 }
@@ -73,6 +102,8 @@ def scatter(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, mode: str = "add", validate_indices: bool = False
 ) -> Array:
     """Data with slices along an axis joined with updates."""
+    if validate_indices:
+        _validate(indices, data.shape[axis])
     return _scatter(data, (slice(None),) * (axis % data.ndim) + (np.asarray(indices),), updates, mode)
 
 
@@ -80,6 +111,8 @@ def scatter_nd(
     data: Array, indices: Array, updates: Array, *, mode: str = "add", validate_indices: bool = False
 ) -> Array:
     """Data joined with updates at index vectors, which lie along the last axis of indices."""
+    if validate_indices:
+        _validate(indices, data.shape[: indices.shape[-1]])
     return _scatter(data, tuple(np.moveaxis(indices, -1, 0)), updates, mode)
 
 
@@ -87,6 +120,8 @@ def scatter_along_axis(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, mode: str = "add", validate_indices: bool = False
 ) -> Array:
     """Data joined with updates, one index for each update, along an axis."""
+    if validate_indices:
+        _validate(indices, data.shape[axis])
     where = list(np.indices(indices.shape, sparse=True))
     where[axis % data.ndim] = indices
     return _scatter(data, tuple(where), updates, mode)

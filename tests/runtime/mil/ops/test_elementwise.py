@@ -1,4 +1,4 @@
-"""Ops on each element, against torch over random shapes that broadcast."""
+"""Ops on each element, against torch and coremltools' value inference, over random shapes that broadcast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from mil_programs import mb, normal, outputs
+from mil_programs import ct, inferred, mb, normal, outputs
 
 UNARY = {
     "abs": torch.abs,
@@ -48,6 +48,16 @@ COMPARE = {
     "greater_equal": torch.ge,
     "less": torch.lt,
     "less_equal": torch.le,
+}
+WHOLE = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "floor_div": lambda x, y: torch.div(x, y, rounding_mode="floor"),
+    "real_div": lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+    "mod": torch.remainder,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
 }
 LOGIC = {"logical_and": torch.logical_and, "logical_or": torch.logical_or, "logical_xor": torch.logical_xor}
 
@@ -107,6 +117,78 @@ def test_powers_clips_selections_and_casts() -> None:
     ]  # fmt: skip
     for k, (have, want) in enumerate(zip(found, wanted, strict=True)):
         np.testing.assert_allclose(have, want, rtol=1e-6, err_msg=str(k))
+
+
+INTEGERS = st.one_of(st.integers(-9, 9), st.integers(-(2**31) + 1, 2**31 - 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(hnp.mutually_broadcastable_shapes(num_shapes=2, min_dims=1, max_dims=3, max_side=4), st.data())
+def test_integers_are_exact_and_wrap_around(shapes: hnp.BroadcastableShapes, data: st.DataObject) -> None:
+    x, y = (data.draw(hnp.arrays(np.int32, s, elements=INTEGERS)) for s in shapes.input_shapes)
+    y = np.where(y == 0, np.int32(3), y)
+    base, power = x % 7 - 3, y % 9 - 3
+
+    def build(x: mb.Var, y: mb.Var, base: mb.Var, power: mb.Var) -> list[mb.Var]:
+        two = [getattr(mb, n)(x=x, y=y) for n in (*WHOLE, *COMPARE)]
+        return [*two, mb.pow(x=base, y=power), *(getattr(mb, n)(x=x) for n in ("abs", "sign", "square"))]
+
+    found = outputs(build, {"x": x, "y": y, "base": base, "power": power})
+    tx, ty, tb, tp = (torch.from_numpy(a) for a in (x, y, base, power))
+    wanted = [f(tx, ty) for f in (WHOLE | COMPARE).values()]
+    wanted += [torch.pow(tb, tp), torch.abs(tx), torch.sign(tx), torch.square(tx)]
+    for name, have, want in zip((*WHOLE, *COMPARE, "pow", "abs", "sign", "square"), found, wanted, strict=True):
+        np.testing.assert_array_equal(have, want, err_msg=name)
+
+
+@settings(max_examples=15, deadline=None)
+@given(hnp.array_shapes(min_dims=1, max_dims=3, max_side=4), st.sampled_from([ct.target.iOS15, ct.target.iOS17]))
+def test_value_inference_agrees(shape: tuple[int, ...], target: ct.target) -> None:
+    x, y = normal(shape, 1, 3), normal(shape, 2, 3)
+    i, epsilon = (x * 3).astype(np.int32), {"epsilon": np.float32(0.25)}
+
+    def build(x: mb.Var, y: mb.Var, i: mb.Var) -> list[mb.Var]:
+        p = mb.abs(x=x)
+        return [
+            *(getattr(mb, n)(x=x) for n in UNARY if n not in ("acos", "asin", "atanh")),
+            *(getattr(mb, n)(x=mb.tanh(x=x)) for n in ("acos", "asin", "atanh")),
+            *(getattr(mb, n)(x=p, **kw) for n in ("rsqrt", "log", "inverse") for kw in ({}, epsilon)),
+            *(getattr(mb, n)(x=x, y=y) for n in (*BINARY, *COMPARE)),
+            *(getattr(mb, n)(x=i, y=np.int32(3)) for n in (*WHOLE, *COMPARE)),
+            mb.pow(x=p, y=y),
+            mb.clip(x=x, alpha=np.float32(-1), beta=np.float32(2)),
+            mb.threshold(x=x, alpha=np.float32(-0.5)),
+            mb.threshold(x=i, alpha=np.int32(2)),
+            mb.exp2(x=mb.abs(x=i)),
+            mb.select(cond=mb.less(x=i, y=np.int32(1)), a=x, b=y),
+            *(mb.cast(x=v, dtype=d) for v in (x, i) for d in ("int32", "fp32", "bool", "fp16")),
+        ]
+
+    arrays = {"x": x, "y": y, "i": i}
+    for k, (have, want) in enumerate(zip(outputs(build, arrays, target), inferred(build, arrays, target), strict=True)):
+        tolerance = 2e-3 if want.dtype == np.float16 else 1e-5
+        np.testing.assert_allclose(have, want, rtol=tolerance, atol=1e-6, err_msg=str(k))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])
+def test_casts_to_integers_hold_at_the_ends_of_the_type(dtype: str) -> None:
+    """As Apple's processors convert: cut towards zero, NaN is 0. From a larger integer type they wrap around."""
+    x = np.array([0.9, -0.9, 3.99, -3.99, 126.5, 200, 70000, -70000, 3e9, -3e9, np.inf, -np.inf, np.nan], np.float32)
+    i = np.array([5, -5, 127, 130, -130, 300, 70000, -70000, 2**31 - 1], np.int32)
+
+    def build(x: mb.Var, i: mb.Var) -> list[mb.Var]:
+        return [mb.cast(x=mb.cast(x=v, dtype=dtype), dtype="int32") for v in (x, i)]
+
+    ends = np.iinfo(dtype)
+    held, wrapped = outputs(build, {"x": x, "i": i})
+    np.testing.assert_array_equal(held, np.clip(np.trunc(np.nan_to_num(x.astype(np.float64))), ends.min, ends.max))
+    np.testing.assert_array_equal(wrapped, torch.from_numpy(i).to(getattr(torch, dtype)).int().numpy())
+
+
+def test_powers_of_two_of_integers() -> None:
+    i = np.array([0, 1, 30, 31, 99, -1, -5], np.int32)
+    (found,) = outputs(lambda i: mb.exp2(x=i), {"i": i})
+    np.testing.assert_array_equal(found, [1, 2, 2**30, 2**31 - 1, 2**31 - 1, 0, 0])
 
 
 @pytest.mark.parametrize("name", ["exp", "sin", "rsqrt", "square"])
