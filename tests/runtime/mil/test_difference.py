@@ -116,7 +116,8 @@ def converted(precision: Any = ct.precision.FLOAT32, passes: Any = None) -> Any:
     traced = torch.jit.trace(Net().eval(), torch.zeros(1, 16, 8, 8))
     return ct.convert(
         traced, inputs=[ct.TensorType("x", (1, 16, 8, 8), np.float32)], convert_to="mlprogram", skip_model_load=True,
-        minimum_deployment_target=ct.target.iOS18, compute_precision=precision, pass_pipeline=passes or ct.PassPipeline.DEFAULT,
+        minimum_deployment_target=ct.target.iOS18, compute_precision=precision,
+        pass_pipeline=passes or ct.PassPipeline.DEFAULT,
     )  # fmt: skip
 
 
