@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mil_programs import ct, mb, normal, outputs
+from mil_programs import ct, inferred, mb, normal, outputs
+
+from satchel.runtime.errors import FormatError
 
 
 @settings(max_examples=25, deadline=None)
@@ -30,30 +34,36 @@ def test_gather_along_any_axis(shape: list[int], places: list[int], data: st.Dat
     np.testing.assert_array_equal(found[1], torch.gather(t, axis, torch.from_numpy(j).long()))
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2])
-def test_gathers_with_batch_axes_equal_value_inference(batch: int) -> None:
-    x = normal((2, 3, 4, 5), 3)
-    lead = x.shape[:batch]
-    i = np.random.default_rng(4).integers(0, 3, (*lead, 2)).astype(np.int32)
-    n = np.random.default_rng(5).integers(0, 2, (*lead, 3, 2)).astype(np.int32)
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4), st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from(["int32", "int16", "uint16", "int8", "uint8"]), st.data(),
+)  # fmt: skip
+def test_gathers_with_batch_axes(shape: list[int], places: list[int], dtype: str, data: st.DataObject) -> None:
+    batch = data.draw(st.integers(0, len(shape) - 1))
+    axis = data.draw(st.integers(batch, len(shape) - 1))
+    depth = data.draw(st.integers(1, len(shape) - batch))
+    turned = data.draw(st.booleans())  # count axes, and indices before iOS 17, from the end
+    x, lead, rng = normal(tuple(shape), 3), shape[:batch], np.random.default_rng(4)
+    i = rng.integers(0, shape[axis], (*lead, *places))
+    n = rng.integers(0, shape[batch : batch + depth], (*lead, *places, 2, depth)).astype(np.int32)
 
-    def build(x: mb.Var, i: mb.Var, n: mb.Var) -> list[mb.Var]:
+    def build(x: mb.Var, n: mb.Var, at: int) -> list[mb.Var]:
         return [
-            mb.gather(x=x, indices=i, axis=2, batch_dims=batch),
+            mb.gather(x=x, indices=i.astype(dtype), axis=at, batch_dims=batch),
             mb.gather_nd(x=x, indices=n, batch_dims=batch),
         ]
 
-    inferred = []
-
-    def constants(dummy: mb.Var) -> mb.Var:
-        inferred.append(mb.gather(x=x, indices=i, axis=2, batch_dims=batch).val)
-        return mb.identity(x=dummy)
-
-    outputs(constants, {"dummy": normal((1,))})
-    gathered, nd = outputs(build, {"x": x, "i": i, "n": n})
-    np.testing.assert_array_equal(gathered, inferred[0])
-    for place in np.ndindex(*lead, 3):
+    at, arrays = axis - len(shape) if turned else axis, {"x": x, "n": n}
+    gathered, nd = outputs(partial(build, at=at), arrays, ct.target.iOS17)
+    # value inference fails for an axis counted from the end beside batch axes
+    np.testing.assert_array_equal(gathered, inferred(partial(build, at=axis), arrays, ct.target.iOS17)[0])
+    for place in np.ndindex(*nd.shape[: n.ndim - 1]):
         np.testing.assert_array_equal(nd[place], x[(*place[:batch], *n[place])])
+    if not batch:
+        negative = (i - shape[axis]).astype(np.int32)
+        old = outputs(lambda x: mb.gather(x=x, indices=negative, axis=axis), {"x": x}, ct.target.iOS15)
+        np.testing.assert_array_equal(old[0], np.take(x, i, axis))
 
 
 @pytest.mark.parametrize("target", [ct.target.iOS16, ct.target.iOS18])
@@ -84,3 +94,69 @@ def test_scatters(mode: str, target: ct.target) -> None:
             wanted[2][place] = join(x[place], u[row, column])
     for have, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-6)
+
+
+JOINS = {
+    "update": lambda a, b: b, "add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum,
+    "min": np.minimum, "div": lambda a, b: np.trunc(a / b) if a.dtype.kind == "i" else a / b,
+}  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(list(JOINS)), st.sampled_from(["float32", "int32"]),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3), st.data(),
+)  # fmt: skip
+def test_scatters_over_shapes_axes_and_repeated_indices(
+    mode: str, dtype: str, shape: list[int], data: st.DataObject
+) -> None:
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    count, depth = data.draw(st.integers(1, shape[axis] + 2)), data.draw(st.integers(1, len(shape)))
+    count = min(count, shape[axis]) if mode == "update" else count  # of equal places any update may stay
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = (normal(tuple(shape), 6) * 20).astype(dtype)
+    sizes = [count if a == axis else n for a, n in enumerate(shape)]
+    i = rng.permutation(shape[axis])[:count] if mode == "update" else rng.integers(0, shape[axis], count)
+    along = np.argsort(rng.random(shape), axis).take(range(count), axis) if mode == "update" else None
+    along = rng.integers(0, shape[axis], sizes) if along is None else along
+    n = np.unique(rng.integers(0, shape[:depth], (3, depth)), axis=0) if mode == "update" else None
+    n = rng.integers(0, shape[:depth], (3, depth)) if n is None else n
+    u, v = (rng.integers(1, 4, s).astype(dtype) for s in (sizes, (len(n), *shape[depth:])))
+
+    def build(x: mb.Var, u: mb.Var, v: mb.Var, i: mb.Var, along: mb.Var, n: mb.Var) -> list[mb.Var]:
+        kw = {"mode": mode, "validate_indices": True}
+        return [
+            mb.scatter(data=x, indices=i, updates=u, axis=axis - len(shape), **kw),
+            mb.scatter_along_axis(data=x, indices=along, updates=u, axis=axis, **kw),
+            mb.scatter_nd(data=x, indices=n, updates=v, **kw),
+        ]
+
+    where = {"i": i, "along": along, "n": n}
+    inputs = {"x": x, "u": u, "v": v, **{k: a.astype(np.int32) for k, a in where.items()}}
+    wanted = [x.copy(), x.copy(), x.copy()]
+    for place in np.ndindex(*sizes):
+        for want, to in ((wanted[0], i[place[axis]]), (wanted[1], along[place])):
+            at = (*place[:axis], to, *place[axis + 1 :])
+            want[at] = JOINS[mode](want[at], u[place])
+    for k, at in enumerate(n):
+        wanted[2][tuple(at)] = JOINS[mode](wanted[2][tuple(at)], v[k])
+    for have, want in zip(outputs(build, inputs, ct.target.iOS17), wanted, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_indices_that_are_to_be_validated(index: int) -> None:
+    x, i, one = normal((3, 2)), np.array([index], np.int32), np.ones((1, 2), np.float32)
+    builds = [
+        lambda x, i, u: mb.gather(x=x, indices=i, validate_indices=True),
+        lambda x, i, u: mb.gather_nd(x=x, indices=mb.expand_dims(x=i, axes=[0]), validate_indices=True),
+        lambda x, i, u: mb.gather_along_axis(x=x, indices=mb.stack(values=[i, i], axis=1), validate_indices=True),
+        lambda x, i, u: mb.scatter(data=x, indices=i, updates=u, validate_indices=True),
+        lambda x, i, u: mb.scatter_nd(data=x, indices=mb.expand_dims(x=i, axes=[0]), updates=u, validate_indices=True),
+        lambda x, i, u: mb.scatter_along_axis(
+            data=x, indices=mb.stack(values=[i, i], axis=1), updates=u, validate_indices=True
+        ),
+    ]
+    for build in builds:
+        with pytest.raises(FormatError, match="indices from"):
+            outputs(build, {"x": x, "i": i, "u": one})
