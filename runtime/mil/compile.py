@@ -21,6 +21,7 @@ from satchel.runtime.mil.ops.movement import identity, slice_update_in_place
 from satchel.runtime.mil.package import Package
 from satchel.runtime.mil.placement import place
 from satchel.runtime.mil.precision import Precision
+from satchel.runtime.mil.regions import with_regions
 from satchel.runtime.mil.steps import FRAME_SLOT, NO_VALUE, RESERVED, RNG_SLOT, Block, Executable, Step, walk
 from satchel.runtime.mil.values import is_state, spec
 
@@ -153,6 +154,7 @@ class _Compiler:
         run = checked(known.run, op.type, what, self.limit)
         bound = bind(known, what, arguments, constants, self.opset, run)
         self._step(op, known, bound.kernel, tuple(self._operand(arguments, o) for o in bound.operands))
+        self.steps[-1].statics = bound.statics
         if op.type == "slice_update":
             in_place = bind(IN_PLACE, what, arguments, constants).kernel
             self.kernels[self.steps[-1].output] = (bound.kernel, in_place)
@@ -276,9 +278,12 @@ def unknown_op(op_type: str, what: str) -> FormatError:
 
 
 def compile_function(
-    package: Package, name: str, precision: Precision, pool: Pool, limit: Limit | None = None
+    package: Package, name: str, precision: Precision, pool: Pool, limit: Limit | None = None, threads: int = 0
 ) -> Executable:
-    """Compiles a function; FormatError names the op where something is wrong with it."""
+    """Compiles a function; FormatError names the op where something is wrong with it.
+
+    With a number of threads, runs of fp32 ops go to onnxruntime where that pays (see regions/).
+    """
     limit = limit or Limit()
     compiler = _Compiler(package, pool, precision, _opset(package, name), name, limit)
     inputs: list[tuple[TensorSpec, int]] = []
@@ -292,6 +297,10 @@ def compile_function(
     block = package.block(name)
     compiler.operations(block)
     outputs = tuple((_output_spec(compiler, output), compiler.slot(output)) for output in block.outputs)
+    if threads and precision == "fp32":
+        returned = [slot for _, slot in outputs]
+        known = (compiler.template, compiler.specs, returned, compiler.unkept)
+        compiler.steps = with_regions(compiler.steps, *known, threads)
     steps = tuple(_with_loads(compiler))
     kept, returned = {slot for _, slot in (*inputs, *states, *outputs)}, [slot for _, slot in outputs]
     copied = place(steps, compiler.kernels, len(compiler.template), [s for _, s in states], returned, kept)

@@ -15,6 +15,7 @@ from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.overflow import located
 from satchel.runtime.mil.package import Package, open_package
 from satchel.runtime.mil.precision import OverflowReport, check_precision
+from satchel.runtime.mil.regions import threads_for
 from satchel.runtime.mil.values import is_state, spec
 
 
@@ -25,6 +26,9 @@ class Program:
         package: where it was read from.
         max_memory: bytes that may be spent on expanded constants; the rest are expanded again at each use. None is no
             limit. A single value may take so much too, where that is more than what is allowed anyway (limits.py).
+        kernels: "auto" hands runs of fp32 ops to onnxruntime where it is installed and that pays; "numpy" never does.
+            What is observed, and fp16, which rounds after every op, is always run by numpy, op by op.
+        threads: that onnxruntime may use; by default what OMP_NUM_THREADS says, or one for each processor.
 
     Attributes:
         limit: how large a value may become, and how long loops may run.
@@ -32,12 +36,15 @@ class Program:
     Functions are compiled when they first run, and share their constants.
     """
 
-    def __init__(self, package: Package, max_memory: int | None = None) -> None:
+    def __init__(
+        self, package: Package, max_memory: int | None = None, kernels: str = "auto", threads: int | None = None
+    ) -> None:
         self.package = package
         self.limit = Limit()
         self.limit.allow(weights=package.weight_bytes, wanted=max_memory or 0)
         self._pool = Pool(max_memory)
-        self._compiled: dict[tuple[str, str], Executable] = {}
+        self._threads = threads_for(kernels, threads)
+        self._compiled: dict[tuple[str, str, int], Executable] = {}
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -105,7 +112,8 @@ class Program:
             FormatError: the program has an op that is not known, or is malformed.
         """
         self.limit.allow(inputs=sum(getattr(value, "nbytes", 0) for value in inputs.values()))
-        executable, fresh = self.executable(function, precision), watch is not None and watch.report is None
+        threads = self._threads if precision == "fp32" and observe is None else 0
+        executable, fresh = self.executable(function, precision, threads), watch is not None and watch.report is None
         found = run(executable, inputs, state, watch, seed, observe)
         if watch is not None and fresh and precision == "fp16":
             watch.report = self.overflow(executable.name, watch)
@@ -123,12 +131,12 @@ class Program:
             self.limit.check_spec(f"state {each.name}", each)
         return zeros(states)
 
-    def executable(self, function: str | None = None, precision: str = "fp32") -> Executable:
-        """The compiled function; compiled at the first call."""
-        key = (function or self.package.default_function, precision)
+    def executable(self, function: str | None = None, precision: str = "fp32", threads: int = 0) -> Executable:
+        """The compiled function; compiled at the first call. With threads, runs of ops are one step for onnxruntime."""
+        key = (function or self.package.default_function, precision, threads)
         if key not in self._compiled:
             known = check_precision(precision)
-            self._compiled[key] = compile_function(self.package, key[0], known, self._pool, self.limit)
+            self._compiled[key] = compile_function(self.package, key[0], known, self._pool, self.limit, threads)
         return self._compiled[key]
 
 
@@ -140,13 +148,17 @@ def _outputs(package: Package, function: str) -> tuple[TensorSpec, ...]:
     return tuple(spec(types[name]) for name in block.outputs if name in types)
 
 
-def load(path: Path | str, max_memory: int | None = None) -> Program:
+def load(
+    path: Path | str, max_memory: int | None = None, kernels: str = "auto", threads: int | None = None
+) -> Program:
     """Opens a .mlpackage folder, or a .mlmodel file, that holds an ML Program.
 
     Args:
         path: of the package.
         max_memory: bytes that may be spent on expanded constants; None is no limit.
+        kernels: "auto" or "numpy", see Program.
+        threads: that onnxruntime may use.
 
     Raises FormatError where it is not a readable ML Program of specification version 6 to 10.
     """
-    return Program(open_package(Path(path)), max_memory)
+    return Program(open_package(Path(path)), max_memory, kernels, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Step:
         free: slots that nobody reads after this step.
         specs: of its outputs, in the order of `outputs`; empty for a step that the program does not have.
         blocks: of a cond (true, false) or a while_loop (condition, body); they work on the same slots.
+        statics: constant arguments that are bound to the kernel; None where it is not simply the op's own function.
     """
 
     kernel: Callable[..., Any]
@@ -45,6 +46,7 @@ class Step:
     free: tuple[int, ...] = ()
     specs: tuple[TensorSpec, ...] = ()
     blocks: tuple[Block, ...] = ()
+    statics: Mapping[str, Any] | None = None
 
     @property
     def reads(self) -> tuple[int, ...]:

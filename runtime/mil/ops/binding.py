@@ -73,10 +73,12 @@ class Bound:
         kernel: called with the values of `operands`.
         operands: names of the arguments that are handed over at each call; (name, i) for one of a list; None where an
             optional array is absent; RNG for the random generator.
+        statics: the constants that are bound, by name; None where the kernel takes more than arrays.
     """
 
     kernel: Callable[..., Any]
     operands: tuple[str | tuple[str, int] | None, ...]
+    statics: Mapping[str, Any] | None = None
 
 
 def bind(
@@ -115,7 +117,9 @@ def bind(
     kernel = partial(run, **static) if static else run
     converters = {n: known.statics[n] for n in late}
     if "rng" not in known.given:
-        return Bound(_late(kernel, len(operands), converters) if late else kernel, (*operands, *late))
+        if late:
+            return Bound(_late(kernel, len(operands), converters), (*operands, *late))
+        return Bound(kernel, tuple(operands), static)
     converters["rng"] = lambda rng: rng
     kernel = _late(kernel, len(operands), converters)
     if static.get("seed", -1) >= 0:

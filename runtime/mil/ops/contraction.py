@@ -44,18 +44,18 @@ def matmul(x: Array, y: Array, *, transpose_x: bool = False, transpose_y: bool =
 
 def einsum(x: Array, y: Array, *, equation: str) -> Array:
     """nchw,nwhu->nchu (or without n): a product for every n and h. Other equations go to numpy's own einsum."""
-    left, right, out = _canonical(equation)
-    if (left, right, out) not in (("abcd", "adce", "abce"), ("abc", "cbd", "abd")):
+    if canonical(equation) not in ATTENTION_PRODUCTS:
         return np.einsum(equation, x, y, optimize=True)
     if x.shape[-2] == 1 and y.shape[-2] == 1:  # no h: the product as it lies
         return product(x[..., 0, :], y[..., 0, :])[..., None, :]
     return product(x.swapaxes(-3, -2), y.swapaxes(-3, -2)).swapaxes(-3, -2)
 
 
+ATTENTION_PRODUCTS = (("abcd", "adce", "abce"), ("abc", "cbd", "abd"))
 _CANONICAL: dict[str, tuple[str, str, str]] = {}
 
 
-def _canonical(equation: str) -> tuple[str, str, str]:
+def canonical(equation: str) -> tuple[str, str, str]:
     """The equation's three parts with letters renamed in order of appearance."""
     if equation not in _CANONICAL:
         names: dict[str, str] = {}

@@ -1,0 +1,13 @@
+"""Runs of fp32 steps handed to onnxruntime as one graph each, where it is installed and where that pays.
+
+onnx_proto   writes an ONNX model, so that onnxruntime alone is needed
+operands     what a lowering sees of values and graphs
+lowering     one function for each op that can be handed over
+choose       which steps go together
+session      a graph as the kernel of one step
+"""
+
+from satchel.runtime.mil.regions.choose import with_regions
+from satchel.runtime.mil.regions.session import KERNELS, available, threads_for
+
+__all__ = ["KERNELS", "available", "threads_for", "with_regions"]

@@ -1,0 +1,104 @@
+"""Matrix products and convolutions as ONNX nodes."""
+
+# ruff: noqa: D103 - each function is the op of its name, written in ONNX's ops
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from satchel.runtime.mil.ops.base import Ints
+from satchel.runtime.mil.ops.contraction import ATTENTION_PRODUCTS, canonical
+from satchel.runtime.mil.ops.convolution import padding
+from satchel.runtime.mil.regions.movement import reshaped, swapped
+from satchel.runtime.mil.regions.onnx_proto import CONTRIB
+from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast
+
+
+def linear(g: Graph, x: Operand, weight: Operand, bias: Operand | None = None) -> Operand:
+    rows, (out, inner) = math.prod(x.shape[:-1]), weight.shape
+    if inner != x.shape[-1]:
+        raise Unsupported
+    y = g.add("Gemm", reshaped(g, x, (rows, inner)), weight, bias, shape=(rows, out), transB=1)
+    return reshaped(g, y, (*x.shape[:-1], out))
+
+
+def product(g: Graph, x: Operand, y: Operand, transpose_y: bool = False, scale: float = 1.0) -> Operand:
+    """Scale * x @ y, or y with its last two axes exchanged."""
+    if x.rank < 2 or y.rank < 2:
+        raise Unsupported
+    inner, columns = (y.shape[-1], y.shape[-2]) if transpose_y else y.shape[-2:]
+    if inner != x.shape[-1]:
+        raise Unsupported
+    shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], columns)
+    if not transpose_y and scale == 1.0:
+        return g.add("MatMul", x, y, shape=shape)
+    return g.add("FusedMatMul", x, y, shape=shape, domain=CONTRIB, transB=int(transpose_y), alpha=scale)
+
+
+def matmul(g: Graph, x: Operand, y: Operand, *, transpose_x: bool = False, transpose_y: bool = False) -> Operand:
+    return product(g, swapped(g, x, -1, -2) if transpose_x else x, y, transpose_y)
+
+
+def einsum(g: Graph, x: Operand, y: Operand, *, equation: str) -> Operand:
+    """nchw,nwhu->nchu as MatMul; other equations stay with numpy, which orders them well."""
+    if canonical(equation) not in ATTENTION_PRODUCTS:
+        raise Unsupported
+    if x.shape[-2] == 1 and y.shape[-2] == 1:
+        left, right = (reshaped(g, v, (*v.shape[:-2], v.shape[-1])) for v in (x, y))
+        found = product(g, left, right)
+        return reshaped(g, found, (*found.shape[:-1], 1, found.shape[-1]))
+    return swapped(g, product(g, swapped(g, x, -3, -2), swapped(g, y, -3, -2)), -3, -2)
+
+
+def scaled_dot_product_attention(
+    g: Graph, query: Operand, key: Operand, value: Operand, attn_mask: Operand | None = None
+) -> Operand:
+    scores = product(g, query, key, transpose_y=True, scale=1 / math.sqrt(query.shape[-1]))
+    if attn_mask is not None:
+        scores = g.add("Add", scores, attn_mask)
+    return product(g, g.add("Softmax", scores, axis=-1), value)
+
+
+def conv(
+    g: Graph,
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    *,
+    strides: Ints | None = None,
+    pad_type: str = "valid",
+    pad: Ints | None = None,
+    dilations: Ints | None = None,
+    groups: int = 1,
+) -> Operand:
+    ones, kernel = (1,) * (x.rank - 2), weight.shape[2:]
+    strides, dilations = strides or ones, dilations or ones
+    if x.shape[1] != weight.shape[1] * groups:
+        raise Unsupported
+    pads, space = windows(x, kernel, strides, dilations, pad_type, pad)
+    return g.add(
+        "Conv", x, g.embed(weight), bias, shape=(x.shape[0], weight.shape[0], *space),
+        kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups,
+    )  # fmt: skip
+
+
+def windows(
+    x: Operand, kernel: Ints, strides: Ints, dilations: Ints, pad_type: str, pad: Ints | None
+) -> tuple[Ints, Ints]:
+    """(paddings at all beginnings, then at all ends; how many windows there are along each axis)."""
+    dilated = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    pairs = padding(x.shape[2:], dilated, strides, pad_type, pad)
+    sizes = zip(x.shape[2:], pairs, dilated, strides, strict=True)
+    space = tuple((n + before + after - k) // s + 1 for n, (before, after), k, s in sizes)
+    return (*(before for before, _ in pairs), *(after for _, after in pairs)), space
+
+
+LOWERINGS: dict[str, Callable[..., Any]] = {
+    "conv": conv,
+    "einsum": einsum,
+    "linear": linear,
+    "matmul": matmul,
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+}
