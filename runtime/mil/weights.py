@@ -169,6 +169,8 @@ def compression(function: FunctionSurvey, op: SurveyedOp) -> str:
         if maker is not None and maker.is_compression and id(maker) not in seen:
             seen.add(id(maker))
             labels.append(compression(function, maker))
+    if labels[0] == "sparse" and len(labels) > 1 and labels[1].startswith("sparse "):
+        labels.pop(0)  # the op that fills in the zeros of another sparse one
     return " of ".join(labels)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from satchel.devices.rulebook import Rule
 from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.mil.dtypes import DType
 from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp, elements
 from satchel.runtime.mil.weights import is_per_block, palette_bits, palette_groups, palette_vector, scale_blocks
 
@@ -15,18 +16,16 @@ AFFINE = "constexpr_affine_dequantize"
 WRITER = "com.github.apple.coremltools.version"
 
 
-def _stored_data(function: FunctionSurvey, op: SurveyedOp) -> SurveyedOp | None:
-    """What makes the numbers that an op scales."""
-    return function.maker(op, "data") or function.maker(op, "nonzero_data")
+def _data_type(function: FunctionSurvey, op: SurveyedOp) -> DType | None:
+    """Element type of the numbers that an op scales."""
+    found = function.argument_type(op, "data") or function.argument_type(op, "nonzero_data")
+    return found[0] if found else None
 
 
-def _is_scaled_palette(function: FunctionSurvey, op: SurveyedOp) -> bool:
-    """Whether a scale is applied to numbers rather than to codes: to what a palette gives, or to a plain float."""
-    maker = _stored_data(function, op)
-    if maker is not None and maker.type in PALETTES:
-        return True
-    data = next((t for n in ("data", "nonzero_data") if (t := function.argument_type(op, n))), None)
-    return data is not None and data[0].is_float
+def _scales_floats(function: FunctionSurvey, op: SurveyedOp) -> bool:
+    """Whether a scale is applied to numbers rather than to codes, as coremltools 9 does on top of a palette."""
+    dtype = _data_type(function, op)
+    return dtype is not None and dtype.is_float
 
 
 def int8_weights_expanded(subject: Subject, rule: Rule) -> Iterator[Answer]:
@@ -41,7 +40,7 @@ def int8_weights_expanded(subject: Subject, rule: Rule) -> Iterator[Answer]:
 def per_block_quantization(subject: Subject, _rule: Rule) -> Iterator[Answer]:
     """Weights with several scales a channel."""
     for function, op in subject.each(SCALES):
-        if is_per_block(function, op) and not _is_scaled_palette(function, op):
+        if is_per_block(function, op) and not _scales_floats(function, op):
             sizes = " x ".join(str(size) for _, _, size in scale_blocks(function, op))
             yield at(op, f"blocks of {sizes}")
 
@@ -68,13 +67,14 @@ def palette_kind(subject: Subject, rule: Rule) -> Iterator[Answer]:
 def scaled_palette(subject: Subject, _rule: Rule) -> Iterator[Answer]:
     """Scales on top of a palette."""
     for function, op in subject.each(SCALES):
-        if _is_scaled_palette(function, op):
-            yield at(op, "scales fp16 numbers, not codes")
+        if _scales_floats(function, op):
+            dtype = _data_type(function, op)
+            yield at(op, f"scales {dtype.name if dtype else 'float'} numbers, not codes")
 
 
 def weights_beside_scaled_palettes(subject: Subject, rule: Rule) -> Iterator[Answer]:
     """Uncompressed weights of a program whose other weights are scaled palettes."""
-    scaled = any(_is_scaled_palette(function, op) for function, op in subject.each(SCALES))
+    scaled = any(_scales_floats(function, op) for function, op in subject.each(SCALES))
     if not scaled:
         return
     for function, op in subject.each(rule.names("ops")):

@@ -16,6 +16,7 @@ from satchel.runtime.mil.values import constant_shape, reader
 TABLES = ("lut", "nonzero_data", "data", "source_val")
 FP16_MINUS_INFINITY = 0xFC00
 CHUNK = 1 << 20
+SEARCHED = ("float16", "float32", "float64", "bfloat16")
 
 
 def minus_infinity(subject: Subject, rule: Rule) -> Iterator[Answer]:
@@ -87,7 +88,7 @@ def _lowest_in(function: FunctionSurvey, proto: Any) -> float:
     if proto.type.WhichOneof("type") != "tensorType":
         return 0.0
     dtype, _ = constant_shape(proto)
-    if not dtype.is_float:
+    if dtype.name not in SEARCHED:
         return 0.0
     content = np.asarray(reader(function.package, proto)()).reshape(-1)
     if dtype.name == "float16" and content.size:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from satchel.devices.rulebook import Rule
 from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
 from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp, elements
@@ -90,7 +92,8 @@ def _squared(function: FunctionSurvey, op: SurveyedOp) -> str | None:
     x = square.arguments.get("x", ())
     doubled = square.type == "mul" and x == square.arguments.get("y")
     power = function.setting(square, "y") if square.type == "pow" else None
-    if not (square.type == "square" or doubled or (power is not None and float(power) == 2)):
+    to_the_second = isinstance(power, np.ndarray) and power.size == 1 and power.item() == 2
+    if not (square.type == "square" or doubled or to_the_second):
         return None
     return x[0] if x and isinstance(x[0], str) else None
 

@@ -176,7 +176,7 @@ def test_a_scale_on_a_palette_and_a_sparse_palette(tmp_path: Path) -> None:
     rows = {r["compression"]: r for r in inspect_program(save(tmp_path, body, X))["weights"]["by_scheme"]}
     scaled = rows["scale float16, per channel of palette 4 bit, per tensor"]
     assert scaled["blob_bytes"] == 64 * 64 // 2 + 2 * 16 + 2 * 64
-    sparse = rows["sparse of sparse palette 2 bit, per tensor"]
+    sparse = rows["sparse palette 2 bit, per tensor"]
     assert sparse["blob_bytes"] + sparse["immediate_bytes"] == 64 * 64 // 8 + 64 * 64 // 2 // 4 + 2 * 4
     assert sparse["expanded_bytes"] == 2 * 64 * 64
 

@@ -37,8 +37,10 @@ def command(
 def _print(report: Report) -> None:
     for group in report.grouped():
         _print_group(group)
-    for unjudged in report.unjudged:
-        out.print(f"not judged  {unjudged.rule}: {unjudged.reason}", markup=False)
+    for rule in dict.fromkeys(u.rule for u in report.unjudged):
+        reasons = [u.reason for u in report.unjudged if u.rule == rule]
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        out.print(f"not judged  {rule}: {reasons[0]}{more}", markup=False)
     counts = ", ".join(f"{report.count(s)} {s}{'' if report.count(s) == 1 else 's'}" for s in STYLES)
     target = report.target.name or "any device"
     out.print(f"{report.path} for {target}: {counts}; {len(report.judged)} rules", markup=False)
