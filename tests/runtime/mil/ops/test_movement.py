@@ -1,4 +1,4 @@
-"""Shapes, slices, joins, padding: against numpy and torch, over random shapes."""
+"""Shapes, slices, joins, padding: against numpy, torch and coremltools' value inference, over random shapes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from mil_programs import ct, mb, normal, outputs
+from mil_programs import ct, inferred, mb, normal, outputs
 
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 
@@ -197,3 +197,129 @@ def test_makers_of_tensors() -> None:
     ]  # fmt: skip
     for k, (have, want) in enumerate(zip(outputs(build, {"x": x, "i": i}), wanted, strict=True)):
         np.testing.assert_array_equal(have, np.asarray(want, have.dtype), err_msg=str(k))
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.data())
+def test_slices_beyond_the_ends_and_from_them(shape: tuple[int, ...], data: st.DataObject) -> None:
+    x, rank = normal(shape, 1), len(shape)
+
+    def each(values: st.SearchStrategy[int] | st.SearchStrategy[bool]) -> list[int]:
+        return data.draw(st.lists(values, min_size=rank, max_size=rank))
+
+    stride, begin, end = each(st.sampled_from([1, 2, 3, -1, -2])), each(st.integers(-7, 7)), each(st.integers(-7, 7))
+    masks = {"begin_mask": each(st.booleans()), "end_mask": each(st.booleans())}
+    numpy_index = tuple(
+        slice(None if bm else b, None if em else e, s)
+        for b, e, s, bm, em in zip(begin, end, stride, *masks.values(), strict=True)
+    )
+    assume(x[numpy_index].size > 0)
+    (have,) = outputs(
+        lambda x, b, e: mb.slice_by_index(x=x, begin=b, end=e, stride=stride, **masks),
+        {"x": x, "b": np.array(begin, np.int32), "e": np.array(end, np.int32)},
+    )
+    np.testing.assert_array_equal(have, x[numpy_index])
+    starts = [data.draw(st.integers(-n, n - 1)) for n in shape]
+    sizes = [data.draw(st.sampled_from([-1, 1])) for _ in shape]
+    (part,) = outputs(
+        lambda x, b, s: mb.slice_by_size(x=x, begin=b, size=s),
+        {"x": x, "b": np.array(starts, np.int32), "s": np.array(sizes, np.int32)},
+    )
+    want = inferred(lambda x: mb.slice_by_size(x=x, begin=starts, size=sizes), {"x": x})
+    np.testing.assert_array_equal(part, want[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.sampled_from(["float32", "int32"]), st.data())
+def test_value_inference_agrees(shape: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
+    rank = len(shape)
+    x = (normal(shape, 8) * 3).astype(dtype)
+    count = data.draw(st.integers(1, rank))
+    mode = data.draw(st.sampled_from(["constant", "reflect", "replicate"]))
+    most = [n - 1 if mode == "reflect" else 3 for n in shape[-count:]]
+    pads = [data.draw(st.integers(0, m)) for m in most for _ in range(2)]
+    axis, cuts = data.draw(st.integers(-rank, rank - 1)), [c for c in range(1 - rank, rank) if c]
+    band = data.draw(st.integers(-1, 4)), data.draw(st.integers(-1, 4))
+    flips = data.draw(st.sets(st.integers(0, rank - 1), min_size=1))
+    keep = [0 if data.draw(st.booleans()) else n for n in shape]
+
+    def build(x: mb.Var) -> list[mb.Var]:
+        wide = mb.tile(x=mb.expand_dims(x=x, axes=[-1]), reps=[1] * rank + [3])
+        f = mb.cast(x=x, dtype="fp32")
+        return [
+            mb.pad(x=f, pad=pads, mode=mode, constant_val=np.float32(2.5)),
+            mb.band_part(x=wide, lower=band[0], upper=band[1]),
+            *(mb.flatten2d(x=x, axis=c) for c in cuts),
+            mb.reverse(x=x),
+            mb.reverse(x=x, axes=sorted(flips)),
+            mb.squeeze(x=mb.expand_dims(x=wide, axes=[0, -2])),
+            mb.concat(values=[x, x, x], axis=axis),
+            mb.stack(values=[x, x, x], axis=axis),
+            mb.reshape(x=x, shape=keep),
+            mb.transpose(x=wide, perm=[*range(1, rank + 1), 0]),
+            mb.non_zero(x=x),
+            mb.fill_like(ref_tensor=x, value=np.float32(3)),
+            mb.shape(x=wide),
+            *mb.split(x=wide, num_splits=3, axis=-1),
+        ]
+
+    for k, (have, want) in enumerate(zip(outputs(build, {"x": x}), inferred(build, {"x": x}), strict=True)):
+        if want is not None:
+            np.testing.assert_array_equal(have, want, err_msg=str(k))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(1, 5), st.data())
+def test_one_hot_on_any_axis(shape: list[int], size: int, data: st.DataObject) -> None:
+    axis = data.draw(st.integers(-len(shape) - 1, len(shape)))
+    i = np.random.default_rng(0).integers(0, size, shape).astype(np.int32)
+    values = data.draw(st.sampled_from([(np.float32(2), np.float32(-1)), (np.int32(7), np.int32(3)), (True, False)]))
+    both = {"on_value": values[0], "off_value": values[1]}
+    (found, dynamic) = outputs(
+        lambda i, n: [
+            mb.one_hot(indices=i, one_hot_vector_size=size, axis=axis, **both),
+            mb.one_hot(indices=i, one_hot_vector_size=mb.squeeze(x=n, axes=[0]), axis=axis, **both),
+        ],
+        {"i": i, "n": np.array([size], np.int32)},
+    )
+    hot = torch.nn.functional.one_hot(torch.from_numpy(i).long(), size).bool().numpy()
+    want = np.moveaxis(np.where(hot, *values), -1, axis)
+    np.testing.assert_array_equal(found, want)
+    np.testing.assert_array_equal(dynamic, want)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-20, 20), st.integers(-20, 20), st.sampled_from([1, 2, 7, -1, -3]), st.booleans())
+def test_ranges(start: int, end: int, step: int, floats: bool) -> None:
+    dtype = np.float32 if floats else np.int32
+    a, b, s = (np.array([v], dtype) * dtype(0.37 if floats else 1) for v in (start, end, step))
+
+    def build(a: mb.Var, b: mb.Var, s: mb.Var) -> mb.Var:
+        scalars = {n: mb.squeeze(x=v, axes=[0]) for n, v in (("start", a), ("end", b), ("step", s))}
+        return mb.range_1d(**scalars)
+
+    (found,) = outputs(build, {"a": a, "b": b, "s": s})
+    np.testing.assert_allclose(found, np.arange(a[0], b[0], s[0]), rtol=1e-6, atol=1e-6)
+
+
+def test_joins_of_scalars_uneven_and_interleaved() -> None:
+    x, y, s = normal((2, 3)), normal((2, 4), 1), np.array([5], np.int32)
+
+    def build(x: mb.Var, y: mb.Var, s: mb.Var) -> list[mb.Var]:
+        scalar = mb.squeeze(x=s, axes=[0])
+        sizes = mb.concat(values=[np.int32(1), scalar, np.int32(1)], axis=0)
+        joined = mb.concat(values=[x, y], axis=-1)
+        return [
+            mb.concat(values=[scalar, np.int32(3)], axis=0),
+            joined,
+            mb.concat(values=[x, x, mb.mul(x=x, y=np.float32(2))], axis=0, interleave=True),
+            mb.fill(shape=sizes, value=np.int32(4)),
+            mb.tile(x=x, reps=mb.concat(values=[np.int32(2), np.int32(1)], axis=0)),
+            *mb.split(x=joined, split_sizes=[1, 5, 1], axis=-1),
+        ]
+
+    both = np.concatenate([x, y], 1)
+    turns = np.stack([x, x, 2 * x], 1).reshape(6, 3)
+    wanted = [[5, 3], both, turns, np.full((1, 5, 1), 4), np.tile(x, (2, 1)), both[:, :1], both[:, 1:6], both[:, 6:]]
+    for have, want in zip(outputs(build, {"x": x, "y": y, "s": s}), wanted, strict=True):
+        np.testing.assert_array_equal(have, want)
