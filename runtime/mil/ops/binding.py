@@ -111,10 +111,9 @@ def bind(
         operands += [(known.variadic, i) for i in range(len(arguments.get(known.variadic, ())))]
     while operands and operands[-1] is None:
         operands.pop()
-    if "opset" in known.given:
-        static["opset"] = opset
     run = op.run if run is None else run
-    kernel = partial(run, **static) if static else run
+    bound = static | ({"opset": opset} if "opset" in known.given else {})
+    kernel = partial(run, **bound) if bound else run
     converters = {n: known.statics[n] for n in late}
     if "rng" not in known.given:
         if late:

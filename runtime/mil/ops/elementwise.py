@@ -49,8 +49,10 @@ def log(x: Array, *, epsilon: float = 1e-45) -> Array:
     return np.log(x + np.float32(epsilon))
 
 
-def clip(x: Array, *, alpha: float, beta: float) -> Array:
-    """x held between alpha and beta."""
+def clip(x: Array, *, alpha: float, beta: float, opset: int = 18) -> Array:
+    """x held between alpha and beta, which must be the larger since iOS 17; before, beta wins."""
+    if opset >= 17 and alpha >= beta:
+        raise ValueError(f"clip between {alpha} and {beta}")
     return np.clip(x, x.dtype.type(alpha), x.dtype.type(beta))
 
 

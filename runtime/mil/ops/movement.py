@@ -21,8 +21,13 @@ def shape(x: Array) -> Array:
     return np.array(np.shape(x), dtype=np.int32)
 
 
-def reshape(x: Array, *, shape: Ints) -> Array:
-    """X with another shape; 0 takes the dimension of x counted from the right, -1 is what remains."""
+def reshape(x: Array, *, shape: Ints, opset: int = 18) -> Array:
+    """X with another shape; 0 takes the dimension of x counted from the right, -1 is what remains.
+
+    Before iOS 17 there may be a 0 only where the rank stays the same.
+    """
+    if 0 in shape and opset < 17 and len(shape) != x.ndim:
+        raise ValueError(f"shape {list(shape)} with a 0 for a tensor of rank {x.ndim}, before iOS 17")
     if 0 in shape and x.size:
         have = x.shape[::-1]
         want = [(have[i] if i < len(have) else 1) if d == 0 else d for i, d in enumerate(shape[::-1])]
