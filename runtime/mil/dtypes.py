@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -114,9 +115,21 @@ def unpack(raw: np.ndarray, dtype: DType, count: int) -> np.ndarray:
 
 
 def widen(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Values as stored -> values as computed with (float16 and bfloat16 become float32, exactly)."""
+    """Values as stored -> values as computed with (floats of 16 and 8 bits become float32, exactly)."""
     if dtype.name == "bfloat16":
         return (values.astype(np.uint32) << 16).view(np.float32)
-    if dtype.name.startswith("float8"):
-        raise FormatError(f"{dtype.name} values", hint="this element type is not supported yet")
+    if dtype.name == "float8_e5m2":  # the upper half of a float16
+        return (values.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    if dtype.name == "float8_e4m3fn":
+        return _e4m3fn()[values]
     return values.astype(compute_type(dtype), copy=False)
+
+
+@cache
+def _e4m3fn() -> np.ndarray:
+    """The value of every code of 4 exponent bits (bias 7) and 3 mantissa bits: no infinities, NaN where all are set."""
+    codes = np.arange(128)
+    exponent, mantissa = codes >> 3, (codes & 7) / 8
+    positive = np.where(exponent == 0, mantissa * 2.0**-6, (1 + mantissa) * 2.0 ** (exponent - 7))
+    positive[127] = np.nan
+    return np.concatenate([positive, -positive]).astype(np.float32)

@@ -79,6 +79,8 @@ def to_integers(x: Array, dtype: np.dtype) -> Array:
 def cast(x: Array, *, dtype: str) -> Array:
     """x as another type; see to_integers. Integers wrap around in a smaller type."""
     x, wanted = np.asarray(x), compute_type(by_mil_name(dtype))
+    if "O" in (x.dtype.kind, wanted.kind):
+        raise ValueError(f"cast of {x.dtype.name} to {dtype}: the format casts numbers and truths only")
     if x.dtype.kind == "f" and wanted.kind in "iu" and wanted.itemsize <= 4:
         return to_integers(x, wanted)
     return x.astype(wanted, copy=False)
