@@ -101,7 +101,7 @@ def _weights(function: FunctionSurvey, op: SurveyedOp) -> Iterator[Weight]:
     elif op.type == "const":
         value = op.proto.attributes["val"]
         if value.WhichOneof("value") == "blobFileValue" and not _feeds_only_compression(function, op):
-            yield _dense(function, op, op.outputs[0], value)
+            yield _dense(function, op, op.name, value)
     elif not _feeds_only_compression(function, op):
         yield from _compressed(function, op)
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from mil_mutations import Sites, damage_file, mutate_proto
 from satchel import coreml
 from satchel.runtime.errors import SatchelError
 from satchel.runtime.mil import mil_pb2 as pb
+from satchel.runtime.mil.checks import check_package
+from satchel.runtime.mil.inspection import inspect_program
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
@@ -34,6 +37,7 @@ MEMORY = 1 << 30  # bytes beyond what the process has at the start
 SECONDS = 2.0  # of the processor, for loading and running
 PATIENCE = 60  # seconds of the clock: only who waits for something takes so long
 LARGEST_INPUT = 1 << 18  # elements: larger inputs are refused for their shape
+NUMBERS = (1, 1, 1, 0, 2, 7, -1, 1000, 40_000, 2**24, 2**31 - 1, -(2**31))  # for inputs that are whole numbers
 REFUSED, RAN, WRONG = 0, 1, 2
 
 
@@ -45,7 +49,8 @@ def main(folder: Path, first: int, count: int, packages: list[Path]) -> dict[str
     models = [pb.Model.FromString((p / MODEL).read_bytes()) for p in packages]
     sites = [Sites(model) for model in models]
     for package in packages:
-        use(package)  # so that all that is imported late is there, and counts for no mutation
+        use(package)
+        inspect(package)  # so that all that is imported late is there, and counts for no mutation
     for seed in range(first, first + count):
         which = seed % len(packages)
         outcome, told = in_a_child(folder / f"{seed}.mlpackage", seed, packages[which], models[which], sites[which])
@@ -85,10 +90,17 @@ def attempt(path: Path, seed: int, package: Path, model: Any, sites: Sites, pipe
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.alarm(PATIENCE)
+    precision = "fp16" if seed % 4 == 0 else "fp32"
+    codes = [outcome(lambda: use(path, precision, rng.choice(NUMBERS)), pipe), outcome(lambda: inspect(path), pipe)]
+    return WRONG if WRONG in codes else codes[0]
+
+
+def outcome(act: Callable[[], object], pipe: int) -> int:
+    """REFUSED, RAN or WRONG; a process that takes too long is ended by the system."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        use(path, "fp16" if seed % 4 == 0 else "fp32")
+        act()
     except SatchelError as error:
         if not out_of_memory(error):
             return REFUSED
@@ -111,34 +123,44 @@ def alter(path: Path, package: Path, model: Any, sites: Sites, rng: random.Rando
     """Makes an altered copy of a package; the model is altered too."""
     (path / WEIGHTS).parent.mkdir(parents=True)
     shutil.copy(package / "Manifest.json", path)
-    os.link(package / WEIGHTS, path / WEIGHTS)
+    files = [f for f in (MODEL, MODEL, WEIGHTS, "Manifest.json") if (package / f).exists()]
+    if WEIGHTS in files:
+        os.link(package / WEIGHTS, path / WEIGHTS)
     if rng.random() < 0.85:
         done = [mutate_proto(sites, rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         (path / MODEL).write_bytes(model.SerializeToString())
         return "; ".join(done)
     os.link(package / MODEL, path / MODEL)
-    return damage_file(path / rng.choice((MODEL, MODEL, WEIGHTS, "Manifest.json")), rng)
+    return damage_file(path / rng.choice(files), rng)
 
 
-def use(path: Path, precision: str = "fp32") -> None:
+def use(path: Path, precision: str = "fp32", number: int = 1) -> None:
     """Loads a package and calls its functions as an app would."""
     model = coreml.load(path)
     for function in model.functions[:3]:
         signature = model.signature(function)
-        data = {name: example(feature) for name, feature in signature.inputs.items() if not feature.optional}
+        data = {name: example(feature, number) for name, feature in signature.inputs.items() if not feature.optional}
         state = model.make_state(function) if signature.states else None
         model.predict(data, state, function=function, precision=precision)
 
 
-def example(feature: coreml.Feature) -> Any:
-    """A value for an input."""
+def inspect(path: Path) -> None:
+    """Describes and judges a package, which does not run it."""
+    inspect_program(path)
+    check_package(path)
+
+
+def example(feature: coreml.Feature, number: int) -> Any:
+    """A value for an input, `number` everywhere."""
     if feature.kind in ("string", "int64", "double"):
-        return {"string": "x", "int64": 1, "double": 1.0}[feature.kind]
+        return {"string": "x", "int64": number, "double": float(number)}[feature.kind]
     shape = [d if isinstance(d, int) else 2 for d in feature.shape]
     if any(d < 0 for d in shape) or np.prod(shape, dtype=object) > LARGEST_INPUT:
         shape = [1] * min(len(shape), 9)
     dtype = "uint8" if feature.kind == "image" else feature.dtype
-    return np.ones(shape, dtype if dtype in ("uint8", "int32", "float16", "float32", "float64") else "float32")
+    if feature.dtype == "int32":
+        return np.full(shape, number, "int32")
+    return np.full(shape, 1, dtype if dtype in ("uint8", "float16", "float32", "float64") else "float32")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ WORDS = (
     "", "x", "main", "CoreML9", "same", "valid", "fp16", "int4", "\0", "/", "@model_path/../x", "é" * 50, "n" * 10**6,
 )  # fmt: skip
 IN_USE = ("offset", "opset", "axis")  # fields that mean something where they are 0 too
+SIZES = ("Ints.values", "Ints.values", "Floats.values", "Constant.size")  # the kinds of places that decide sizes
 Site = tuple[Message, Any, str]  # a message, the descriptor of one of its fields, the type of the op that it lies in
 
 
@@ -81,8 +82,11 @@ class Sites:
 
     def choose(self, rng: random.Random) -> tuple[str, Site]:
         """A place: first what kind, mostly of the program itself, then whose, then which."""
-        inside = rng.random() < 0.8
-        kind = rng.choice([n for n in self.names if n.endswith("description") != inside])
+        among, sizes = rng.random(), [n for n in SIZES if n in self.kinds]
+        if among < 0.4 and sizes:
+            kind = rng.choice(sizes)
+        else:
+            kind = rng.choice([n for n in self.names if n.endswith("description") != (among < 0.9)])
         groups = self.kinds[kind]
         return kind, rng.choice(groups[rng.choice(sorted(groups))])
 
@@ -155,6 +159,8 @@ def _other(value: Any, field: Any, sites: Sites, rng: random.Random) -> Any:
 
 def _mutate_numbers(values: Any, field: Any, sites: Sites, rng: random.Random) -> str:
     """Alters a repeated field of scalars."""
+    if not len(values):  # an earlier alteration has emptied it
+        return "nothing"
     act = rng.choice(("change", "change", "change", "delete", "double", "swap"))
     at = rng.randrange(len(values))
     if act == "delete":
