@@ -8,6 +8,7 @@ from satchel.runtime.mil.dtypes import BY_NAME, unpack
 from satchel.runtime.mil.ops.base import Array, Ints, Op, pick
 
 CHUNK = 1 << 16  # elements looked up at a time: numpy's lookup turns each index into 8 bytes, which fit the cache so
+TINY = 256  # elements of a block that is not worth a lookup of its own
 
 
 def constexpr_lut_to_dense(
@@ -28,14 +29,15 @@ def constexpr_lut_to_dense(
     groups, entries, vector = lut.shape[:-2], lut.shape[-2], lut.shape[-1]
     if indices.size and indices.max() >= entries:
         raise ValueError(f"index {indices.max()} into a table of {entries} entries")
-    table = lut.reshape(-1, vector)
-    first = np.arange(len(table) // entries).reshape(groups) * entries
+    table = np.ascontiguousarray(lut.reshape(-1, vector).T)  # one row for each place in a vector
+    first = np.arange(table.shape[1] // entries).reshape(groups) * entries
     if vector == 1:
-        return _look_up_groups(table[:, 0], indices, first)
+        return _look_up_groups(table[0], indices, first)
     axis = (vector_axis or 0) % indices.ndim
-    values = table[indices + _spread(first, indices.shape)]  # [*indices, vector]
-    moved = np.moveaxis(values, -1, axis + 1)
-    return moved.reshape([n * vector if i == axis else n for i, n in enumerate(indices.shape)])
+    out = np.empty((*indices.shape[: axis + 1], vector, *indices.shape[axis + 1 :]), lut.dtype)
+    for place, row in enumerate(table):
+        out[(*(slice(None),) * (axis + 1), place)] = _look_up_groups(row, indices, first)
+    return out.reshape([n * vector if i == axis else n for i, n in enumerate(indices.shape)])
 
 
 def _packed_indices(indices: Array, entries: int, count: int) -> Array:
@@ -43,24 +45,26 @@ def _packed_indices(indices: Array, entries: int, count: int) -> Array:
     return unpack(indices, BY_NAME[f"uint{int(entries).bit_length() - 1}"], count)
 
 
-def _spread(per_group: Array, shape: Ints) -> Array:
-    """A value for each group -> the same for each element of its block."""
-    for axis, size in enumerate(shape):
-        per_group = np.repeat(per_group, size // per_group.shape[axis], axis=axis)
-    return per_group
-
-
 def _look_up_groups(table: Array, indices: Array, first: Array) -> Array:
-    """table[first[group] + index], group by group where groups lie along the first axis only."""
+    """table[first[group] + index], block by block, or all at once where the blocks are tiny."""
     if first.size == 1:
         return _look_up(table, indices.reshape(-1)).reshape(indices.shape)
-    if first.size != first.shape[0]:
-        return table[indices + _spread(first, indices.shape)]
-    blocks = indices.reshape(first.size, -1)
-    out = np.empty(blocks.shape, table.dtype)
-    for block, start, row in zip(blocks, first.reshape(-1), out, strict=True):
-        _look_up(table[start:], block, row)
-    return out.reshape(indices.shape)
+    if any(n % g for n, g in zip(indices.shape, first.shape, strict=True)):
+        raise ValueError(f"indices of shape {indices.shape} in blocks {first.shape}")
+    sizes = [n // g for n, g in zip(indices.shape, first.shape, strict=True)]
+    if np.prod(sizes) < TINY:
+        for axis, size in enumerate(sizes):
+            first = np.repeat(first, size, axis=axis)
+        return table[indices + first]
+    out = np.empty(indices.shape, table.dtype)
+    for group, start in np.ndenumerate(first):
+        block = tuple(slice(g * n, (g + 1) * n) for g, n in zip(group, sizes, strict=True))
+        codes, target = np.ascontiguousarray(indices[block]).reshape(-1), out[block]
+        if target.flags.c_contiguous:
+            _look_up(table[start:], codes, target.reshape(-1))
+        else:
+            target[...] = _look_up(table[start:], codes).reshape(sizes)
+    return out
 
 
 def _look_up(table: Array, indices: Array, out: Array | None = None) -> Array:
@@ -101,12 +105,17 @@ def constexpr_sparse_to_dense(nonzero_data: Array, mask: Array, *, shape: Ints |
 
 def _scatter(values: Array, present: Array) -> Array:
     """Zeros with the values, one after the other, where `present` is true."""
-    count = np.count_nonzero(present)
-    if values.shape != (count,):
-        raise ValueError(f"values of shape {values.shape} for a mask of {count} bits that are set")
-    dense = np.zeros(present.shape, values.dtype)
-    dense[present] = values
-    return dense
+    places = np.flatnonzero(present)
+    if values.shape != places.shape:
+        raise ValueError(f"values of shape {values.shape} for a mask of {places.size} bits that are set")
+    dense = np.zeros(present.size, values.dtype)
+    dense[places] = values
+    return dense.reshape(present.shape)
+
+
+def _gather(dense: Array, present: Array) -> Array:
+    """The values where `present` is true, one after the other."""
+    return np.take(dense.reshape(-1), np.flatnonzero(present))
 
 
 def constexpr_lut_to_sparse(
@@ -119,7 +128,7 @@ def constexpr_lut_to_sparse(
     dense = constexpr_lut_to_dense(_scatter(indices_nonzero_data, indices_mask != 0), lut, vector_axis=vector_axis)
     vector = lut.shape[-1]
     mask = indices_mask if vector == 1 else np.repeat(indices_mask, vector, axis=vector_axis or 0)
-    return mask, dense[mask != 0]
+    return mask, _gather(dense, mask != 0)
 
 
 def constexpr_sparse_blockwise_shift_scale(
@@ -128,7 +137,7 @@ def constexpr_sparse_blockwise_shift_scale(
     """scale * (data - offset) for the values that a mask marks: (the mask, the values one after the other)."""
     present = data_mask != 0
     dense = constexpr_blockwise_shift_scale(_scatter(nonzero_data, present), scale, offset)
-    return data_mask, dense[present]
+    return data_mask, _gather(dense, present)
 
 
 def constexpr_cast(source_val: Array, *, output_dtype: str) -> Array:

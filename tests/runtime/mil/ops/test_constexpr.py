@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.types import type_mapping
+from coremltools.optimize._utils import lut_to_dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mil_programs import ct, mb, normal, outputs
@@ -223,6 +224,19 @@ def test_masks_and_values_that_do_not_fit() -> None:
         constexpr.constexpr_sparse_to_dense(np.ones(1, np.float32), mask)
     with pytest.raises(ValueError, match="2 bits"):
         constexpr.constexpr_lut_to_sparse(mask, np.ones(3, np.uint8), np.ones((1, 2, 1), np.float32))
+    with pytest.raises(ValueError, match="blocks"):
+        constexpr.constexpr_lut_to_dense(np.ones((3, 200), np.uint8), np.ones((2, 1, 2, 1), np.float32))
+    with pytest.raises(ValueError, match="index 2"):
+        constexpr.constexpr_lut_to_dense(np.full((3,), 2, np.uint8), np.ones((1, 2, 1), np.float32))
+
+
+@pytest.mark.parametrize("vector", [1, 2])
+@pytest.mark.parametrize("groups", [(4, 1), (1, 2), (2, 2), (1, 32)])
+def test_blocks_large_and_small(groups: tuple[int, ...], vector: int) -> None:
+    rng = np.random.default_rng(0)
+    indices, lut = rng.integers(0, 16, (32, 64)).astype(np.uint8), normal((*groups, 16, vector), 1)
+    found = constexpr.constexpr_lut_to_dense(indices, lut, vector_axis=1)
+    np.testing.assert_array_equal(found, lut_to_dense(indices, lut, 1))
 
 
 def test_compositions_of_lut_and_scale() -> None:
