@@ -10,6 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from satchel.runtime.mil.ops.base import Array, Ints, Op, contract
 
 Padding = list[tuple[int, int]]
+COLUMNS = 1 << 22  # elements of windows that are laid out as columns at a time
+BLOCK = 1 << 16  # elements of a depthwise result that are summed up at a time
 PAD_TYPES = ("valid", "same", "same_lower", "custom")
 
 
@@ -34,7 +36,7 @@ def conv(
         ones = (1,) * (x.ndim - 2)
         strides, dilations = strides or ones, dilations or ones
         kernel = tuple((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True))
-        padded = np.pad(x, [(0, 0), (0, 0), *padding(x.shape[2:], kernel, strides, pad_type, pad)])
+        padded = _padded(x, padding(x.shape[2:], kernel, strides, pad_type, pad))
         y = _general(padded, weight, kernel, strides, dilations, groups)
     return y if bias is None else y + bias.reshape((1, -1) + (1,) * (x.ndim - 2))
 
@@ -49,19 +51,50 @@ def _pointwise(x: Array, weight: Array) -> Array:
 
 
 def _general(x: Array, weight: Array, kernel: Ints, strides: Ints, dilations: Ints, groups: int) -> Array:
-    """Windows of the padded input, one product for each group."""
+    """Windows of the padded input as columns, one product for each group, some rows of the result at a time."""
     windows = _windows(x, kernel, strides, dilations)
+    if groups == x.shape[1]:
+        return _depthwise(windows, weight)
     space = len(kernel)
-    out, per_group = weight.shape[0] // groups, weight.shape[1]
-    over = tuple(range(1, 2 + space))  # in channels and kernel of the weight
-    inside = (1, *range(2 + space, 2 + 2 * space))  # the same axes of the windows
-    parts = [
-        np.tensordot(
-            windows[:, g * per_group : (g + 1) * per_group], weight[g * out : (g + 1) * out], axes=(inside, over)
-        )
-        for g in range(groups)
-    ]
-    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
+    size = windows.shape[2 : 2 + space]
+    rows = (0, 1, *range(2 + space, 2 + 2 * space))  # instance, channel, kernel: before the places, whose rows are runs
+    turned = windows.transpose(*rows, *range(2, 2 + space))
+    matrices = weight.reshape(groups, weight.shape[0] // groups, -1)
+    result = np.empty((x.shape[0], groups, matrices.shape[1], *size), np.result_type(x, weight))
+    step = max(1, COLUMNS * size[0] // max(1, turned.size))
+    for start in range(0, size[0], step):
+        part = turned[(..., slice(start, start + step), *(slice(None),) * (space - 1))]
+        columns = part.reshape(x.shape[0], groups, matrices.shape[2], -1)
+        result[:, :, :, start : start + step] = np.matmul(matrices, columns).reshape(*result.shape[:3], -1, *size[1:])
+    return result.reshape(x.shape[0], weight.shape[0], *size)
+
+
+def _depthwise(windows: Array, weight: Array) -> Array:
+    """A kernel, or several, for each channel: the sum over the kernel's places of a shifted input times a number.
+
+    Some channels at a time, so that sums stay in the cache.
+    """
+    instances, channels, *rest = windows.shape
+    size, kernel = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    weights = weight.reshape(channels, -1, *kernel)
+    result = np.zeros((instances, channels, weights.shape[1], *size), np.result_type(windows, weight))
+    step = max(1, BLOCK * channels // max(1, result.size))
+    for start in range(0, channels, step):
+        part = slice(start, start + step)
+        for place in np.ndindex(*kernel):
+            factor = weights[(part, slice(None), *place)].reshape((-1, weights.shape[1]) + (1,) * len(size))
+            result[:, part] += windows[(slice(None), part, ..., *place)][:, :, None] * factor
+    return result.reshape(instances, -1, *size)
+
+
+def _padded(x: Array, pairs: Padding) -> Array:
+    """X with zeros around it."""
+    if not any(n for pair in pairs for n in pair):
+        return x
+    shape = [n + before + after for n, (before, after) in zip(x.shape[2:], pairs, strict=True)]
+    result = np.zeros((*x.shape[:2], *shape), x.dtype)
+    result[(..., *(slice(b, b + n) for n, (b, _) in zip(x.shape[2:], pairs, strict=True)))] = x
+    return result
 
 
 def _windows(x: Array, kernel: Ints, strides: Ints, dilations: Ints) -> Array:
