@@ -15,14 +15,13 @@ import numpy as np
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
-from satchel.export.ops.recording import EMBEDDED, LOGITS, recorded
+from satchel.export.ops.recording import LOGITS, recorded
 from satchel.export.source import resolve
 from satchel.runtime.errors import UsageError
 from satchel.runtime.mil.difference import Held, Side, judge, lockstep
 from satchel.runtime.mil.difference_report import Report
 from satchel.runtime.mil.graph import Graph, Node
-from satchel.runtime.mil.interpreter import Watch, make_state
-from satchel.runtime.mil.trace import walk
+from satchel.runtime.mil.interpreter import Watch
 from satchel.runtime.readback.coreml import PackageWeights
 
 PRODUCTS = ("conv", "linear")
@@ -35,22 +34,26 @@ class _Matrix:
     values: np.ndarray
 
     def dequantize(self) -> np.ndarray:
+        """float32 [rows, columns]."""
         return self.values
 
 
-class _Weights:
+class DenseWeights:
     """A `Weights` (ops/base.py) out of a package."""
 
     def __init__(self, found: PackageWeights) -> None:
         self._found = found
 
     def matrix(self, name: str) -> Any:
+        """What dequantizes to the matrix of this name."""
         return _Matrix(self._found.matrix(name))
 
     def vector(self, name: str) -> np.ndarray:
-        return self._found.vector(name)
+        """A norm gain or a bias."""
+        return self._found.vector(name).copy()  # torch warns of arrays that are read-only
 
     def has(self, name: str) -> bool:
+        """Whether there is one of this name."""
         return self._found.has(name)
 
 
@@ -72,10 +75,9 @@ def against_torch(side: Side, checkpoint: str, inputs: Mapping[str, Any], limit:
     _check(config, weights, inputs, side.name)
     places = landmarks(found, config)
     pairs = sorted(((node, _reference(name, node)) for name, node in places.items()), key=lambda p: p[0].index)
-    walked = walk(executable, inputs, make_state(executable) if executable.states else None, watch)
     partner = {node.output: other.output for node, other in pairs}
-    torches = _shaped(recorded(config, _Weights(weights), np.asarray(inputs["inputIds"])), places)
-    rows, clues = judge(pairs, found, lockstep(walked, torches, partner), limit)
+    torches = _shaped(recorded(config, DenseWeights(weights), np.asarray(inputs["inputIds"])), places)
+    rows, clues = judge(pairs, found, lockstep(side.walk(inputs, watch), torches, partner), limit)
     overflow = side.program.overflow(executable.name, watch) if side.precision == "fp16" else None
     outputs = tuple(spec.name for spec, _ in executable.outputs)
     only = (len(found.nodes) - len(pairs), 0)
@@ -152,6 +154,3 @@ def _between(
             yield from ((f"{layer}.{given}", node) for node in found.producers(product)[:1])
             sums = (node for node in found.consumers(places[name]) if node.op == "add")
             yield from ((f"{layer}.{after}", node) for node in list(sums)[:1])
-
-
-__all__ = ["EMBEDDED", "LOGITS", "against_torch", "landmarks"]

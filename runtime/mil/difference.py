@@ -16,7 +16,7 @@ import numpy as np
 from satchel.runtime.mil.alignment import align
 from satchel.runtime.mil.difference_report import Compared, Report
 from satchel.runtime.mil.graph import Graph, Node, graph
-from satchel.runtime.mil.interpreter import Watch, make_state
+from satchel.runtime.mil.interpreter import Watch
 from satchel.runtime.mil.layers import Layer, find_layers
 from satchel.runtime.mil.measures import Measure, measure, rms, worst
 from satchel.runtime.mil.precision import check_precision
@@ -24,7 +24,7 @@ from satchel.runtime.mil.program import Program
 from satchel.runtime.mil.steps import Executable
 from satchel.runtime.mil.steps import walk as every_step
 from satchel.runtime.mil.tolerances import CANCELLING, least_size, tolerance
-from satchel.runtime.mil.trace import key_of, walk
+from satchel.runtime.mil.trace import Visit, key_of, walk
 
 
 class Seen(Protocol):
@@ -79,6 +79,11 @@ class Side:
         """Its nodes."""
         return graph(self.program.package, self.function)
 
+    def walk(self, inputs: Mapping[str, Any], watch: Watch, seed: int = 0) -> Iterator[Visit]:
+        """Each step as it has run, the states zero."""
+        self.program.limit.allow(inputs=sum(getattr(value, "nbytes", 0) for value in inputs.values()))
+        return walk(self.executable(), inputs, self.program.make_state(self.function), watch, seed)
+
 
 def compare(
     a: Side, b: Side, inputs: Mapping[str, Any], other_inputs: Mapping[str, Any] | None = None, *,
@@ -97,11 +102,8 @@ def compare(
     given = (inputs, inputs if other_inputs is None else other_inputs)
     ran = [{key_of(s) for s in every_step(e.steps)} for e in executables]
     pairs = [(x, y) for x, y in align(*graphs) if x.output in ran[0] and y.output in ran[1]]
-    walk_a, walk_b = (
-        walk(e, i, make_state(e) if e.states else None, w, seed)
-        for e, i, w in zip(executables, given, watches, strict=True)
-    )
-    rows, clues = judge(pairs, graphs[0], lockstep(walk_a, walk_b, {x.output: y.output for x, y in pairs}), limit)
+    walks = [side.walk(i, w, seed) for side, i, w in zip((a, b), given, watches, strict=True)]
+    rows, clues = judge(pairs, graphs[0], lockstep(walks[0], walks[1], {x.output: y.output for x, y in pairs}), limit)
     overflows = [
         s.program.overflow(e.name, w) if s.precision == "fp16" else None
         for s, e, w in zip((a, b), executables, watches, strict=True)
