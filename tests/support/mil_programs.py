@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from coremltools.converters.mil.backend.mil.load import CoreMLProtoExporter, MIL
 from coremltools.converters.mil.mil import Function, Program, types  # noqa: E402
 
 from satchel.runtime import mil  # noqa: E402
+from satchel.runtime.mil.ops import OPS  # noqa: E402
+from satchel.runtime.mil.steps import Step  # noqa: E402
 
 TYPES = {"float16": types.fp16, "float32": types.fp32, "int32": types.int32, "bool": types.bool}
 Specs = Mapping[str, tuple[tuple[int, ...], str]]
@@ -81,13 +83,24 @@ def outputs(
     specs = {n: (a.shape, a.dtype.name) for n, a in arrays.items()}
     with tempfile.TemporaryDirectory() as folder:
         program = mil.load(save(Path(folder), build, specs, target=target))
-        found = program.run(arrays, precision=precision)
+        found = program.run(arrays, precision=precision, observe=check_memory)
     for declared in program.outputs:
         value = found[declared.name]
         dtype = "float32" if precision == "fp32" and declared.dtype == "float16" else declared.dtype
         assert value.dtype == dtype, f"{declared.name}: {value.dtype} instead of {dtype}"
         assert all(d in (n, "?") for d, n in zip(declared.shape, value.shape, strict=True))
     return [found[s.name] for s in program.outputs]
+
+
+def check_memory(step: Step, operands: Sequence[Any], results: Sequence[Any]) -> None:
+    """Asserts that only the results of ops which say so lie in the memory of their inputs: others are written to."""
+    if step.blocks or step.op in ("read_state", "write_state", "slice_update") or OPS[step.op].view:
+        return
+    given = [x for x in operands if isinstance(x, np.ndarray)]
+    for made in results:
+        if isinstance(made, np.ndarray):
+            assert made.flags.writeable, f"{step.op} gives an array that cannot be written"
+            assert not any(np.may_share_memory(made, x) for x in given), f"{step.op} gives a view of an input"
 
 
 def inferred(build: Build, arrays: Mapping[str, np.ndarray], target: Any = ct.target.iOS18) -> list[Any]:

@@ -17,3 +17,13 @@ def network_package(tmp_path_factory: pytest.TempPathFactory, worker_id: str) ->
     folder = (base if worker_id == "master" else base.parent) / "networks"
     folder.mkdir(exist_ok=True)
     return lambda name, precision: package(folder, name, precision)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the long tier, and says so, unless it is asked for by its marker."""
+    if "fuzz" in (config.getoption("-m") or ""):
+        return
+    skip = pytest.mark.skip(reason="NOT RUN: 10,000 altered packages, some ten minutes: pytest -m fuzz")
+    for item in items:
+        if item.get_closest_marker("fuzz"):
+            item.add_marker(skip)
