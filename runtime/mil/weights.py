@@ -117,6 +117,8 @@ def _dense(function: FunctionSurvey, op: SurveyedOp, name: str, value: Any) -> W
 
 
 def _compressed(function: FunctionSurvey, op: SurveyedOp) -> Iterator[Weight]:
+    if not op.outputs:
+        return
     output = op.proto.outputs[-1]  # of two results, mask and values, the values come last
     dtype, shape = constant_shape(output)
     leaves = list(_leaves(function, op, set()))

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from mil_programs import mb
-from rule_programs import INFINITY, MODEL, RULES, codes, dense, judged, masked, palettized_state, program, scaled
+from rule_programs import (
+    INFINITY,
+    MODEL,
+    RULES,
+    codes,
+    dense,
+    edited,
+    judged,
+    masked,
+    palettized_state,
+    program,
+    scaled,
+)
 
 from satchel.runtime.errors import SatchelError, UsageError
 from satchel.runtime.mil.checks import check_package, judge, resolve_target
@@ -154,3 +166,16 @@ def test_an_altered_package_is_judged_or_refused_never_a_crash(tmp_path: Path) -
         file.write_bytes(whole[file])
     assert 50 < refused < 550
     assert check_package(path).findings
+
+
+@pytest.mark.parametrize("op_type", ["const", "constexpr_lut_to_dense"])
+def test_a_constant_that_makes_nothing_is_passed_over(op_type: str, tmp_path: Path) -> None:
+    def strip(model: Any) -> None:
+        (block,) = model.mlProgram.functions["main"].blockSpecializations.values()
+        for op in block.operations:
+            if op.type == op_type:
+                del op.outputs[:]
+
+    path = edited(palettized_state("9.0"), strip)(tmp_path)
+    assert inspect_program(path)["weights"]["count"] >= 0
+    assert check_package(path).judged
