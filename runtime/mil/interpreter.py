@@ -237,12 +237,13 @@ def _round_inputs(executable: Executable, values: list[Any], watch: Watch) -> No
                 watch.examine(executable.name, "input", spec.name, [given], [values[slot]])
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(wanted) and all(isinstance(w, str) or w == n for w, n in zip(wanted, shape, strict=True))
+
+
 def _as_input(spec: TensorSpec, value: Any) -> np.ndarray:
     array = np.asarray(value)
-    fits = array.ndim == len(spec.shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(array.shape, spec.shape):
         raise UsageError(f"shape of input {spec.name}", got=list(array.shape), wanted=list(spec.shape))
     dtype = compute_type(BY_NAME[spec.dtype])
     if array.dtype.kind not in "fiub" or (dtype.kind in "iu" and array.dtype.kind == "f"):
@@ -258,7 +259,9 @@ def _give_states(executable: Executable, state: State | None, values: list[Any])
         got = None if state is None else sorted(state.arrays)
         raise UsageError(f"states of {executable.name}", got=got, wanted=names, hint="pass state=program.make_state()")
     for spec, slot in executable.states:
-        values[slot] = state.arrays[spec.name]
+        values[slot] = array = state.arrays[spec.name]
+        if array.shape != spec.shape and not _fits(array.shape, spec.shape):
+            raise UsageError(f"shape of state {spec.name}", got=list(array.shape), wanted=list(spec.shape))
 
 
 def make_state(executable: Executable) -> State:

@@ -117,9 +117,8 @@ class _Placer:
                 self.aliases.foreign(step.output)  # it may be a view of the file
             elif step.op == "read_state" or (step.op in OPS and OPS[step.op].view):
                 self._each(step.outputs, self.aliases.roots(*step.inputs))
-            else:
-                for slot in step.outputs:
-                    self.aliases.fresh(slot, now)
+            else:  # new memory, which several results may share: the last state of a recurrent layer is in the sequence
+                self._each(step.outputs, frozenset({(step.outputs[0], now)}))
 
     def _each(self, slots: Iterable[int], roots: Roots) -> None:
         for slot in slots:

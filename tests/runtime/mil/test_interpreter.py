@@ -12,6 +12,8 @@ from mil_programs import mb, normal, save
 
 from satchel.runtime import mil
 from satchel.runtime.errors import FormatError, UsageError
+from satchel.runtime.mil import mil_pb2 as pb
+from satchel.runtime.mil.dtypes import BY_NAME
 
 SIDE = 3
 STATES = {"s0": ((SIDE, SIDE), "float16"), "s1": ((SIDE, SIDE), "float16")}
@@ -140,6 +142,66 @@ def test_two_states_with_the_same_content_stay_apart(tmp_path: Path) -> None:
     program.run({"x": np.ones((SIDE, SIDE))}, state=state)
     found = program.run({"x": np.full((SIDE, SIDE), 7)}, state=state)
     np.testing.assert_array_equal(found["untouched"][1], 0.5)
+
+
+def test_results_of_one_op_may_share_memory(tmp_path: Path) -> None:
+    """The last state of a recurrent layer lies in the sequence: writing into it, or keeping it, must not change it."""
+    w, h = normal((SIDE, SIDE), 1).astype(np.float16), normal((1, SIDE), 2).astype(np.float16)
+
+    def build(x: mb.Var, s0: mb.Var) -> list[mb.Var]:
+        layer = mb.rnn(x=x, initial_h=h, weight_ih=w, weight_hh=w, output_sequence=True)
+        written = mb.slice_update(x=layer[1], update=np.float16([[7]]), begin=[0, 0], end=[1, 1])
+        again = mb.rnn(x=x, initial_h=h, weight_ih=w, weight_hh=w, output_sequence=True)
+        mb.coreml_update_state(state=s0, value=again[1])
+        return [mb.identity(x=layer[0], name="y"), mb.identity(x=written, name="w"), mb.identity(x=again[0], name="z")]
+
+    program = mil.load(save(tmp_path, build, {"x": ((2, 1, SIDE), "float16")}, {"s0": ((1, SIDE), "float16")}))
+    state, x = program.make_state(), normal((2, 1, SIDE))
+    found = program.run({"x": x}, state=state)
+    w, h = w.astype(np.float32), h.astype(np.float32)
+    hidden = [np.tanh(x[0] @ w.T + h @ w.T)]
+    hidden.append(np.tanh(x[1] @ w.T + hidden[0] @ w.T))
+    np.testing.assert_allclose(found["y"], hidden, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found["w"][0], [7, *found["y"][1, 0, 1:]])
+    np.testing.assert_array_equal(state.arrays["s0"], found["z"][1])
+    assert not np.may_share_memory(state.arrays["s0"], found["z"])
+
+
+def retyped(path: Path, dtype: str) -> Path:
+    """Makes every tensor of a package one of `dtype`: coremltools exports states in fp16 only."""
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    model = pb.Model.FromString(file.read_bytes())
+    for function in model.mlProgram.functions.values():
+        (block,) = function.blockSpecializations.values()
+        for named in [*function.inputs, *(o for op in block.operations for o in op.outputs)]:
+            state = named.type.WhichOneof("type") == "stateType"
+            (named.type.stateType.wrappedType if state else named.type).tensorType.dataType = BY_NAME[dtype].proto
+    file.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int32"])
+def test_states_of_every_type(tmp_path: Path, dtype: str) -> None:
+    """Two functions that share a state, and one state that only the second has."""
+
+    def count(x: mb.Var, s0: mb.Var, s1: mb.Var) -> mb.Var:
+        return mb.coreml_update_state(state=s0, value=mb.add(x=mb.read_state(input=s0), y=x))
+
+    def both(x: mb.Var, s0: mb.Var, s1: mb.Var) -> mb.Var:
+        return mb.coreml_update_state(state=s1, value=mb.add(x=mb.read_state(input=s0), y=x))
+
+    states = {"s0": ((2,), "float16"), "s1": ((2,), "float16")}
+    path = save(tmp_path, {"main": count, "both": both}, {"x": ((2,), "float16")}, states)
+    program = mil.load(retyped(path, dtype))
+    state = program.make_state()
+    for _ in range(3):
+        program.run({"x": [1, 2]}, state=state)
+    (found,) = program.run({"x": [1, 2]}, "both", state).values()
+    assert found.dtype == ("int32" if dtype == "int32" else "float32")
+    assert (state.arrays["s0"].tolist(), state.arrays["s1"].tolist()) == ([3, 6], [4, 8])
+    state.arrays["s1"] = np.zeros(3)
+    with pytest.raises(UsageError, match="shape of state s1"):
+        program.run({"x": [1, 2]}, "both", state)
 
 
 def test_functions_share_constants_and_states(tmp_path: Path) -> None:
