@@ -73,12 +73,10 @@ def external_tensor(name: str, dtype: str, shape: Iterable[int]) -> bytes:
     )
 
 
-def value_info(name: str, dtype: str, shape: Iterable[int | None] | None) -> bytes:
-    """A ValueInfoProto; None is an unknown dimension, or an unknown shape."""
-    kind = _number(1, ELEMENT_TYPES[dtype])
-    if shape is not None:
-        dimensions = (b"" if n is None else _number(1, n) for n in shape)
-        kind += _bytes(2, b"".join(_bytes(1, d) for d in dimensions))
+def value_info(name: str, dtype: str, shape: Iterable[int]) -> bytes:
+    """A ValueInfoProto."""
+    dimensions = b"".join(_bytes(1, _number(1, n)) for n in shape)
+    kind = _number(1, ELEMENT_TYPES[dtype]) + _bytes(2, dimensions)
     return _bytes(1, name) + _bytes(2, _bytes(1, kind))
 
 

@@ -82,7 +82,7 @@ class Session:
         self._members, self._template = members, template
         places = [onnx_proto.value_info(o.name, dtype, o.shape) for _, o, dtype in inputs if o]
         places += [onnx_proto.value_info(o.name, "float32", o.shape) for o in constants]
-        ends = [onnx_proto.value_info(o.name, "float32", None) for _, o in outputs]
+        ends = [onnx_proto.value_info(o.name, "float32", o.shape) for _, o in outputs]
         self._embedded = {o.name: self._value(o.constant) for o in embedded}
         tensors = [onnx_proto.external_tensor(o.name, "float32", o.shape) for o in embedded]
         self.model = onnx_proto.model(nodes, small + tensors, places, ends)
