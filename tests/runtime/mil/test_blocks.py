@@ -440,3 +440,29 @@ def test_blocks_must_fit_their_op() -> None:
         blocks = [Block((), tuple(range(i)), tuple(range(o))) for i, o in shapes]
         with pytest.raises(FormatError, match="blocks of"):
             BLOCK_OPS[op].check(f"{op} 'here'", blocks, arguments, results)
+
+
+def test_a_memory_limit_holds_for_blocks(tmp_path: Path) -> None:
+    """A constant beyond the limit is loaded once, before the op whose blocks use it, and let go after the last one."""
+    w = normal((64, 64), scale=0.1)
+
+    def build(x: mb.Var) -> Any:
+        positive = mb.greater(x=mb.reduce_sum(x=x, keep_dims=False), y=0.0)
+        weights = mb.const(val=w)
+        x = mb.cond(
+            pred=positive,
+            _true_fn=lambda: mb.matmul(x=x, y=weights),
+            _false_fn=lambda: mb.matmul(x=mb.matmul(x=x, y=weights), y=mb.const(val=w + 1)),
+        )
+        return rounds(lambda i, v: [mb.tanh(x=mb.matmul(x=v, y=weights))], (x,))
+
+    path = save(tmp_path, build, {"x": ((1, 64), "float32")})
+    free, tight = mil.load(path, kernels="numpy"), mil.load(path, max_memory=1024, kernels="numpy")
+    x = normal((1, 64))
+    for sign in (1, -1):
+        given = sign * np.sign(x.sum()) * x
+        (found,), (want,) = (p.run({"x": given}).values() for p in (tight, free))
+        np.testing.assert_array_equal(found, want)
+    steps = tight.executable().steps
+    assert [s.op for s in steps if s.op in ("const", "cond", "while_loop")] == ["const", "const", "cond", "while_loop"]
+    assert sum(v.nbytes for v in tight.executable().template if isinstance(v, np.ndarray)) <= 1024
