@@ -37,7 +37,7 @@ def non_maximum_suppression(
     if swapped:
         boxes, scores = boxes.swapaxes(1, 2), scores.swapaxes(1, 2)
     kept = [
-        _suppress(b, s, iou_threshold, score_threshold, per_class_suppression)[:max_boxes]
+        _suppress(b, s, iou_threshold, score_threshold, per_class_suppression, max_boxes)
         for b, s in zip(boxes, scores, strict=True)
     ]
     indices = np.full((len(boxes), max_boxes), -1, np.int32)
@@ -57,37 +57,43 @@ def _chosen(values: Array, indices: Array) -> Array:
     return np.where(indices[..., None] >= 0, taken, values.dtype.type(0))
 
 
-def _suppress(boxes: Array, scores: Array, overlap: float, threshold: float | None, per_class: bool) -> Array:
-    """Indices of the boxes [b, 4] that stay, best first."""
+def _suppress(
+    boxes: Array, scores: Array, overlap: float, threshold: float | None, per_class: bool, most: int
+) -> list[int]:
+    """Indices of the boxes [b, 4] that stay, best first, `most` of them."""
     best, classes = scores.max(axis=1, initial=-np.inf), scores.argmax(axis=1)
     order = np.argsort(-best, kind="stable")
     passed = order if threshold is None else order[best[order] >= np.float32(threshold)]
     waiting = passed if len(passed) else order[:1]
-    corners = _corners(boxes)
-    kept = []
-    while len(waiting):
-        first, waiting = waiting[0], waiting[1:]
-        kept.append(first)
-        hit = _overlaps(corners[first], corners[waiting]) > np.float32(overlap)
+    corners, kinds = _corners(boxes[waiting]), classes[waiting]
+    kept: list[int] = []
+    while len(waiting) and len(kept) < most:
+        kept.append(int(waiting[0]))
+        stays = ~(_overlaps(corners[:, :1], corners) > np.float32(overlap))
         if per_class:
-            hit &= classes[waiting] == classes[first]
-        waiting = waiting[~hit]
-    return np.array(kept, np.int32)
+            stays |= kinds != kinds[0]
+        stays[0] = False
+        waiting, corners, kinds = waiting[stays], corners[:, stays], kinds[stays]
+    return kept
 
 
 def _corners(boxes: Array) -> Array:
-    """(centre x, centre y, width, height) -> (left, top, right, bottom)."""
-    half = boxes[:, 2:] / 2
-    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+    """[n, 4] of (centre x, centre y, width, height) -> [4, n] of left, top, right, bottom."""
+    x, y, width, height = boxes.T
+    return np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
 def _overlaps(box: Array, others: Array) -> Array:
-    """Intersection over union of a box with others; 0 where one of the two has no area."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = np.prod(np.maximum(sides, 0), axis=1)
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    union = areas + np.prod(box[2:] - box[:2]) - common
+    """Intersection over union of a box [4, 1] with others [4, n]; 0 where they have no area in common."""
+    width = np.minimum(box[2], others[2]) - np.maximum(box[0], others[0])
+    height = np.minimum(box[3], others[3]) - np.maximum(box[1], others[1])
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    union = _areas(box) + _areas(others) - common
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+
+
+def _areas(corners: Array) -> Array:
+    return (corners[2] - corners[0]) * (corners[3] - corners[1])
 
 
 OPS: dict[str, Op] = {"non_maximum_suppression": pick(non_maximum_suppression)}

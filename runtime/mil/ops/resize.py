@@ -51,7 +51,10 @@ def _linear(x: Array, points: Array, axis: int) -> Array:
         return _take(x, low, axis)
     high = np.minimum(low + 1, x.shape[axis] - 1)
     weight = weight.reshape((-1,) + (1,) * (x.ndim - 1 - axis % x.ndim))
-    return np.take(x, low, axis) * (np.float32(1) - weight) + np.take(x, high, axis) * weight
+    y, upper = np.take(x, low, axis).astype(np.float32, copy=False), np.take(x, high, axis) * weight
+    y *= np.float32(1) - weight
+    y += upper
+    return y
 
 
 def _nearest(length: int, count: int, mode: str) -> Array:
@@ -78,7 +81,7 @@ def resize(
     if not 0 <= resized_dims <= min(len(shape), x.ndim):
         raise ValueError(f"resized_dims {resized_dims} with a shape of {len(shape)} numbers for rank {x.ndim}")
     y = x
-    for back in range(resized_dims, 0, -1):
+    for back in range(1, resized_dims + 1):  # single elements are moved first, then whole rows
         count, axis = shape[-back] or x.shape[-back], x.ndim - back
         if interpolation_mode == "NEAREST_NEIGHBOR":
             y = _take(y, _nearest(x.shape[axis], count, sampling_mode), axis)
