@@ -76,7 +76,7 @@ def _depthwise(windows: Array, weight: Array) -> Array:
     """
     instances, channels, *rest = windows.shape
     size, kernel = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-    weights = weight.reshape(channels, -1, *kernel)
+    weights: Array = weight.reshape(channels, -1, *kernel)
     result = np.zeros((instances, channels, weights.shape[1], *size), np.result_type(windows, weight))
     step = max(1, BLOCK * channels // max(1, result.size))
     for start in range(0, channels, step):

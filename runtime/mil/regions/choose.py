@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def with_regions(
             break
         for i in (i for region in poor for i in region):
             lowered[i] = False
-    return _joined(function, stages, regions)
+    return _joined(function, stages)
 
 
 def _can_lower(function: Function, step: Step) -> bool:
@@ -170,52 +171,56 @@ def _work(function: Function, step: Step) -> int:
     return function.size(step.inputs[0]) * max(columns.shape[-2:], default=1) if columns else 0
 
 
-def _joined(function: Function, stages: Sequence[int], regions: Mapping[int, Sequence[int]]) -> list[Step]:
+def _joined(function: Function, stages: Sequence[int]) -> list[Step]:
+    """The steps by stage, those that nobody waits for left out where they could be handed over."""
     order = sorted(range(len(stages)), key=lambda i: (stages[i], i))
     wanted = set(function.returned)
     needed: set[int] = set()  # steps after which somebody is waiting
     for i in reversed(order):
         step = function.steps[i]
-        if i not in needed and step.op in LOWERINGS and not wanted.intersection(step.outputs):
+        if step.op in LOWERINGS and not wanted.intersection(step.outputs):
             continue
         needed.add(i)
         wanted.update(step.reads)
-    joined, done = [], set()
-    for i in order:
-        if stages[i] % 2 == 0:
-            joined.append(function.steps[i])
-        elif stages[i] not in done:
-            done.add(stages[i])
-            members = [j for j in regions[stages[i]] if j in needed]
-            later = [function.steps[j] for j in needed if stages[j] > stages[i]]
-            joined.append(_region(function, [function.steps[j] for j in members], later))
+    joined: list[Step] = []
+    for stage, group in groupby((i for i in order if i in needed), key=lambda i: stages[i]):
+        members = [function.steps[i] for i in group]
+        if stage % 2:
+            later = [function.steps[i] for i in needed if stages[i] > stage]
+            joined += _region(function, members, later)
+        else:
+            joined += members
     return joined
 
 
-def _region(function: Function, members: Sequence[Step], later: Sequence[Step]) -> Step:
-    """One step that does what its members do."""
+def _region(function: Function, members: Sequence[Step], later: Sequence[Step]) -> Sequence[Step]:
+    """One step that does what its members do; the members where onnxruntime does not take their graph."""
     made = dict.fromkeys(slot for step in members for slot in step.outputs)
     read = {slot for step in later for slot in step.reads} | set(function.returned)
     outputs = tuple(slot for slot in made if slot in read)
     graph, known = Graph(), dict[int, Operand]()
     for step in members:
         _lower(function, step, graph, known)
+    ends = [graph.add("Identity", known[slot]) for slot in outputs]  # a mere reshape may be an input, or another output
     outside = dict.fromkeys(slot for step in members for slot in step.inputs if slot not in made and slot != NO_VALUE)
     operands = {slot: function.operand(slot) for slot in outside}
     constants = {slot: o for slot, o in operands.items() if o and o.constant is not None and o.constant.size > SMALL}
     inputs = tuple(slot for slot, o in operands.items() if o and o.constant is None)
     spatial = any(max(o.shape[2:], default=1) != 1 for o in graph.embeds.values())
     embeds = spatial and sum(4 * math.prod(o.shape) for o in graph.embeds.values()) <= EMBEDDED
-    session = Session(
-        graph=graph,
-        inputs=[(slot, operands[slot], function.dtype(slot)) for slot in inputs],
-        constants=[o for o in constants.values() if not (embeds and o.name in graph.embeds)],
-        embedded=[o for o in constants.values() if embeds and o.name in graph.embeds],
-        outputs=[(slot, known[slot]) for slot in outputs],
-        members=members,
-        template=function.template,
-        threads=function.threads,
-    )
+    try:
+        session = Session(
+            graph=graph,
+            inputs=[(slot, operands[slot], function.dtype(slot)) for slot in inputs],
+            constants=[o for o in constants.values() if not (embeds and o.name in graph.embeds)],
+            embedded=[o for o in constants.values() if embeds and o.name in graph.embeds],
+            outputs=list(zip(outputs, ends, strict=True)),
+            members=members,
+            template=function.template,
+            threads=function.threads,
+        )
+    except Exception:  # of several kinds; an old version may lack an op
+        return members
     name = f"{members[0].name} to {members[-1].name}"
     specs = tuple(function.specs[slot] for slot in outputs)
-    return Step(session, inputs, -1, outputs, False, True, "onnxruntime", name, specs=specs)
+    return [Step(session, inputs, -1, outputs, False, True, "onnxruntime", name, specs=specs)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from satchel.runtime.mil.regions.movement import reshaped, transpose
-from satchel.runtime.mil.regions.operands import Graph, Operand, broadcast, constant_of
+from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast, constant_of
 
 FEW = 4096  # elements of a constant that may be copied into another shape
 
@@ -77,6 +77,8 @@ def log(g: Graph, x: Operand, *, epsilon: float = 1e-45) -> Operand:
 
 
 def clip(g: Graph, x: Operand, *, alpha: float, beta: float) -> Operand:
+    if alpha >= beta:
+        raise Unsupported  # an error in some opsets
     return g.add("Clip", x, g.constant(float(alpha)), g.constant(float(beta)))
 
 

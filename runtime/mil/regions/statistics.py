@@ -77,7 +77,6 @@ def _reduced(g: Graph, op: str, x: Operand, axes: Ints, keep: bool = True) -> Op
     if not gone:
         raise Unsupported
     shape = tuple(1 if i in gone else n for i, n in enumerate(x.shape) if keep or i not in gone)
-    # Max and Min still take their axes as an attribute in older opsets; from 18 on all of them take an input.
     return g.add(op, x, g.constant(axes), shape=shape, keepdims=int(keep))
 
 
