@@ -5,6 +5,8 @@ Every message says four things: what failed, the value got, the value wanted, an
 
 from __future__ import annotations
 
+LONGEST = 4000  # characters of one part of a message
+
 
 class SatchelError(Exception):
     """Base of every error that Satchel raises on purpose.
@@ -21,14 +23,21 @@ class SatchelError(Exception):
         self.got = got
         self.wanted = wanted
         self.hint = hint
-        parts = [what]
+        parts = [_shortened(what)]
         if got is not None:
-            parts.append(f"got: {got}")
+            parts.append(f"got: {_shortened(str(got))}")
         if wanted is not None:
-            parts.append(f"wanted: {wanted}")
+            parts.append(f"wanted: {_shortened(str(wanted))}")
         if hint:
             parts.append(f"next: {hint}")
         super().__init__("; ".join(parts))
+
+
+def _shortened(text: str) -> str:
+    """`text` without its middle where a file's content has made it too long to be read."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]} ... ({len(text)} characters) ... {text[-LONGEST // 4 :]}"
 
 
 class DeviceError(SatchelError):

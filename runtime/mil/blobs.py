@@ -35,6 +35,8 @@ class BlobFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.is_file():  # a pipe would be waited for
+            raise FormatError(f"weight file {path.name}", got="no plain file", hint="the package is incomplete")
         try:
             self._data = np.memmap(path, dtype=np.uint8, mode="r")
         except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from satchel.runtime.mil.kinds import refuse
 MODEL_PATH = "@model_path/"
 ZIP = b"PK\x03\x04"
 SUPPORTED_VERSIONS = range(6, 11)  # iOS 15 to iOS 26
+MAX_MANIFEST_BYTES = 1 << 20
 MAX_PROTO_BYTES = 2**31 - 1  # protobuf's own limit
 
 
@@ -118,6 +119,7 @@ def open_package(path: Path) -> Package:
 def _content(model_file: Path) -> bytes:
     """The bytes of a proto; FormatError where it cannot be read, or is clearly something else."""
     wanted = "a .mlpackage folder or a .mlmodel file"
+    _check_file(model_file, "Core ML model", wanted)
     try:
         size = model_file.stat().st_size
         content = model_file.read_bytes() if size <= MAX_PROTO_BYTES else b""
@@ -148,6 +150,7 @@ def _model_file(package: Path) -> Path:
         hint = "give the .mlpackage that it was compiled from: a compiled model cannot be read back"
         raise FormatError("Core ML model", got=f"the compiled model {package.name}", wanted="a .mlpackage", hint=hint)
     manifest = package / "Manifest.json"
+    _check_file(manifest, "Manifest.json of the package", "one that names a model", MAX_MANIFEST_BYTES)
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         entry = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
@@ -157,6 +160,15 @@ def _model_file(package: Path) -> Path:
     if relative.is_absolute() or ".." in relative.parts:
         raise FormatError("path in Manifest.json", got=entry, wanted="a path inside the package")
     return _inside(package, package / "Data" / relative)
+
+
+def _check_file(path: Path, what: str, wanted: str, most: int | None = None) -> None:
+    """FormatError unless there is a plain file, at which no reader waits, and it is not too large."""
+    if not path.is_file():
+        got = "something that is no plain file" if path.exists() else f"no file {path.name}"
+        raise FormatError(what, got=got, wanted=wanted)
+    if most is not None and path.stat().st_size > most:
+        raise FormatError(what, got=f"{path.stat().st_size} bytes", wanted=f"at most {most}")
 
 
 def _inside(folder: Path, path: Path) -> Path:

@@ -43,9 +43,10 @@ def transpose(x: Array, *, perm: Ints) -> Array:
 @lru_cache(maxsize=4096)
 def _new_axes(rank: int, axes: Ints) -> Index:
     """The index that puts an axis of length 1 at each of these places of the result."""
-    places = {a % (rank + len(axes)) for a in axes}
+    whole = rank + len(axes)
+    places = {a % whole for a in axes if -whole <= a < whole}
     if len(places) != len(axes):
-        raise ValueError(f"axes {list(axes)} are not different")
+        raise ValueError(f"axes {list(axes)} are not different places of rank {whole}")
     return tuple(np.newaxis if i in places else slice(None) for i in range(rank + len(axes)))
 
 
