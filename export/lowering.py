@@ -95,7 +95,7 @@ def _check(config: DecoderConfig, weights: PackageWeights, inputs: Mapping[str, 
 
 def _reference(name: str, node: Node) -> Node:
     """Torch's side of a value, of the same depth."""
-    return Node(node.index, "torch", name, (name,), "float32", node.shape, (), (), {}, node.depth)
+    return Node(node.index, "torch", name, (name,), "float32", node.shape, (), (), {}, node.depth, node.roundoff)
 
 
 def _shaped(values: Iterator[tuple[str, np.ndarray]], places: Mapping[str, Node]) -> Iterator[Held]:

@@ -9,7 +9,8 @@ names that were counted anew, shift nothing. A pair must have equal shapes (dime
 - 20 for a weight of the same name, on top of the same type.
 
 The alignment with the greatest sum wins. Ops that a pass moved past others are then paired by name, if type and shape
-are equal too.
+are equal too. Last, pairs of ops that only cast or move one value fall apart where those values are not a pair, since
+nothing else tells one cast or reshape from another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from satchel.runtime.mil.graph import Graph, Node
+from satchel.runtime.mil.ops import OPS
 
 SAME_OP, SAME_NAME, SAME_NUMBER, SAME_WEIGHT = 40, 20, 1, 20
 MOST_CELLS = 50_000_000  # of the alignment's table (200 MB); beyond it types and shapes alone are aligned
@@ -36,7 +38,8 @@ def align(a: Graph, b: Graph) -> list[tuple[Node, Node]]:
     pairs = list(zip(a.nodes[:first], b.nodes[:first], strict=True))
     pairs += [(inner_a[i], inner_b[j]) for i, j in _aligned(inner_a, inner_b)]
     pairs += zip(a.nodes[len(a.nodes) - last :], b.nodes[len(b.nodes) - last :], strict=True)
-    return sorted([*pairs, *_by_name(a, b, pairs)], key=lambda pair: pair[0].index)
+    pairs = sorted([*pairs, *_by_name(a, b, pairs)], key=lambda pair: pair[0].index)
+    return _without_strangers(a, b, pairs)
 
 
 def _equal_ends(a: Sequence[Node], b: Sequence[Node]) -> tuple[int, int]:
@@ -57,6 +60,25 @@ def _by_name(a: Graph, b: Graph, pairs: Sequence[tuple[Node, Node]]) -> Iterator
         other = b.made_by.get(node.output)
         if other and node.output not in taken_a and other.output not in taken_b and _same(node, other):
             yield node, other
+
+
+def _without_strangers(a: Graph, b: Graph, pairs: list[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+    """The pairs but for those of moved values that are paired with others."""
+    partner = {x: y for p, q in pairs for x, y in zip(p.outputs, q.outputs, strict=False)}
+    back = {y: x for x, y in partner.items()}
+
+    def strangers(x: Node, y: Node) -> bool:
+        if not (_moves(x) and _moves(y) and len(x.sources) == len(y.sources) == 1):
+            return False
+        there = partner.get(x.sources[0], None if x.sources[0] in a.made_by else x.sources[0])
+        here = back.get(y.sources[0], None if y.sources[0] in b.made_by else y.sources[0])
+        return (there or y.sources[0]) != y.sources[0] or (here or x.sources[0]) != x.sources[0]
+
+    return [pair for pair in pairs if not strangers(*pair)]
+
+
+def _moves(node: Node) -> bool:
+    return node.op == "cast" or (node.op in OPS and OPS[node.op].view)
 
 
 # --- the alignment ---

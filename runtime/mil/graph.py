@@ -5,7 +5,7 @@ It is read from the proto alone, so that two packages can be laid side by side b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,8 @@ from satchel.runtime.mil.dtypes import DType
 from satchel.runtime.mil.package import Package
 from satchel.runtime.mil.values import immediate, tensor_type
 
+UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-24}
+"""Half the distance from 1 to the next number; float64 is computed in fp32 by most ops."""
 MOST_SETTINGS = 16  # a constant of more elements is data, not a setting
 
 
@@ -33,7 +35,9 @@ class Node:
         sources: names of the values that it reads, constants left out.
         weights: names of the constants that it reads and that lie in a weight file.
         settings: its other constant arguments, by their names, as small arrays, numbers or strings.
-        depth: ops on the longest way from an input to its result.
+        depth: ops on the longest way from an input to its result; a loop counts as one round of it.
+        roundoff: unit roundoff of the coarsest float type of its results and of all that they were made of; 0 where
+            there are no floats among them.
     """
 
     index: int
@@ -46,6 +50,7 @@ class Node:
     weights: tuple[str, ...]
     settings: Mapping[str, Any]
     depth: int
+    roundoff: float = 0.0
 
     @property
     def output(self) -> str:
@@ -100,29 +105,48 @@ def graph(package: Package, function: str | None = None) -> Graph:
     name = function or package.default_function
     reader = _Reader()
     for value in package.function(name).inputs:
-        reader.depths[value.name] = 0
+        reader.known[value.name] = _Past(0, _roundoff([value]))
     return Graph(tuple(reader.block(package.block(name))))
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What a value was made of: how many ops deep, and its coarsest type as a unit roundoff."""
+
+    depth: int
+    roundoff: float
 
 
 @dataclass
 class _Reader:
     small: dict[str, Any] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)
-    depths: dict[str, int] = field(default_factory=dict)
+    known: dict[str, _Past] = field(default_factory=dict)
     count: int = 0
 
     def block(self, block: Any) -> Iterator[Node]:
-        for value in getattr(block, "inputs", ()):
-            self.depths.setdefault(value.name, 0)
         for op in block.operations:
             if op.type == "const":
                 self._const(op)
             elif op.type.startswith("constexpr_"):
                 self.stored.update(o.name for o in op.outputs)
             else:
-                for inner in op.blocks:
-                    yield from self.block(inner)
+                yield from self._inside(op)
                 yield self._node(op)
+
+    def _inside(self, op: Any) -> Iterator[Node]:
+        """The nodes of an op's blocks. A loop's variables may have been made in the round before."""
+        if op.blocks:
+            given = self._past(b.name for a in op.inputs.values() for b in a.arguments)
+            coarsest = max(given.roundoff, *(_coarsest_inside(block) for block in op.blocks))
+            for inner in op.blocks:
+                self.known.update((value.name, _Past(given.depth, coarsest)) for value in inner.inputs)
+                yield from self.block(inner)
+
+    def _past(self, names: Iterable[str]) -> _Past:
+        """The deepest and the coarsest of values; constants are not deep."""
+        found = [self.known[name] for name in names if name in self.known]
+        return _Past(max((p.depth for p in found), default=0), max((p.roundoff for p in found), default=0.0))
 
     def _const(self, op: Any) -> None:
         value, names = op.attributes["val"], [o.name for o in op.outputs]
@@ -137,16 +161,18 @@ class _Reader:
         sources = tuple(r for r in named if r not in self.small and r not in self.stored)
         settings = {n: self._setting(refs) for n, refs in sorted(arguments.items())}
         settings |= {n: setting(v) for n, v in op.attributes.items() if n != "name"}
-        depth = 1 + max((self.depths.get(s, 0) for s in sources), default=0)
+        before = self._past([*sources, *(name for block in op.blocks for name in block.outputs)])
+        now = _Past(before.depth + 1, max(before.roundoff, _roundoff(op.outputs)))
         dtype, shape = _type(op)
         outputs = tuple(o.name for o in op.outputs) or (op_name(op),)
-        self.depths.update(dict.fromkeys(outputs, depth))
+        self.known.update(dict.fromkeys(outputs, now))
         if op.type == "write_state" and named:  # a later read_state is as deep as what was written
-            self.depths[named[0]] = depth
+            self.known[named[0]] = now
         self.count += 1
         return Node(
             self.count - 1, op.type, op_name(op), outputs, dtype, shape, sources,
-            tuple(r for r in named if r in self.stored), {n: s for n, s in settings.items() if s is not None}, depth,
+            tuple(r for r in named if r in self.stored), {n: s for n, s in settings.items() if s is not None},
+            now.depth, now.roundoff,
         )  # fmt: skip
 
     def _setting(self, refs: list[Any]) -> Any:
@@ -162,6 +188,19 @@ def setting(value: Any) -> Any:
     except FormatError:
         return None
     return None if isinstance(content, np.ndarray) and content.size > MOST_SETTINGS else content
+
+
+def _roundoff(values: Iterable[Any]) -> float:
+    """The coarsest unit roundoff of the types that inputs or outputs declare."""
+    typed = (v.type for v in values if v.type.WhichOneof("type") in ("tensorType", "stateType"))
+    return max((UNIT_ROUNDOFF.get(tensor_type(t)[0].name, 0.0) for t in typed), default=0.0)
+
+
+def _coarsest_inside(block: Any) -> float:
+    """The same of all that a block makes."""
+    own = (_roundoff(op.outputs) for op in block.operations if op.type != "const")
+    inner = (_coarsest_inside(b) for op in block.operations for b in op.blocks)
+    return max((*own, *inner), default=0.0)
 
 
 def _type(op: Any) -> tuple[str, tuple[int | None, ...]]:

@@ -9,11 +9,15 @@ so that neither a faint error everywhere nor one wrong element is missed. Where 
 the result's size is that of its terms: rounding is relative to what was added, not to what is left of it. And it is at
 least the smallest normal number of the result's type (6.1e-5 in fp16), below which roundings are absolute.
 
-What is allowed is `SLACK * u * sqrt(depth)`, in which u is the unit roundoff of the result's type (half the distance
-from 1 to the next number) and depth the number of ops on the longest way from an input: roundings of different ops are
-as good as independent, so that their sum grows with the root of their number. u is the coarser of the two programs'
-types. It is that of fp16 also where a program of type fp16 is computed in fp32, since its weights were rounded to fp16
-after whatever a converter's passes folded into them.
+What is allowed is `SLACK * u * sqrt(depth)`, in which u is a unit roundoff (half the distance from 1 to the next
+number) and depth the number of ops on the longest way from an input: roundings of different ops are as good as
+independent, so that their sum grows with the root of their number. u is that of the coarsest type among all that the
+result was made of, in either program. It is fp16's also where a program of type fp16 is computed in fp32, since its
+weights were rounded to fp16 after whatever a converter's passes folded into them.
+
+Of integers and truths the error is the share of elements that are not equal. Made from integers alone they must be
+equal; made from floats (a comparison, an index of a largest value) as many may differ as floats may be off, since it is
+those whose floats lie so close to where the decision turns.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from satchel.runtime.mil.graph import Node
+from satchel.runtime.mil.graph import UNIT_ROUNDOFF, Node
 
-UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-24}
-SMALLEST = {"float16": 2.0**-14}
+NAMES = {unit: name for name, unit in reversed(UNIT_ROUNDOFF.items())}
+SMALLEST = {UNIT_ROUNDOFF["float16"]: 2.0**-14}
 SLACK = 8.0
 """How much one op may multiply the errors of its inputs: products, whose terms cancel, and exp of large arguments."""
 CANCELLING = ("add", "sub", "reduce_mean", "reduce_sum", "cumsum")
@@ -47,7 +51,7 @@ class Tolerance:
 
 def least_size(a: Node, b: Node) -> float:
     """The least size that a result counts with: where its numbers become subnormal in the coarser type."""
-    return max(SMALLEST.get(n.dtype, 2.0**-126) for n in (a, b))
+    return SMALLEST.get(max(a.roundoff, b.roundoff), 2.0**-126)
 
 
 def tolerance(a: Node, b: Node, given: float | None = None) -> Tolerance:
@@ -55,14 +59,12 @@ def tolerance(a: Node, b: Node, given: float | None = None) -> Tolerance:
 
     Args:
         a, b: one op in both programs.
-        given: the user's own limit for every op that has floats, if there is one.
+        given: the user's own limit for every op that has floats before it, if there is one.
     """
-    floats = [n.dtype for n in (a, b) if n.dtype in UNITS]
-    if not floats:
-        return Tolerance(0.0, f"{a.dtype or 'this type'}: numbers that are decided, not rounded, must be equal")
+    unit, depth = max(a.roundoff, b.roundoff), max(a.depth, b.depth, 1)
+    if not unit:
+        return Tolerance(0.0, f"{a.dtype or 'this type'} made of integers alone must be equal")
     if given is not None:
         return Tolerance(given, "as given")
-    coarser = max(floats, key=lambda name: UNITS[name])
-    depth = max(a.depth, b.depth, 1)
-    value = min(WORST, SLACK * UNITS[coarser] * math.sqrt(depth))
-    return Tolerance(value, f"{SLACK:g} x unit roundoff of {coarser} ({UNITS[coarser]:.2g}) x sqrt(depth {depth})")
+    value = min(WORST, SLACK * unit * math.sqrt(depth))
+    return Tolerance(value, f"{SLACK:g} x unit roundoff of {NAMES[unit]} ({unit:.2g}) x sqrt(depth {depth})")

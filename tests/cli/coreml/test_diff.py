@@ -156,7 +156,7 @@ def test_the_page_shows_every_op_by_its_depth(packages: dict[str, Path], tmp_pat
 
 def test_the_page_of_many_ops_and_of_none() -> None:
     def row(i: int) -> Compared:
-        node = Node(i, "add", f"add_{i}", (f"add_{i}",), "float16", (1,), (), (), {}, i + 1)
+        node = Node(i, "add", f"add_{i}", (f"add_{i}",), "float16", (1,), (), (), {}, i + 1, 2.0**-11)
         measure = Measure(float("inf") if i == 17 else 1e-3 * (i % 7))
         return Compared(node, node, measure, Tolerance(0.5, "a reason"), None, None)
 

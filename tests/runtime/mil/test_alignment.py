@@ -61,6 +61,22 @@ def test_ops_that_were_moved_or_replaced_are_found_by_name() -> None:
     assert indices(chain([("linear", 4)]), chain([("linear", 5)])) == []
 
 
+def test_casts_of_other_values_are_no_pair() -> None:
+    def program(casts: Sequence[str]) -> Graph:
+        ops = [
+            ("read_state", "old", "s"),
+            *(("cast", f"cast_{i}", c) for i, c in enumerate(casts)),
+            ("exp", "e", "old"),
+        ]
+        nodes = [Node(i, op, name, (name,), "", (4,), (source,), (), {}, 1) for i, (op, name, source) in enumerate(ops)]
+        return Graph(tuple(nodes))
+
+    assert indices(program(["old"]), program(["old"])) == [(0, 0), (1, 1), (2, 2)]
+    assert indices(program(["x"]), program(["x"])) == [(0, 0), (1, 1), (2, 2)]
+    for one, other in (("old", "x"), ("x", "old"), ("x", "y")):
+        assert indices(program([one]), program([other])) == [(0, 0), (2, 2)]
+
+
 def test_very_long_programs_are_aligned_by_type(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_CELLS > 7000**2
     monkeypatch.setattr("satchel.runtime.mil.alignment.MOST_CELLS", 10)

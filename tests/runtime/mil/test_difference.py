@@ -21,7 +21,7 @@ from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.metrics import sqnr
 from satchel.runtime.mil.difference import Side, compare, lockstep
 from satchel.runtime.mil.difference_report import Report
-from satchel.runtime.mil.graph import Graph, Node, graph
+from satchel.runtime.mil.graph import Node, graph
 from satchel.runtime.mil.measures import measure
 from satchel.runtime.mil.sample_inputs import sample_inputs
 from satchel.runtime.mil.tolerances import tolerance
@@ -303,14 +303,43 @@ def test_measures_of_what_is_no_plain_number() -> None:
 
 
 def test_tolerances_by_type_and_depth() -> None:
-    def node(dtype: str, depth: int) -> Node:
-        return Node(0, "add", "x", ("x",), dtype, (1,), (), (), {}, depth)
+    def node(roundoff: float, depth: int) -> Node:
+        return Node(0, "add", "x", ("x",), "", (1,), (), (), {}, depth, roundoff)
 
-    assert tolerance(node("float32", 1), node("float32", 4)).value == 16 * 2.0**-24
-    assert tolerance(node("float32", 9), node("float16", 1)).value == 24 * 2.0**-11
-    assert tolerance(node("float16", 10**6), node("float16", 1)).value == 0.5
-    assert tolerance(node("int32", 5), node("int32", 5), 0.1).value == 0
-    assert Graph(()).nodes == ()
+    assert tolerance(node(2.0**-24, 1), node(2.0**-24, 4)).value == 16 * 2.0**-24
+    assert tolerance(node(2.0**-24, 9), node(2.0**-11, 1)).value == 24 * 2.0**-11
+    assert "float16" in tolerance(node(2.0**-24, 9), node(2.0**-11, 1)).reason
+    assert tolerance(node(2.0**-11, 10**6), node(2.0**-11, 1)).value == 0.5
+    assert tolerance(node(0, 5), node(0, 5), 0.1).value == 0
+
+
+def test_the_coarsest_type_before_an_op_counts(tmp_path: Path) -> None:
+    """Also after a cast to fp32, in a decision made from it, in a state, and round a loop."""
+
+    def build(x: mb.Var, n: mb.Var, s: mb.Var) -> list[mb.Var]:
+        def body(i: mb.Var, y: mb.Var) -> tuple[mb.Var, mb.Var]:
+            half = mb.cast(x=mb.tanh(x=y), dtype="fp16", name="half")
+            return mb.add(x=i, y=np.int32(1), name="count"), mb.cast(x=half, dtype="fp32")
+
+        mb.coreml_update_state(state=s, value=mb.cast(x=x, dtype="fp16", name="rounded"))
+        plain = mb.exp(x=x, name="plain")
+        looped = mb.while_loop(
+            _cond=lambda i, y: mb.less(x=i, y=np.int32(2)), _body=body, loop_vars=(np.int32(0), plain)
+        )
+        wide = mb.cast(x=mb.cast(x=plain, dtype="fp16"), dtype="fp32", name="wide")
+        largest = mb.reduce_argmax(x=wide, axis=0, name="largest")
+        return [mb.add(x=n, y=n, name="whole"), looped[1], largest, mb.read_state(input=s, name="again")]
+
+    specs = {"x": ((4,), "float32"), "n": ((1,), "int32")}
+    found = graph(mil.load(save(tmp_path, build, specs, {"s": ((4,), "float16")})).package)
+    units = {node.name: node.roundoff for node in found.nodes}
+    assert (units["plain"], units["whole"]) == (2.0**-24, 0)
+    for name in ("rounded", "half", "wide", "largest", "again", "tanh_0", "while_loop_0"):
+        assert units.get(name, 2.0**-11) == 2.0**-11, name
+    inside = next(node for node in found.nodes if node.op == "tanh")
+    assert inside.roundoff == 2.0**-11 and inside.depth > 1
+    assert next(node for node in found.nodes if node.op == "write_state").roundoff == 2.0**-11
+    assert next(node for node in found.nodes if node.op == "while_loop").roundoff == 2.0**-11
 
 
 def test_sampled_inputs_are_what_the_program_can_take(tmp_path: Path) -> None:
