@@ -75,10 +75,12 @@ def test_rnn(sizes: tuple[int, ...], activation: str, reverse: bool, bias: bool,
     np.testing.assert_allclose(found, y[:, 0] if whole else want_last, **CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
-@given(SIZES, NAMES, NAMES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([False, True, None]))
+@pytest.mark.parametrize("after", [None, False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@settings(max_examples=12, deadline=None)
+@given(SIZES, NAMES, NAMES, st.booleans(), st.booleans())
 def test_gru(
-    sizes: tuple[int, ...], gate: str, act: str, reverse: bool, bias: bool, whole: bool, after: bool | None
+    bias: bool, after: bool | None, sizes: tuple[int, ...], gate: str, act: str, reverse: bool, whole: bool
 ) -> None:
     steps, batch, features, hidden = sizes
     x, h = normal((steps, batch, features), 1), normal((batch, hidden), 2)
@@ -103,17 +105,18 @@ def test_gru(
                 onnx_bias, None, h[None]],
         [gate, act], hidden, linear_before_reset=int(bool(after)),
     )  # fmt: skip
-    np.testing.assert_allclose(last, want_last[0], **CLOSE)
-    np.testing.assert_allclose(found, y[:, 0] if whole else want_last, **CLOSE)
+    # A linear or relu gate z may be far beyond 1, and (1 - z) o + z h then cancels.
+    close = {"rtol": 1e-5, "atol": 2e-6 * (1 + float(np.abs(y).max())) ** 2}
+    np.testing.assert_allclose(last, want_last[0], **close)
+    np.testing.assert_allclose(found, y[:, 0] if whole else want_last, **close)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    SIZES, st.tuples(NAMES, NAMES, NAMES), st.sampled_from(["forward", "reverse", "bidirectional"]),
-    st.booleans(), st.booleans(), st.booleans(),
-)  # fmt: skip
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("peephole", [False, True])
+@settings(max_examples=12, deadline=None)
+@given(SIZES, st.tuples(NAMES, NAMES, NAMES), st.booleans(), st.booleans())
 def test_lstm(
-    sizes: tuple[int, ...], acts: tuple[str, ...], direction: str, bias: bool, peephole: bool, whole: bool
+    peephole: bool, direction: str, sizes: tuple[int, ...], acts: tuple[str, ...], bias: bool, whole: bool
 ) -> None:
     steps, batch, features, hidden = sizes
     count = 2 if direction == "bidirectional" else 1
