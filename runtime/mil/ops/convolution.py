@@ -92,7 +92,7 @@ def _padded(x: Array, pairs: Padding) -> Array:
     if not any(n for pair in pairs for n in pair):
         return x
     shape = [n + before + after for n, (before, after) in zip(x.shape[2:], pairs, strict=True)]
-    result = np.zeros((*x.shape[:2], *shape), x.dtype)
+    result: Array = np.zeros((*x.shape[:2], *shape), x.dtype)
     result[(..., *(slice(b, b + n) for n, (b, _) in zip(x.shape[2:], pairs, strict=True)))] = x
     return result
 
