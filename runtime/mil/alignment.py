@@ -70,11 +70,19 @@ def _without_strangers(a: Graph, b: Graph, pairs: list[tuple[Node, Node]]) -> li
     def strangers(x: Node, y: Node) -> bool:
         if not (_moves(x) and _moves(y) and len(x.sources) == len(y.sources) == 1):
             return False
-        there = partner.get(x.sources[0], None if x.sources[0] in a.made_by else x.sources[0])
-        here = back.get(y.sources[0], None if y.sources[0] in b.made_by else y.sources[0])
-        return (there or y.sources[0]) != y.sources[0] or (here or x.sources[0]) != x.sources[0]
+        this, that = _before_casts(a, x.sources[0]), _before_casts(b, y.sources[0])
+        there = partner.get(this, None if this in a.made_by else this)
+        here = back.get(that, None if that in b.made_by else that)
+        return (there or that) != that or (here or this) != this
 
     return [pair for pair in pairs if not strangers(*pair)]
+
+
+def _before_casts(found: Graph, name: str) -> str:
+    """The value that casts were made of; one program has more of them than another."""
+    while (node := found.made_by.get(name)) is not None and node.op in ("cast", "identity") and node.sources:
+        name = node.sources[0]
+    return name
 
 
 def _moves(node: Node) -> bool:

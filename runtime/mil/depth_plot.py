@@ -63,8 +63,15 @@ def _verdict(report: Report) -> str:
     first = report.first
     counted = f"{len(report.rows)} ops compared; {report.only[0]} and {report.only[1]} ops have no partner."
     lines = [f'<p class="faint">{counted}</p>']
+    lines += [
+        f'<p class="bad">Output {escape(o.name)} departs: error {o.measure.error:.3g}, allowed {o.allowed.value:.3g}. '
+        f"{escape(o.measure.note)}</p>"
+        for o in report.outputs
+        if o.departs
+    ]
     if first is None:
-        return "<p>Every op agrees within its tolerance.</p>" + lines[0]
+        agreed = "Every op agrees within its tolerance." if report.rows else "No op of one is found in the other."
+        return "\n".join([f"<p>{agreed}</p>", *lines])
     where = f", {escape(str(first.layer))}" if first.layer else ""
     lines[:0] = [
         f'<p><b class="bad">{escape(first.a.op)} <code>{escape(first.a.name)}</code></b>{where} is the first op whose '

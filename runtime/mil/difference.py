@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from satchel.runtime.mil.alignment import align
-from satchel.runtime.mil.difference_report import Compared, Report
-from satchel.runtime.mil.graph import Graph, Node, graph
+from satchel.runtime.mil.difference_report import Compared, Output, Report
+from satchel.runtime.mil.graph import UNIT_ROUNDOFF, Graph, Node, graph
 from satchel.runtime.mil.interpreter import Watch
 from satchel.runtime.mil.layers import Layer, find_layers
 from satchel.runtime.mil.measures import Measure, measure, rms, worst
@@ -79,10 +79,14 @@ class Side:
         """Its nodes."""
         return graph(self.program.package, self.function)
 
-    def walk(self, inputs: Mapping[str, Any], watch: Watch, seed: int = 0) -> Iterator[Visit]:
-        """Each step as it has run, the states zero."""
+    def walk(
+        self, inputs: Mapping[str, Any], watch: Watch, returned: dict[str, Any] | None = None, seed: int = 0
+    ) -> Iterator[Visit]:
+        """Each step as it has run, the states zero; what the function returns goes into `returned` at the end."""
         self.program.limit.allow(inputs=sum(getattr(value, "nbytes", 0) for value in inputs.values()))
-        return walk(self.executable(), inputs, self.program.make_state(self.function), watch, seed)
+        found = yield from walk(self.executable(), inputs, self.program.make_state(self.function), watch, seed)
+        if returned is not None:
+            returned.update(found)
 
 
 def compare(
@@ -102,15 +106,35 @@ def compare(
     given = (inputs, inputs if other_inputs is None else other_inputs)
     ran = [{key_of(s) for s in every_step(e.steps)} for e in executables]
     pairs = [(x, y) for x, y in align(*graphs) if x.output in ran[0] and y.output in ran[1]]
-    walks = [side.walk(i, w, seed) for side, i, w in zip((a, b), given, watches, strict=True)]
-    rows, clues = judge(pairs, graphs[0], lockstep(walks[0], walks[1], {x.output: y.output for x, y in pairs}), limit)
+    returned: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    walk_a, walk_b = a.walk(given[0], watches[0], returned[0], seed), b.walk(given[1], watches[1], returned[1], seed)
+    rows, clues = judge(pairs, graphs[0], lockstep(walk_a, walk_b, {x.output: y.output for x, y in pairs}), limit)
     overflows = [
         s.program.overflow(e.name, w) if s.precision == "fp16" else None
         for s, e, w in zip((a, b), executables, watches, strict=True)
     ]
-    outputs = tuple(spec.name for spec, _ in executables[0].outputs)
     only = (len(graphs[0].nodes) - len(pairs), len(graphs[1].nodes) - len(pairs))
+    outputs = tuple(_outputs(graphs, returned, limit))
     return Report((a.name, b.name), tuple(rows), clues, only, outputs, (overflows[0], overflows[1]))
+
+
+def _outputs(
+    graphs: tuple[Graph, Graph], returned: tuple[dict[str, Any], dict[str, Any]], limit: float | None
+) -> Iterator[Output]:
+    """Outputs of one name; all of them in order where no name is the same and there are as many."""
+    a, b = returned
+    names = [(n, n) for n in a if n in b]
+    if not names and len(a) == len(b):
+        names = list(zip(a, b, strict=True))
+    for x, y in names:
+        made = [found.made_by.get(name) for found, name in zip(graphs, (x, y), strict=True)]
+        nodes = [node for node in made if node] or [_given(x)]  # an input that is an output was made by no op
+        allowed = tolerance(nodes[0], nodes[-1], limit)
+        yield Output(x, measure(a[x], b[y], least_size(nodes[0], nodes[-1])), allowed)
+
+
+def _given(name: str) -> Node:
+    return Node(0, "input", name, (name,), "", (), (), (), {}, 0, UNIT_ROUNDOFF["float16"])
 
 
 # --- two walks in step ---

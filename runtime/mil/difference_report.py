@@ -58,6 +58,35 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What both functions return under one name.
+
+    Attributes:
+        name: of the output.
+        measure: how far the two are apart.
+        allowed: how far they may be.
+    """
+
+    name: str
+    measure: Measure
+    allowed: Tolerance
+
+    @property
+    def departs(self) -> bool:
+        """Whether the two are further apart than they may be."""
+        return not self.measure.error <= self.allowed.value
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; infinities become null."""
+        m = self.measure
+        return {
+            "name": self.name, "error": _finite(m.error), "tolerance": self.allowed.value, "departs": self.departs,
+            "largest_difference": _finite(m.largest), "sqnr_db": _finite(m.sqnr), "psnr_db": _finite(m.psnr),
+            "note": m.note,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Report:
     """What a walk found.
 
@@ -66,7 +95,7 @@ class Report:
         rows: every pair that ran on both sides, in the first program's order.
         clues: about the first op that departs: what of its inputs, weights and settings is not the same.
         only: for each side, how many of its ops have no partner.
-        outputs: names of the function's outputs.
+        outputs: what both functions return, compared whether its ops have partners or not.
         overflows: for each side, the first op that overflowed fp16, where it was run in fp16.
     """
 
@@ -74,7 +103,7 @@ class Report:
     rows: tuple[Compared, ...]
     clues: tuple[str, ...] = ()
     only: tuple[int, int] = (0, 0)
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
     overflows: tuple[OverflowReport | None, OverflowReport | None] = (None, None)
 
     @property
@@ -85,7 +114,7 @@ class Report:
     @property
     def equal(self) -> bool:
         """Whether everything agrees within its tolerance, and something was compared."""
-        return bool(self.rows) and self.first is None
+        return bool(self.rows or self.outputs) and self.first is None and not any(o.departs for o in self.outputs)
 
     def worst(self, count: int) -> list[Compared]:
         """The ops with the greatest errors relative to what they may have, those that only move values left out."""
@@ -99,7 +128,7 @@ class Report:
             "a": self.names[0], "b": self.names[1], "equal": self.equal, "compared": len(self.rows),
             "only_in_a": self.only[0], "only_in_b": self.only[1], "departing": sum(r.departs for r in self.rows),
             "first": first.to_json() if first else None, "clues": list(self.clues),
-            "outputs": [r.to_json() for r in self.rows if set(r.a.outputs) & set(self.outputs)],
+            "outputs": [o.to_json() for o in self.outputs],
             "worst": [r.to_json() for r in self.worst(len(self.rows) if count is None else count)],
             "overflows": [o.to_json() if o else None for o in self.overflows],
         }  # fmt: skip

@@ -41,9 +41,11 @@ def measure(a: Any, b: Any, terms: float = 0.0) -> Measure:
     """Compares two results.
 
     Args:
-        a, b: arrays, or strings, or lists of them; shapes may differ by dimensions of one.
+        a, b: arrays, or strings, or lists or dictionaries of them; shapes may differ by dimensions of one.
         terms: the least size that a counts with: of what was added up to it, where that may have cancelled.
     """
+    if isinstance(a, dict) and isinstance(b, dict):
+        return _of_lists([a[k] for k in sorted(a)], [b[k] for k in sorted(b)], terms)
     if isinstance(a, list | tuple) or isinstance(b, list | tuple):
         return _of_lists(list(a), list(b), terms)
     x, y = np.asarray(a), np.asarray(b)
@@ -54,7 +56,7 @@ def measure(a: Any, b: Any, terms: float = 0.0) -> Measure:
         return Measure(0.0)
     if x.dtype.kind not in "f" or y.dtype.kind not in "f":
         return _of_integers(x, y)
-    return _of_floats(x, y, terms)
+    return _of_floats(_wide(x), _wide(y), terms)
 
 
 def worst(measures: list[Measure]) -> Measure:
@@ -73,6 +75,10 @@ def rms(x: Any) -> float:
         return math.sqrt(total / values.size)
     finite = values[np.isfinite(values)].astype(np.float64)
     return math.sqrt(float(np.dot(finite, finite)) / max(finite.size, 1))
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) if x.dtype.itemsize < 4 else x
 
 
 def _plain(x: np.ndarray) -> tuple[int, ...]:

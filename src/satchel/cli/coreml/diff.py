@@ -150,9 +150,14 @@ def print_report(report: Report, rows: int) -> None:
 
 def _print_first(report: Report) -> None:
     first = report.first
+    for output in report.outputs:
+        if output.departs:
+            m = output.measure
+            told = f"output {output.name} departs: error {m.error:.3g}, allowed {output.allowed.value:.3g}. {m.note}"
+            out.print(told, style="bold red", markup=False, soft_wrap=True)
     if first is None:
         verdict = "every op agrees within its tolerance" if report.rows else "no op of one is found in the other"
-        out.print(verdict, style="green" if report.rows else "bold red")
+        out.print(verdict, style="green" if report.equal else "bold red")
         return
     place = f", {first.layer}" if first.layer else ""
     out.print(f"first to depart: {first.a.op} '{first.a.name}'{place}", style="bold red", markup=False, soft_wrap=True)
