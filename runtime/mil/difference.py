@@ -6,6 +6,7 @@ that the second program makes earlier than the first.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,7 +213,8 @@ class _Judge:
 
     def _growth(self, node: Node, error: float) -> float | None:
         before = [self.measures[p.output].error for p in self.found.producers(node) if p.output in self.measures]
-        return error / max(*before, 2.0**-24) if before and error else None
+        growth = error / max(*before, 2.0**-24) if before and error else math.inf
+        return growth if math.isfinite(growth) else None
 
 
 def judge(

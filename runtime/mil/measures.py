@@ -50,7 +50,8 @@ def measure(a: Any, b: Any, terms: float = 0.0) -> Measure:
         return _of_lists(list(a), list(b), terms)
     x, y = np.asarray(a), np.asarray(b)
     if _plain(x) != _plain(y):
-        return Measure(math.inf, note=f"shape {list(x.shape)} against {list(y.shape)}")
+        note = f"shape {list(x.shape)} against {list(y.shape)}"
+        return Measure(math.inf, math.inf, math.inf, -math.inf, -math.inf, note=note)
     x, y = x.reshape(-1), y.reshape(-1)
     if not x.size:
         return Measure(0.0)
