@@ -156,7 +156,8 @@ def example(feature: coreml.Feature, number: int) -> Any:
         return {"string": "x", "int64": number, "double": float(number)}[feature.kind]
     shape = [d if isinstance(d, int) else 2 for d in feature.shape]
     if any(d < 0 for d in shape) or np.prod(shape, dtype=object) > LARGEST_INPUT:
-        shape = [1] * min(len(shape), 9)
+        shape = [1] * len(shape)
+    shape = shape[:64]  # more axes numpy does not have, and the model is right to refuse these
     dtype = "uint8" if feature.kind == "image" else feature.dtype
     if feature.dtype == "int32":
         return np.full(shape, number, "int32")

@@ -204,7 +204,10 @@ def pad(x: Array, *, pad: Ints, mode: str = "constant", constant_val: float = 0.
 
 def range_1d(end: Array, start: Array, step: Array) -> Array:
     """start, start + step, ... before end."""
-    return np.arange(start, end, step, dtype=np.asarray(start).dtype)
+    dtype = np.asarray(start).dtype
+    if dtype.kind in "iu":  # as Python's numbers: numpy's count of them overflows in int32
+        return np.arange(int(start), int(end), int(step), dtype)
+    return np.arange(start, end, step, dtype)
 
 
 def fill(value: Array | None = None, *, shape: Ints) -> Array:
