@@ -111,6 +111,11 @@ def test_an_input_that_asks_for_too_much(tmp_path: Path, program: str, number: i
     assert all(np.isfinite(v).all() for v in small.values())
 
 
+def test_a_range_that_is_empty_by_more_than_int32_can_tell(tmp_path: Path) -> None:
+    path = save(tmp_path, lambda n: mb.range_1d(start=1, end=mb.squeeze(x=n), step=1, name="y"), {"n": ((1,), "int32")})
+    assert mil.load(path).run({"n": np.array([-(2**31)])})["y"].shape == (0,)
+
+
 def test_arrays_that_multiply(tmp_path: Path) -> None:
     count = 2**15
     column, row = {"x": ((count, 1), "float32")}, {"y": ((1, count), "float32")}
