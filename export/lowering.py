@@ -17,9 +17,9 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.ops.recording import LOGITS, recorded
 from satchel.export.source import resolve
+from satchel.runtime.coreml.difference import Held, Side, judge, lockstep
+from satchel.runtime.coreml.difference_report import Report
 from satchel.runtime.errors import UsageError
-from satchel.runtime.mil.difference import Held, Side, judge, lockstep
-from satchel.runtime.mil.difference_report import Report
 from satchel.runtime.mil.graph import Graph, Node
 from satchel.runtime.mil.interpreter import Watch
 from satchel.runtime.readback.coreml import PackageWeights
@@ -64,7 +64,7 @@ def against_torch(side: Side, checkpoint: str, inputs: Mapping[str, Any], limit:
         side: a package that Satchel made.
         checkpoint: the model that it was made of (as `satchel.export` takes it), whose configuration is read.
         inputs: of the package; its position must be 0 and its cache zeros, since the decoder starts empty.
-        limit: error allowed everywhere, instead of runtime/mil/tolerances.py's.
+        limit: error allowed everywhere, instead of runtime/coreml/tolerances.py's.
 
     Raises:
         UsageError: the package is not one of ours, is not this model's, or starts at another position.

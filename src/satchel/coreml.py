@@ -5,8 +5,8 @@ Needs numpy and protobuf; Pillow where images go in or out as such.
 
 from __future__ import annotations
 
+from satchel.runtime.coreml.features import Feature, Signature
+from satchel.runtime.coreml.model import Model, ModelState, load
 from satchel.runtime.mil import OverflowReport, Watch
-from satchel.runtime.mil.features import Feature, Signature
-from satchel.runtime.mil.model import Model, ModelState, load
 
 __all__ = ["Feature", "Model", "ModelState", "OverflowReport", "Signature", "Watch", "load"]

@@ -20,10 +20,10 @@ from satchel.export.palettize.tensors import PlainTensor
 from satchel.export.source import resolve
 from satchel.runtime import mil
 from satchel.runtime.bundle import open_bundle
+from satchel.runtime.coreml.difference import Side
+from satchel.runtime.coreml.sample_inputs import sample_inputs
 from satchel.runtime.errors import UsageError
 from satchel.runtime.mil import mil_pb2 as pb
-from satchel.runtime.mil.difference import Side
-from satchel.runtime.mil.sample_inputs import sample_inputs
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 

@@ -26,10 +26,10 @@ import numpy as np
 from mil_mutations import Sites, damage_file, mutate_proto
 
 from satchel import coreml
+from satchel.runtime.coreml.checks import check_package
+from satchel.runtime.coreml.inspection import inspect_program
 from satchel.runtime.errors import SatchelError
 from satchel.runtime.mil import mil_pb2 as pb
-from satchel.runtime.mil.checks import check_package
-from satchel.runtime.mil.inspection import inspect_program
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"

@@ -12,8 +12,8 @@ from coremltools.converters.mil.mil.types import type_mapping
 from mil_programs import ct, mb, normal, save
 
 from satchel.devices.rulebook import load_rules
+from satchel.runtime.coreml.checks import Report, judge, resolve_target
 from satchel.runtime.mil import mil_pb2 as pb
-from satchel.runtime.mil.checks import Report, judge, resolve_target
 from satchel.runtime.mil.package import open_package
 
 Make = Callable[[Path], Path]

@@ -75,9 +75,7 @@ def _integer(value: Any) -> int:
     return int(np.asarray(value).reshape(-1)[0])
 
 
-def make_list(
-    *elem_shape: Any, init_length: int = 1, dynamic_length: bool = True, dtype: str = "fp32"
-) -> TensorList:
+def make_list(*elem_shape: Any, init_length: int = 1, dynamic_length: bool = True, dtype: str = "fp32") -> TensorList:
     """A list of elements that are not yet written; a dimension of `elem_shape` that has a name is not known yet."""
     shape = tuple(None if isinstance(n, str) else _integer(n) for n in elem_shape)
     return TensorList((None,) * _length(init_length), shape, compute_type(by_mil_name(dtype)), dynamic_length)

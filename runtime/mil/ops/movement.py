@@ -206,7 +206,7 @@ def range_1d(end: Array, start: Array, step: Array) -> Array:
     """start, start + step, ... before end."""
     dtype = np.asarray(start).dtype
     if dtype.kind in "iu":  # as Python's numbers: numpy's count of them overflows in int32
-        return np.arange(int(start), int(end), int(step), dtype)
+        return np.arange(int(start), int(end), int(step)).astype(dtype)
     return np.arange(start, end, step, dtype)
 
 

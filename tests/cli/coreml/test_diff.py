@@ -12,11 +12,11 @@ from mil_programs import mb, normal, save
 from typer.testing import CliRunner, Result
 
 from satchel.cli import app
-from satchel.runtime.mil.depth_plot import MOST_POINTS, page, svg
-from satchel.runtime.mil.difference_report import Compared, Report
+from satchel.runtime.coreml.depth_plot import MOST_POINTS, page, svg
+from satchel.runtime.coreml.difference_report import Compared, Report
+from satchel.runtime.coreml.measures import Measure
+from satchel.runtime.coreml.tolerances import Tolerance
 from satchel.runtime.mil.graph import Node
-from satchel.runtime.mil.measures import Measure
-from satchel.runtime.mil.tolerances import Tolerance
 
 
 def diff(*arguments: object, code: int = 0) -> Result:

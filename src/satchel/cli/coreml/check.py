@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from satchel.cli.console import errors, out, print_json
-from satchel.runtime.mil.checks import Finding, Report, check_package
+from satchel.runtime.coreml.checks import Finding, Report, check_package
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 CONFIDENCE = {"H": "high", "M": "medium", "L": "low"}

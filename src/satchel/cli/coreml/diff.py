@@ -11,13 +11,13 @@ from rich.table import Table
 
 from satchel.cli.console import err, errors, out, print_json
 from satchel.cli.coreml import inputs as given
+from satchel.runtime.coreml.depth_plot import page
+from satchel.runtime.coreml.difference import Side, compare
+from satchel.runtime.coreml.difference_report import Compared, Report
+from satchel.runtime.coreml.sample_inputs import given_inputs, sample_inputs
 from satchel.runtime.errors import OutputError, UsageError
 from satchel.runtime.mil import Program, load
-from satchel.runtime.mil.depth_plot import page
-from satchel.runtime.mil.difference import Side, compare
-from satchel.runtime.mil.difference_report import Compared, Report
 from satchel.runtime.mil.precision import PRECISIONS
-from satchel.runtime.mil.sample_inputs import given_inputs, sample_inputs
 
 REFERENCE = "torch"
 

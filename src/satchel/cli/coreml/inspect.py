@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from satchel.cli.console import errors, megabytes, out, print_json
-from satchel.runtime.mil.inspection import inspect_program
+from satchel.runtime.coreml.inspection import inspect_program
 
 OPS_A_LINE = 12
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from satchel.export.lowering import against_torch
+from satchel.runtime.coreml.difference import Side
+from satchel.runtime.coreml.difference_report import Report
+from satchel.runtime.coreml.sample_inputs import given_inputs, sample_inputs
 from satchel.runtime.mil import load
-from satchel.runtime.mil.difference import Side
-from satchel.runtime.mil.difference_report import Report
-from satchel.runtime.mil.sample_inputs import given_inputs, sample_inputs
 
 
 def against_reference(

@@ -9,7 +9,7 @@ import pytest
 from networks import NETWORKS
 
 from satchel.runtime import mil
-from satchel.runtime.mil.difference import Side, compare
+from satchel.runtime.coreml.difference import Side, compare
 
 Package = Callable[[str, str], Path]
 

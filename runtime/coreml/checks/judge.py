@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from satchel.devices.rulebook import NO_CHECK, Rule, load_rules
-from satchel.runtime.mil.checks import compression, interface, masks, operations, shapes, states
-from satchel.runtime.mil.checks.report import Finding, Report, Unjudged
-from satchel.runtime.mil.checks.subject import Check, Found, Subject
-from satchel.runtime.mil.checks.target import Target, resolve_target
+from satchel.runtime.coreml.checks import compression, interface, masks, operations, shapes, states
+from satchel.runtime.coreml.checks.report import Finding, Report, Unjudged
+from satchel.runtime.coreml.checks.subject import Check, Found, Subject
+from satchel.runtime.coreml.checks.target import Target, resolve_target
+from satchel.runtime.coreml.survey import surveys
 from satchel.runtime.mil.package import Package, open_package
-from satchel.runtime.mil.survey import surveys
 
 ENGINE_RULES, CORE_RULES = "neural-engine", "core-ml"
 

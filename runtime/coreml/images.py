@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from satchel.runtime.coreml.features import Feature
 from satchel.runtime.errors import UsageError
-from satchel.runtime.mil.features import Feature
 
 MODES = {"RGB": ("RGB", "RGBA"), "BGR": ("RGB", "RGBA"), "GRAYSCALE": ("L",), "GRAYSCALE_FLOAT16": ("F",)}
 """Color space -> the modes of Pillow that it takes. Alpha is ignored, as the format says of it."""

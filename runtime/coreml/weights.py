@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp, elements
 from satchel.runtime.mil.dtypes import DType
 from satchel.runtime.mil.package import Package
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp, elements
 from satchel.runtime.mil.values import constant_shape
 
 

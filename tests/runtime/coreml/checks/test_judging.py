@@ -23,9 +23,9 @@ from rule_programs import (
     scaled,
 )
 
+from satchel.runtime.coreml.checks import check_package, judge, resolve_target
+from satchel.runtime.coreml.inspection import inspect_program
 from satchel.runtime.errors import SatchelError, UsageError
-from satchel.runtime.mil.checks import check_package, judge, resolve_target
-from satchel.runtime.mil.inspection import inspect_program
 from satchel.runtime.mil.package import open_package
 
 

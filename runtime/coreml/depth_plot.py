@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from satchel.runtime.mil.difference_report import Compared, Report
+from satchel.runtime.coreml.difference_report import Compared, Report
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44

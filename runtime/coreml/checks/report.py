@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from satchel.devices.rulebook import SEVERITIES, Rule
-from satchel.runtime.mil.checks.subject import Found
-from satchel.runtime.mil.checks.target import Target
+from satchel.runtime.coreml.checks.subject import Found
+from satchel.runtime.coreml.checks.target import Target
 
 
 @dataclass(frozen=True)

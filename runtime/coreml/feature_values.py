@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from satchel.runtime.coreml.features import Feature
+from satchel.runtime.coreml.images import from_tensor, to_tensor
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.dtypes import BY_NAME, compute_type
-from satchel.runtime.mil.features import Feature
-from satchel.runtime.mil.images import from_tensor, to_tensor
 
 SCALARS = {"int64": int, "double": float, "string": str}
 

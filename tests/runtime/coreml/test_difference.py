@@ -17,15 +17,15 @@ from mil_programs import ct, mb, normal, save
 from torch import nn
 
 from satchel.runtime import mil
+from satchel.runtime.coreml.difference import Side, compare, lockstep
+from satchel.runtime.coreml.difference_report import Report
+from satchel.runtime.coreml.measures import measure
+from satchel.runtime.coreml.sample_inputs import sample_inputs
+from satchel.runtime.coreml.tolerances import tolerance
+from satchel.runtime.coreml.trace import Visit, walk
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.metrics import sqnr
-from satchel.runtime.mil.difference import Side, compare, lockstep
-from satchel.runtime.mil.difference_report import Report
 from satchel.runtime.mil.graph import Node, graph
-from satchel.runtime.mil.measures import measure
-from satchel.runtime.mil.sample_inputs import sample_inputs
-from satchel.runtime.mil.tolerances import tolerance
-from satchel.runtime.mil.trace import Visit, walk
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 LAYERS, WIDTH = 8, 32

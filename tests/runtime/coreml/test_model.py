@@ -17,9 +17,9 @@ from mil_programs import mb, normal, save
 from torch import nn
 
 from satchel import coreml
+from satchel.runtime.coreml.features import MAX_DIMENSION
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.mil import mil_pb2 as pb
-from satchel.runtime.mil.features import MAX_DIMENSION
 from satchel.runtime.mil.kinds import KINDS
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

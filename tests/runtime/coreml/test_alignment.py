@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from satchel.runtime.mil.alignment import MOST_CELLS, align
+from satchel.runtime.coreml.alignment import MOST_CELLS, align
 from satchel.runtime.mil.graph import Graph, Node
 from satchel.runtime.mil.layers import find_layers
 
@@ -80,7 +80,7 @@ def test_casts_of_other_values_are_no_pair() -> None:
 
 def test_very_long_programs_are_aligned_by_type(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_CELLS > 7000**2
-    monkeypatch.setattr("satchel.runtime.mil.alignment.MOST_CELLS", 10)
+    monkeypatch.setattr("satchel.runtime.coreml.alignment.MOST_CELLS", 10)
     longer = (*LAYER, ("cast", 8), *LAYER)
     assert indices(chain(LAYER * 2), chain(longer)) == [(i, i + (i > 6)) for i in range(14)]
 

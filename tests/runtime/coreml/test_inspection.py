@@ -16,9 +16,9 @@ import pytest
 from coremltools.converters.mil.mil.types import type_mapping
 from mil_programs import mb, normal, save
 
+from satchel.runtime.coreml.inspection import inspect_program, merged
+from satchel.runtime.coreml.weights import Extent
 from satchel.runtime.mil import mil_pb2 as pb
-from satchel.runtime.mil.inspection import inspect_program, merged
-from satchel.runtime.mil.weights import Extent
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"

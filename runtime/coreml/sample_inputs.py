@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from satchel.runtime.coreml.feature_values import as_input, filled
+from satchel.runtime.coreml.features import Feature, read_signature
 from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.mil.dtypes import BY_NAME, compute_type
-from satchel.runtime.mil.feature_values import as_input, filled
-from satchel.runtime.mil.features import Feature, read_signature
 from satchel.runtime.mil.package import Package
 from satchel.runtime.mil.values import tensor_type
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from satchel.devices.profile import device_names, load_device
 from satchel.devices.rulebook import ENGINES
+from satchel.runtime.coreml.versions import MACOS, ios_of_macos
 from satchel.runtime.errors import UsageError
-from satchel.runtime.mil.versions import MACOS, ios_of_macos
 
 SYSTEM = re.compile(r"(ios|ipados|macos)[ -]?(\d+)(?:\.\d+)*", re.IGNORECASE)
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from satchel.runtime.mil.features import COLOR_SPACES, Feature
-from satchel.runtime.mil.images import to_picture, to_tensor
+from satchel.runtime.coreml.features import COLOR_SPACES, Feature
+from satchel.runtime.coreml.images import to_picture, to_tensor
 
 COLORS = st.sampled_from(sorted(COLOR_SPACES.values()))
 SIZES = st.integers(1, 5)

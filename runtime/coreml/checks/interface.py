@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp
-from satchel.runtime.mil.versions import OPSET_IOS, SPECIFICATION_IOS, system_name
+from satchel.runtime.coreml.checks.subject import Answer, Found, NotJudged, Subject, at
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp
+from satchel.runtime.coreml.versions import OPSET_IOS, SPECIFICATION_IOS, system_name
 
 FLOAT16_ARRAY, INT8_ARRAY = 65552, 131080
 OP_LISTS = ("ios15", "ios16", "ios17", "ios18")

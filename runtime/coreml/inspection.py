@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from satchel.runtime.coreml.survey import FunctionSurvey, Shape, surveys
+from satchel.runtime.coreml.versions import MACOS, OPSET_IOS, SPECIFICATION_IOS
+from satchel.runtime.coreml.weights import Extent, Weight, weights
 from satchel.runtime.mil.package import Package, open_package
-from satchel.runtime.mil.survey import FunctionSurvey, Shape, surveys
-from satchel.runtime.mil.versions import MACOS, OPSET_IOS, SPECIFICATION_IOS
-from satchel.runtime.mil.weights import Extent, Weight, weights
 
 LARGEST = 10
 ARRAY_TYPES = {65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8", 65552: "float16"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp, elements
+from satchel.runtime.coreml.weights import is_per_block, palette_bits, palette_groups, palette_vector, scale_blocks
 from satchel.runtime.mil.dtypes import DType
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp, elements
-from satchel.runtime.mil.weights import is_per_block, palette_bits, palette_groups, palette_vector, scale_blocks
 
 PALETTES = ("constexpr_lut_to_dense", "constexpr_lut_to_sparse")
 SCALES = ("constexpr_blockwise_shift_scale", "constexpr_sparse_blockwise_shift_scale")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, NotJudged, Subject, at
+from satchel.runtime.coreml.checks.subject import Answer, NotJudged, Subject, at
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp
 from satchel.runtime.mil.dtypes import widen
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp
 from satchel.runtime.mil.values import constant_shape, reader
 
 TABLES = ("lut", "nonzero_data", "data", "source_val")

@@ -9,9 +9,9 @@ from typing import Any, overload
 
 import numpy as np
 
+from satchel.runtime.coreml.feature_values import as_array, as_input, as_output, filled
+from satchel.runtime.coreml.features import Feature, Signature, read_signature
 from satchel.runtime.errors import UsageError
-from satchel.runtime.mil.feature_values import as_array, as_input, as_output, filled
-from satchel.runtime.mil.features import Feature, Signature, read_signature
 from satchel.runtime.mil.interpreter import State, Watch
 from satchel.runtime.mil.limits import Limit
 from satchel.runtime.mil.program import Program

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from satchel.runtime.mil.checks.judge import CHECKS, check_package, judge
-from satchel.runtime.mil.checks.report import Finding, Report, Unjudged
-from satchel.runtime.mil.checks.target import Target, resolve_target
+from satchel.runtime.coreml.checks.judge import CHECKS, check_package, judge
+from satchel.runtime.coreml.checks.report import Finding, Report, Unjudged
+from satchel.runtime.coreml.checks.target import Target, resolve_target
 
 __all__ = ["CHECKS", "Finding", "Report", "Target", "Unjudged", "check_package", "judge", "resolve_target"]

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from satchel.runtime.coreml.measures import Measure
+from satchel.runtime.coreml.tolerances import Tolerance
 from satchel.runtime.mil.graph import Node
 from satchel.runtime.mil.layers import Layer
-from satchel.runtime.mil.measures import Measure
 from satchel.runtime.mil.ops import OPS
 from satchel.runtime.mil.precision import OverflowReport
-from satchel.runtime.mil.tolerances import Tolerance
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from rule_programs import (
 )
 
 from satchel.devices.rulebook import NO_CHECK
-from satchel.runtime.mil.checks import CHECKS
+from satchel.runtime.coreml.checks import CHECKS
 
 
 @dataclass(frozen=True)

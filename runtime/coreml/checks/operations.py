@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp, elements
+from satchel.runtime.coreml.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp, elements
 
 MOVES = ("cast", "read_state", "write_state", "identity")  # whose type is not one of computing
 SQUARES = ("square", "mul", "pow")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.survey import FunctionSurvey, Shape, SurveyedOp, elements
 from satchel.runtime.mil.dtypes import DType
-from satchel.runtime.mil.survey import FunctionSurvey, Shape, SurveyedOp, elements
 
 CHANNEL_AXES = 2  # N and C come first, D, H and W after them
 

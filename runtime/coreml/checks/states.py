@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.subject import Answer, Found, NotJudged, Subject, at, shown
-from satchel.runtime.mil.survey import FunctionSurvey, SurveyedOp
+from satchel.runtime.coreml.checks.subject import Answer, Found, NotJudged, Subject, at, shown
+from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp
 
 READ, WRITE, UPDATE = "read_state", "write_state", "slice_update"
 

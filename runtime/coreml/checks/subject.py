@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from satchel.devices.errors import DeviceError
 from satchel.devices.rulebook import Rule
-from satchel.runtime.mil.checks.target import Target
+from satchel.runtime.coreml.checks.target import Target
+from satchel.runtime.coreml.survey import FunctionSurvey, Shape, SurveyedOp
 from satchel.runtime.mil.package import Package
-from satchel.runtime.mil.survey import FunctionSurvey, Shape, SurveyedOp
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from satchel.runtime.mil.alignment import align
-from satchel.runtime.mil.difference_report import Compared, Output, Report
+from satchel.runtime.coreml.alignment import align
+from satchel.runtime.coreml.difference_report import Compared, Output, Report
+from satchel.runtime.coreml.measures import Measure, measure, rms, worst
+from satchel.runtime.coreml.tolerances import CANCELLING, least_size, tolerance
+from satchel.runtime.coreml.trace import Visit, key_of, walk
 from satchel.runtime.mil.graph import UNIT_ROUNDOFF, Graph, Node, graph
 from satchel.runtime.mil.interpreter import Watch
 from satchel.runtime.mil.layers import Layer, find_layers
-from satchel.runtime.mil.measures import Measure, measure, rms, worst
 from satchel.runtime.mil.precision import check_precision
 from satchel.runtime.mil.program import Program
 from satchel.runtime.mil.steps import Executable
 from satchel.runtime.mil.steps import walk as every_step
-from satchel.runtime.mil.tolerances import CANCELLING, least_size, tolerance
-from satchel.runtime.mil.trace import Visit, key_of, walk
 
 
 class Seen(Protocol):
