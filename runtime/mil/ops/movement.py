@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -204,7 +205,7 @@ def pad(x: Array, *, pad: Ints, mode: str = "constant", constant_val: float = 0.
 
 def range_1d(end: Array, start: Array, step: Array) -> Array:
     """start, start + step, ... before end."""
-    dtype = np.asarray(start).dtype
+    dtype: Any = np.asarray(start).dtype
     if dtype.kind in "iu":  # as Python's numbers: numpy's count of them overflows in int32
         return np.arange(int(start), int(end), int(step)).astype(dtype)
     return np.arange(start, end, step, dtype)
