@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.planner import make_plan
 from satchel.devices.profile import load_device
 from satchel.export.bundle import BundleWriter
-from satchel.export.calibration import statistics_for
+from satchel.export.calibration.texts import calibration_ids, statistics_for
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
@@ -22,8 +23,8 @@ from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.formats import write_model
 from satchel.export.generation import generation_defaults
 from satchel.export.golden import golden, golden_prompts, with_weights
-from satchel.export.palettize.compress import compress_model
-from satchel.export.palettize.spec import Calibration, Recipe
+from satchel.export.palettize.compress import compress_layers, compress_model
+from satchel.export.palettize.spec import Calibration, Recipe, ScaleDtype
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.tensors import Matrix
 from satchel.export.progress import Progress, silent
@@ -34,6 +35,9 @@ from satchel.runtime.bundle import SUFFIX, Bundle, open_bundle
 from satchel.runtime.errors import CheckpointError, OutputError, UsageError
 from satchel.runtime.golden import Golden
 from satchel.runtime.manifest import GenerationDefaults, Manifest, ModelInfo, TokenRules, WeightSchemes
+
+if TYPE_CHECKING:
+    from satchel.export.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def export(
     context: int | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
+    effort: str = "low",
     output: str | Path = "bundles",
     tokenizer: bool = True,
     overwrite: bool = False,
@@ -80,6 +85,7 @@ def export(
         context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates.
         seed: of that generated text.
+        effort: "normal", or "low": minutes less, and about twice the loss (docs/quantization.md).
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
         tokenizer: False exports a model that has none; prompts are then token ids.
         overwrite: replace bundles that exist, each once the new one is complete.
@@ -96,8 +102,8 @@ def export(
     job = _prepare(model, names, format, weights, context, Path(output), tokenizer, overwrite)
     text = _read_text(calibration)
     with _work_folder(job.output) as work:
-        made = _compress(job, Calibration(seed=seed), text, work, progress)
-        return [_write(job, plan, *made[_recipe(plan)], progress) for plan in job.plans]
+        made = _compress(job, effort, seed, text, work, progress)
+        return [_write(job, plan, *made[_recipe(plan, effort)], progress) for plan in job.plans]
 
 
 def _prepare(
@@ -135,7 +141,7 @@ def _shape(config: DecoderConfig, parameters: int) -> ModelShape:
     )  # fmt: skip
 
 
-def _recipe(plan: Plan) -> Recipe:
+def _recipe(plan: Plan, effort: str) -> Recipe:
     """The recipe of a plan; plans that differ in nothing that matters to the weights get equal ones."""
     scheme = plan["weights"]
     if scheme == "palette":
@@ -143,10 +149,12 @@ def _recipe(plan: Plan) -> Recipe:
             weights="palette",
             lut_groups="rows16" if plan["lut_groups"] == "rows16" else "tensor",
             wide=("k_proj", "v_proj") if plan["kv_weights"] == "int8" else (),
+            effort=effort,  # type: ignore[arg-type]  # Recipe checks it
         )
     if scheme == "int4":
         xnnpack = plan["scale_dtype"] == "bfloat16"
-        return Recipe(weights="int4", symmetric=xnnpack, scale_dtype="bfloat16" if xnnpack else "float16")
+        dtype: ScaleDtype = "bfloat16" if xnnpack else "float16"
+        return Recipe(weights="int4", symmetric=xnnpack, scale_dtype=dtype, effort=effort)  # type: ignore[arg-type]
     return Recipe(weights=scheme)  # type: ignore[arg-type]  # Recipe checks it
 
 
@@ -170,26 +178,44 @@ def _work_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def _compress(
-    job: Job, calibration: Calibration, text: str | None, work: str, progress: Progress
+    job: Job, effort: str, seed: int, text: str | None, work: str, progress: Progress
 ) -> dict[Recipe, tuple[WeightStore, Golden]]:
     """Each distinct recipe once: the weights, and the golden data of the reference and of these weights."""
     from satchel.export.reference import Reference  # imports torch
 
-    recipes = list(dict.fromkeys(_recipe(plan) for plan in job.plans))
+    recipes = list(dict.fromkeys(_recipe(plan, effort) for plan in job.plans))
+    stores = {recipe: WeightStore(Path(work) / str(number)) for number, recipe in enumerate(recipes)}
     prompts = golden_prompts(job.config, job.tokenizer, min(plan.context_length for plan in job.plans))
-    made: dict[Recipe, tuple[WeightStore, Golden]] = {}
     progress("Loading the reference model", 0, 1)
     with Reference(job.source) as reference:
         progress("Loading the reference model", 1, 1)
         _check_finite(reference.logits(prompts[0].ids), job.tensors)
         answers = golden(reference, prompts, progress=progress)
-        wanted = any(recipe.calibrated for recipe in recipes)
-        statistics = statistics_for(reference, job.tokenizer, calibration, text, progress) if wanted else {}
-        for number, recipe in enumerate(recipes):
-            store = WeightStore(Path(work) / str(number))
+        curved = {recipe: store for recipe, store in stores.items() if recipe.curved}
+        if curved:
+            _compress_curved(job, reference, Calibration(48, 256, seed=seed), text, curved, Path(work), progress)
+        simple = {recipe: store for recipe, store in stores.items() if not recipe.curved}
+        wanted = any(recipe.calibrated for recipe in simple)
+        statistics = statistics_for(reference, job.tokenizer, Calibration(seed=seed), text, progress) if wanted else {}
+        for recipe, store in simple.items():
             compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
-            made[recipe] = (store, with_weights(answers, reference, _matrices(job.config, store), progress))
-    return made
+        return {
+            recipe: (store, with_weights(answers, reference, _matrices(job.config, store), progress))
+            for recipe, store in stores.items()
+        }
+
+
+def _compress_curved(
+    job: Job, reference: Reference, calibration: Calibration, text: str | None,
+    stores: dict[Recipe, WeightStore], work: Path, progress: Progress,
+) -> None:  # fmt: skip
+    """Fills the stores of all recipes that want the curvature, layer by layer from the last to the first."""
+    from satchel.export.calibration.fisher import curvatures  # imports torch
+    from satchel.export.calibration.uncompressed import Uncompressed
+
+    ids = calibration_ids(reference, job.tokenizer, calibration, text, progress)
+    layers = curvatures(job.config, Uncompressed(job.tensors), ids, work, seed=calibration.seed, progress=progress)
+    compress_layers(job.tensors.read, job.config, (found for _, found in layers), stores, progress=progress)
 
 
 def _check_finite(logits: np.ndarray, tensors: CanonicalTensors) -> None:

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from numba import njit
 
-from satchel.export.palettize.fit import _damped
+from satchel.export.palettize.fit import damped
 from satchel.export.palettize.spec import ScaleDtype
 from satchel.export.palettize.tensors import AffineTensor
 
@@ -82,6 +82,17 @@ def _round_scale(scale: np.ndarray, dtype: ScaleDtype) -> np.ndarray:
     return np.maximum(scale, 6.2e-5).astype(target).astype(np.float32)
 
 
+def fit_blocks(
+    w: np.ndarray, h: np.ndarray | None, *, block: int, symmetric: bool, scale_dtype: ScaleDtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and the zero point of every block: (float32, uint8), both [rows, columns / block].
+
+    Arguments as `affine` has them.
+    """
+    scale, zero = _search(w, damped(h, w.shape[1]), block, symmetric, CANDIDATES)
+    return _round_scale(scale, scale_dtype), zero
+
+
 def affine(
     w: np.ndarray,
     h: np.ndarray | None,
@@ -101,8 +112,7 @@ def affine(
     """
     rows, columns = w.shape
     w = np.ascontiguousarray(w, np.float32)
-    scale, zero = _search(w, _damped(h, columns), block, symmetric, CANDIDATES)
-    scale = _round_scale(scale, scale_dtype)
+    scale, zero = fit_blocks(w, h, block=block, symmetric=symmetric, scale_dtype=scale_dtype)
     blocks = w.reshape(rows, -1, block)
     code = np.clip(np.floor(blocks / scale[:, :, None] + zero[:, :, None] + 0.5), 0, LEVELS).astype(np.uint8)
     return AffineTensor(code.reshape(rows, columns), scale, zero, block, scale_dtype)

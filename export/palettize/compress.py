@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from satchel.export.families.base import DecoderConfig
 from satchel.export.palettize.affine import affine
+from satchel.export.palettize.allocate import allocate
+from satchel.export.palettize.candidates import Candidate, candidates
+from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import ROWS_A_GROUP, int8_rows, palettize
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
@@ -85,3 +88,62 @@ def compress_model(
     for count, _ in enumerate(done, 1):
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
     return_freed_memory()
+
+
+def compress_layers(
+    read: ReadTensor,
+    config: DecoderConfig,
+    layers: Iterable[Mapping[str, Curvature]],
+    stores: Mapping[Recipe, WeightStore],
+    *,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> None:
+    """Fills a store for each recipe, with the curvature of every linear at hand.
+
+    Args:
+        read: canonical name -> float32 values.
+        config: says which tensors there are.
+        layers: for each layer in any order: canonical name -> curvature; one is held at a time.
+        stores: where the results of each recipe go. All recipes share one pass over the curvatures.
+        workers: matrices that are in memory at the same time.
+        progress: told after each matrix that has no curvature.
+    """
+    losses: dict[Recipe, dict[str, dict[int, float]]] = {recipe: {} for recipe in stores}
+    for layer in layers:
+        for recipe, store in stores.items():
+            losses[recipe] |= _compress_layer(read, layer, recipe, store, workers)
+    shapes = config.matrix_shapes()
+    for recipe, store in stores.items():
+        sizes = {name: shapes[name][0] * shapes[name][1] for name in losses[recipe]}
+        for name, bits in allocate(losses[recipe], sizes, recipe.average_bits).items():
+            store.choose(name, bits)
+        _compress_rest(read, config, set(losses[recipe]), recipe, store, progress)
+    return_freed_memory()
+
+
+def _compress_layer(
+    read: ReadTensor, layer: Mapping[str, Curvature], recipe: Recipe, store: WeightStore, workers: int
+) -> dict[str, dict[int, float]]:
+    """Stores every form of the linears of a layer; name -> bits -> loss."""
+
+    def work(name: str) -> list[Candidate]:
+        return candidates(read(name), layer[name], recipe)
+
+    found = Parallel(n_jobs=workers, prefer="threads")(delayed(work)(name) for name in layer)
+    for name, forms in zip(layer, found, strict=True):
+        for form in forms:
+            store.put_candidate(name, form.bits, form.matrix)
+    return {name: {f.bits: f.loss for f in forms} for name, forms in zip(layer, found, strict=True)}
+
+
+def _compress_rest(
+    read: ReadTensor, config: DecoderConfig, done: set[str], recipe: Recipe, store: WeightStore, progress: Progress
+) -> None:
+    """The embedding, an untied head, and all vectors."""
+    for name in config.vector_shapes():
+        store.put_vector(name, read(name))
+    left = [name for name in config.matrix_shapes() if name not in done]
+    for count, name in enumerate(left, 1):
+        store.put_matrix(name, compress_matrix(name, read(name), {}, recipe))
+        progress(f"Compressing the embedding ({recipe.weights})", count, len(left))

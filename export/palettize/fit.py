@@ -21,7 +21,7 @@ ROWS_A_STEP = 2048  # of an embedding that are worked on at a time, since its in
 
 
 @njit(cache=True, nogil=True)
-def _lookup(lut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lookup(lut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For the nearest entry in constant time: borders between entries, and each bin's first candidate."""
     borders = (lut[1:] + lut[:-1]) * np.float32(0.5)
     table = np.zeros(TABLE + 1, np.uint8)
@@ -39,7 +39,8 @@ def _lookup(lut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _nearest(u: float, borders: np.ndarray, table: np.ndarray, inverse_step: float) -> int:
+def nearest(u: float, borders: np.ndarray, table: np.ndarray, inverse_step: float) -> int:
+    """The entry nearest to u, by what `lookup` gives; inverse_step is TABLE - 1 over the span of the borders."""
     place = (u - borders[0]) * inverse_step
     at = int(table[int(min(max(place, np.float32(0)), np.float32(TABLE)))])
     while at < borders.size and u > borders[at]:
@@ -57,7 +58,7 @@ def _assign(
     (left alone where that is not positive); and sums [2, entries] gets, for each entry, the weighted sum of its members
     over the old scale and the sum of their weights, whose quotient is the best entry.
     """
-    borders, table = _lookup(lut)
+    borders, table = lookup(lut)
     span = borders[-1] - borders[0]
     inverse_step = np.float32(TABLE - 1) / span if span > 0 else np.float32(0)
     sums[:] = 0
@@ -66,7 +67,7 @@ def _assign(
         inverse = np.float32(1) / s if s > 0 else np.float32(0)
         above, below = np.float32(0), np.float32(0)
         for c in range(w.shape[1]):
-            at = _nearest(w[r, c] * inverse, borders, table, inverse_step)
+            at = nearest(w[r, c] * inverse, borders, table, inverse_step)
             index[r, c] = at
             entry, weight, value = lut[at], h[c], w[r, c]
             above += weight * value * entry
@@ -113,7 +114,7 @@ def _round_lut(lut: np.ndarray, keep_zero: bool) -> tuple[np.ndarray, float]:
     return entries, factor
 
 
-def _split_exponent(scale: np.ndarray) -> tuple[int, np.ndarray]:
+def split_exponent(scale: np.ndarray) -> tuple[int, np.ndarray]:
     """Row scales -> (exponent, float16 scales >= 1) with scale ~ 2**exponent * float16 scale.
 
     floor(log2(smallest)) goes into the exponent, within what fp16 can hold on both sides.
@@ -134,7 +135,7 @@ def _fit_group(
     as_float, sums = entries.astype(np.float32), np.zeros((2, 2**bits))
     scale *= np.float32(factor)
     _assign(w, h, scale, as_float, index, True, sums)
-    exponent, half = _split_exponent(scale)
+    exponent, half = split_exponent(scale)
     _assign(w, h, np.ldexp(half.astype(np.float32), exponent), as_float, index, False, sums)
     return entries, exponent, half
 
@@ -153,7 +154,7 @@ def palettize(
     """
     rows, columns = w.shape
     w = np.ascontiguousarray(w, np.float32)
-    weight = _damped(h, columns)
+    weight = damped(h, columns)
     index = np.empty(w.shape, np.uint8)
     luts, exponents, scales = [], [], []
     for part in np.split(np.arange(rows), groups):
@@ -165,7 +166,7 @@ def palettize(
     return PalettizedTensor(index, np.stack(luts), np.array(exponents, np.int8), np.concatenate(scales), bits)
 
 
-def _damped(h: np.ndarray | None, columns: int) -> np.ndarray:
+def damped(h: np.ndarray | None, columns: int) -> np.ndarray:
     """Column weights with a hundredth of their mean added, so that a channel which was silent still counts."""
     if h is None:
         return np.ones(columns, np.float32)
@@ -180,7 +181,7 @@ def int8_rows(w: np.ndarray) -> PalettizedTensor:
     """
     largest = np.maximum(w.max(axis=1), -w.min(axis=1))
     scale = np.where(largest > 0, largest, largest[largest > 0].min() if largest.any() else 1.0) / 127
-    exponent, half = _split_exponent(scale.astype(np.float32))
+    exponent, half = split_exponent(scale.astype(np.float32))
     step = np.ldexp(half.astype(np.float32), exponent)
     index = np.empty(w.shape, np.uint8)
     for start in range(0, w.shape[0], ROWS_A_STEP):

@@ -14,11 +14,12 @@ from satchel.runtime.errors import UsageError
 WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32"]
 LutGroups = Literal["tensor", "rows16"]
 ScaleDtype = Literal["float16", "bfloat16"]
+Effort = Literal["low", "normal"]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How activation statistics are gathered.
+    """How activation statistics are gathered for `effort="low"`.
 
     More and longer sequences did not help SmolLM2: KL 0.199 and 0.205 for two seeds of 16 x 64 tokens, 0.209 for
     32 x 64, 0.224 for 48 x 96. Perhaps since the first position of a sequence, whose activations are by far the
@@ -52,6 +53,10 @@ class Recipe:
         rounds: alternations of k-means and the least-squares refit of the row scales.
         wide: last parts of the names of linears that a palette keeps at 8 bits: few weights that cost much.
         embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
+        effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
+            curvature and lets later columns make up for the errors of earlier ones (GPTQ).
+        choices: bits that a matrix of a palette may get beyond "low"; 8 stands for a scale a row without a LUT.
+        average_bits: of all linears together, scales not counted; how it is spent follows from the measured losses.
     """
 
     weights: WeightsName = "palette"
@@ -63,10 +68,15 @@ class Recipe:
     rounds: int = 3
     wide: tuple[str, ...] = ()
     embedding: Literal["int8", "fp16", "fp32"] = "int8"
+    effort: Effort = "low"
+    choices: tuple[int, ...] = (4, 8)
+    average_bits: float = 4.45
 
     def __post_init__(self) -> None:
         if self.weights not in get_args(WeightsName):
             raise UsageError("unknown weight scheme", got=self.weights, wanted=", ".join(get_args(WeightsName)))
+        if self.effort not in get_args(Effort):
+            raise UsageError("unknown effort", got=self.effort, wanted=", ".join(get_args(Effort)))
         if self.bits not in (1, 2, 3, 4, 6):
             raise UsageError("unknown number of bits for a palette", got=self.bits, wanted="1, 2, 3, 4 or 6")
 
@@ -74,6 +84,11 @@ class Recipe:
     def calibrated(self) -> bool:
         """Whether activation statistics change the result."""
         return self.weights in ("palette", "int4")
+
+    @property
+    def curved(self) -> bool:
+        """Whether the curvature is to be measured."""
+        return self.calibrated and self.effort != "low"
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

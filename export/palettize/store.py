@@ -66,6 +66,16 @@ class WeightStore:
         """Stores a norm gain or a bias, fp32 [n]."""
         self._save(f"{name}.vector", {"values": np.asarray(vector, np.float32)}, {})
 
+    def put_candidate(self, name: str, bits: int, matrix: Matrix) -> None:
+        """Stores one form of a matrix of several; `choose` makes one of them the matrix."""
+        self.put_matrix(f"{name}@{bits}", matrix)
+
+    def choose(self, name: str, bits: int) -> None:
+        """Makes a stored form the matrix `name`, and drops the others."""
+        self._path(f"{name}@{bits}.matrix").replace(self._path(f"{name}.matrix"))
+        for other in self.folder.glob(f"{name}@*.matrix.safetensors"):
+            other.unlink()
+
     def matrix(self, name: str) -> Matrix:
         """The matrix `name`; KeyError if there is none."""
         arrays, meta = self._load(f"{name}.matrix", name)

@@ -25,6 +25,7 @@ def command(
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
+    effort: Annotated[str, typer.Option(help="normal, or low: minutes less, about twice the loss.")] = "low",
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path(
         "bundles"
     ),
@@ -42,7 +43,8 @@ def command(
         with Bars(enabled=not as_json) as bars:
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
-                output=output, tokenizer=not no_tokenizer, overwrite=overwrite, progress=bars,
+                effort=effort, output=output, tokenizer=not no_tokenizer, overwrite=overwrite,
+                progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
