@@ -35,6 +35,7 @@ class Basic(nn.Module):
         self.around = nn.Identity() if plain else nn.Conv2d(channels, out, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, ...] -> [1, ...]."""
         return F.relu(self.body(x) + self.around(x))
 
 
@@ -51,6 +52,7 @@ class Inverted(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, ...] -> [1, ...]."""
         return x + self.body(x)
 
 
@@ -70,6 +72,7 @@ class Convnet(nn.Module):
         self.head = nn.Linear(channels, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, ...] -> [1, ...]."""
         return self.head(self.body(x).mean((2, 3)))
 
 
@@ -83,6 +86,7 @@ class Layer(nn.Module):
         self.wide = nn.Sequential(nn.Linear(DIM, 4 * DIM), nn.GELU(), nn.Linear(4 * DIM, DIM))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, ...] -> [1, ...]."""
         q, k, v = self.qkv(self.norm1(x)).reshape(1, -1, 3, HEADS, DIM // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
         x = x + self.out(y.transpose(1, 2).reshape(1, -1, DIM))
@@ -101,6 +105,7 @@ class ViT(nn.Module):
         self.norm, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, ...] -> [1, ...]."""
         y = self.patches(x).flatten(2).transpose(1, 2)
         y = self.layers(torch.cat([self.first, y], 1) + self.places)
         return self.head(self.norm(y)[:, 0])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from satchel.runtime.errors import FormatError
 from satchel.runtime.manifest import TensorSpec
@@ -31,6 +34,7 @@ READ_STATE = move(identity)
 IN_PLACE = Op(slice_update_in_place, exact=True)
 # What numpy and our functions raise when the shapes or types of a program do not fit together.
 OP_ERRORS = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, MemoryError, OverflowError)
+LARGE_TABLE = 1 << 20  # bytes of a table from which a gather expands the rows that it needs, and no others
 TUPLE_OPS = ("split", *BLOCK_OPS)  # whose functions return a tuple even where there is one output
 EMPTY_LISTS = ("make_list", "while_loop")  # ops that may have a list of no arguments
 OPSETS = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}  # -> iOS version
@@ -109,6 +113,19 @@ class _Compiler:
             self.unkept[slot] = constant
         return slot
 
+    def settle(self) -> dict[int, Any]:
+        """Fills in the large constants that the limit allows to keep; slot -> value for those kept in fp16."""
+        self.pool.settle(self.unkept.values())
+        halves = {}
+        for slot, constant in list(self.unkept.items()):
+            if (value := self.pool.get(constant)) is not None:
+                self.template[slot] = value
+                del self.unkept[slot]
+            elif (half := self.pool.half(constant)) is not None:
+                halves[slot] = half
+                self.unkept[slot] = replace(constant, load=partial(_widened, half))
+        return halves
+
     # ---- one op ----------------------------------------------------------------------------------------------
 
     def add(self, op: Any) -> None:
@@ -153,11 +170,28 @@ class _Compiler:
         constants = {n: self._static(refs, what) for n, refs in arguments.items() if self._known(n, refs, statics)}
         run = checked(known.run, op.type, what, self.limit)
         bound = bind(known, what, arguments, constants, self.opset, run)
+        if op.type == "gather" and self._gathers_rows(op, arguments, bound.statics, what):
+            return
         self._step(op, known, bound.kernel, tuple(self._operand(arguments, o) for o in bound.operands))
         self.steps[-1].statics = bound.statics
         if op.type == "slice_update":
             in_place = bind(IN_PLACE, what, arguments, constants).kernel
             self.kernels[self.steps[-1].output] = (bound.kernel, in_place)
+
+    def _gathers_rows(
+        self, op: Any, arguments: dict[str, list[Reference]], statics: Mapping[str, Any] | None, what: str
+    ) -> bool:
+        """Compiles a gather from a large constant, of which only the rows that are asked for are ever expanded."""
+        table = self.names.get(arguments["x"][0]) if isinstance(arguments["x"][0], str) else None
+        plain = statics is not None and not statics.get("axis", 0) and not statics.get("batch_dims", 0)
+        if not isinstance(table, _Named) or table.constant.nbytes < LARGE_TABLE or not plain:
+            return False
+        rows = table.constant.find_rows()
+        if rows is None:
+            return False
+        kernel = partial(_take_rows, rows, table.spec.shape, self.limit, what)
+        self._step(op, OPS["gather"], kernel, (self._operand(arguments, "indices"),))
+        return True
 
     def _known(self, name: str, refs: list[Reference], statics: Mapping[str, Any]) -> bool:
         """Whether an argument is a small constant that the function wants handed over as such."""
@@ -240,6 +274,19 @@ class _Compiler:
                 raise FormatError(what, got=repr(error), hint=hint) from error
 
 
+def _widened(half: Any) -> Any:
+    return half.astype(np.float32)
+
+
+def _take_rows(rows: Callable[[Any], Any], shape: Sequence[int | str], limit: Limit, what: str, indices: Any) -> Any:
+    """The rows of a constant at these places, counted from the end where negative."""
+    places, (count, *rest) = np.asarray(indices), (int(n) for n in shape)
+    limit.check(what, places.size * math.prod(rest))
+    if places.size and not (-count <= places.min() and places.max() < count):
+        raise IndexError(f"index {places.max() if places.max() >= count else places.min()} into {count} rows")
+    return rows(np.where(places < 0, places + count, places))
+
+
 def references(op: Any) -> dict[str, list[Reference]]:
     """Every argument of an op -> what it refers to: a value by its name, or a constant's proto."""
     found: dict[str, list[Reference]] = {}
@@ -297,9 +344,11 @@ def compile_function(
     block = package.block(name)
     compiler.operations(block)
     outputs = tuple((_output_spec(compiler, output), compiler.slot(output)) for output in block.outputs)
+    halves = compiler.settle()
     if threads and precision == "fp32":
+        template = [halves.get(i, value) for i, value in enumerate(compiler.template)]
         returned = [slot for _, slot in outputs]
-        known = (compiler.template, compiler.specs, returned, compiler.unkept)
+        known = (template, compiler.specs, returned, compiler.unkept.keys() - halves.keys())
         compiler.steps = with_regions(compiler.steps, *known, threads)
     steps = tuple(_with_loads(compiler))
     kept, returned = {slot for _, slot in (*inputs, *states, *outputs)}, [slot for _, slot in outputs]

@@ -28,6 +28,7 @@ from satchel.runtime.mil.steps import NO_VALUE, RESERVED, Step
 WORTH = 1 << 20  # multiply-adds below which a session is not worth its making
 SMALL = 4096  # elements of a constant that is copied into the graph
 EMBEDDED = 512 << 20  # bytes of convolutions' weights up to which onnxruntime gets its own copy, in its own layout
+BY_ROWS = ("conv", "linear")  # ops whose weights may be widened by parts
 ORDERED = ("read_state", "write_state", "slice_update")  # steps that stay in order among themselves, as those that
 # have blocks or take random numbers do
 
@@ -38,7 +39,7 @@ class Function:
 
     Attributes:
         steps: in order.
-        template: slot -> constant, or None.
+        template: slot -> constant, or None; one that is kept in fp16, to be widened at each use, is here too.
         specs: slot -> what the program says of the value.
         returned: slots of its outputs.
         unkept: slots of constants that are loaded anew at each use, within the limit of memory: not for a session.
@@ -67,7 +68,8 @@ class Function:
     def dtype(self, slot: int) -> str:
         """The numpy type of a slot's values."""
         if self.template[slot] is not None:
-            return np.asarray(self.template[slot]).dtype.name
+            found = np.asarray(self.template[slot]).dtype.name
+            return "float32" if found == "float16" else found
         known = BY_NAME.get(self.specs[slot].dtype) if slot in self.specs else None
         return compute_type(known).name if known else ""
 
@@ -129,6 +131,8 @@ def _can_lower(function: Function, step: Step) -> bool:
 def _lower(function: Function, step: Step, graph: Graph, known: dict[int, Operand]) -> None:
     """Adds a step's nodes to a graph; `known` has the values that are in it, by slot."""
     inputs = [known[slot] if slot in known else _from_outside(function, slot, graph) for slot in step.inputs]
+    if step.op not in BY_ROWS:
+        inputs = [graph.widened(i) if i else i for i in inputs]
     lowering: Callable[..., Any] = LOWERINGS[step.op]
     found = lowering(graph, *inputs, **(step.statics or {}))
     for slot, result in zip(step.outputs, found if isinstance(found, tuple) else (found,), strict=True):
@@ -212,7 +216,7 @@ def _region(function: Function, members: Sequence[Step], later: Sequence[Step]) 
         session = Session(
             graph=graph,
             inputs=[(slot, operands[slot], function.dtype(slot)) for slot in inputs],
-            constants=[o for o in constants.values() if not (embeds and o.name in graph.embeds)],
+            constants=[*graph.bound, *(o for o in constants.values() if not (embeds and o.name in graph.embeds))],
             embedded=[o for o in constants.values() if embeds and o.name in graph.embeds],
             outputs=list(zip(outputs, ends, strict=True)),
             members=members,

@@ -34,6 +34,11 @@ class Operand:
     source: Operand | None = None
 
     @property
+    def is_half(self) -> bool:
+        """Whether it is a constant that is kept in fp16, to be widened at each use."""
+        return self.constant is not None and self.constant.dtype == np.float16
+
+    @property
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shape)
@@ -45,9 +50,11 @@ class Graph:
 
     Attributes:
         embeds: name of a constant operand -> itself, for those that should be a part of the graph, not an input.
+        bound: parts of constants that are inputs of their own.
     """
 
     embeds: dict[str, Operand] = field(default_factory=dict)
+    bound: list[Operand] = field(default_factory=list)
     _nodes: list[tuple[list[str], list[str], bytes]] = field(default_factory=list)  # inputs, outputs, the node
     _constants: dict[tuple[Any, ...], Operand] = field(default_factory=dict)
     _count: int = 0
@@ -102,6 +109,17 @@ class Graph:
         if operand.constant is not None:
             self.embeds[operand.name] = operand
         return operand
+
+    def bind(self, array: np.ndarray) -> Operand:
+        """A large constant as an input of its own, not copied."""
+        self.bound.append(Operand(self.new_name(), array.shape, array))
+        return self.bound[-1]
+
+    def widened(self, operand: Operand) -> Operand:
+        """A constant as fp32."""
+        if not operand.is_half:
+            return operand
+        return self.add("Cast", operand, to=onnx_proto.ELEMENT_TYPES["float32"])
 
 
 def broadcast(*shapes: Shape) -> Shape:

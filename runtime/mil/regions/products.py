@@ -11,16 +11,36 @@ from typing import Any
 from satchel.runtime.mil.ops.base import Ints
 from satchel.runtime.mil.ops.contraction import ATTENTION_PRODUCTS, canonical
 from satchel.runtime.mil.ops.convolution import padding
-from satchel.runtime.mil.regions.movement import reshaped, swapped
+from satchel.runtime.mil.regions.movement import concat, reshaped, swapped
 from satchel.runtime.mil.regions.onnx_proto import CONTRIB
-from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast
+from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast, constant_of
+
+WIDENED = 1 << 18  # elements of a weight in fp16 that are widened at a time: 1 MB
+
+
+def by_rows(
+    g: Graph, weight: Operand, bias: Operand | None, axis: int, apply: Callable[[Operand, Operand | None], Operand]
+) -> Operand:
+    """`apply` to a weight and its bias; where the weight is kept in fp16, to some rows at a time, joined along `axis`.
+
+    So few rows are widened at a time that their fp32 values are still in the cache when they are used.
+    """
+    if not weight.is_half or weight.constant is None:
+        return apply(weight, bias)
+    step, parts = max(1, WIDENED * len(weight.constant) // weight.constant.size), []
+    for start in range(0, len(weight.constant), step):
+        rows = slice(start, start + step)
+        part = None if bias is None else g.constant(constant_of(bias)[rows])
+        parts.append(apply(g.widened(g.bind(weight.constant[rows])), part))
+    return parts[0] if len(parts) == 1 else concat(g, *parts, axis=axis)
 
 
 def linear(g: Graph, x: Operand, weight: Operand, bias: Operand | None = None) -> Operand:
     rows, (out, inner) = math.prod(x.shape[:-1]), weight.shape
     if inner != x.shape[-1]:
         raise Unsupported
-    y = g.add("Gemm", reshaped(g, x, (rows, inner)), weight, bias, shape=(rows, out), transB=1)
+    flat = reshaped(g, x, (rows, inner))
+    y = by_rows(g, weight, bias, 1, lambda w, b: g.add("Gemm", flat, w, b, shape=(rows, w.shape[0]), transB=1))
     return reshaped(g, y, (*x.shape[:-1], out))
 
 
@@ -78,10 +98,14 @@ def conv(
     if x.shape[1] != weight.shape[1] * groups:
         raise Unsupported
     pads, space = windows(x, kernel, strides, dilations, pad_type, pad)
-    return g.add(
-        "Conv", x, g.embed(weight), bias, shape=(x.shape[0], weight.shape[0], *space),
-        kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups,
-    )  # fmt: skip
+
+    def apply(w: Operand, b: Operand | None) -> Operand:
+        return g.add(
+            "Conv", x, g.embed(w), b, shape=(x.shape[0], w.shape[0], *space),
+            kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups,
+        )  # fmt: skip
+
+    return by_rows(g, weight, bias, 1, apply) if groups == 1 else apply(g.widened(weight), bias)
 
 
 def windows(

@@ -81,7 +81,7 @@ class Session:
         self._slots = [slot for slot, _ in outputs]
         self._members, self._template = members, template
         places = [onnx_proto.value_info(o.name, dtype, o.shape) for _, o, dtype in inputs if o]
-        places += [onnx_proto.value_info(o.name, "float32", o.shape) for o in constants]
+        places += [onnx_proto.value_info(o.name, np.asarray(o.constant).dtype.name, o.shape) for o in constants]
         ends = [onnx_proto.value_info(o.name, "float32", o.shape) for _, o in outputs]
         self._embedded = {o.name: self._value(o.constant) for o in embedded}
         tensors = [onnx_proto.external_tensor(o.name, "float32", o.shape) for o in embedded]
@@ -116,7 +116,7 @@ class Session:
         known: dict[int, Any] = {slot: value for (slot, _, _), value in zip(self._inputs, values, strict=True)}
         known[NO_VALUE] = None
         for step in self._members:
-            operands = [known[slot] if slot in known else self._template[slot] for slot in step.inputs]
+            operands = [known[slot] if slot in known else _wide(self._template[slot]) for slot in step.inputs]
             try:
                 result = step.kernel(*operands)
             except Exception as error:
@@ -124,3 +124,8 @@ class Session:
             results = result if step.output < 0 else (result,)
             known.update(zip(step.outputs, results, strict=True))
         return tuple(known[slot] for slot in self._slots)
+
+
+def _wide(constant: Any) -> Any:
+    """A constant as numpy's kernels want it."""
+    return constant.astype(np.float32) if getattr(constant, "dtype", None) == np.float16 else constant
