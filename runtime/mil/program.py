@@ -148,9 +148,7 @@ def _outputs(package: Package, function: str) -> tuple[TensorSpec, ...]:
     return tuple(spec(types[name]) for name in block.outputs if name in types)
 
 
-def load(
-    path: Path | str, max_memory: int | None = None, kernels: str = "auto", threads: int | None = None
-) -> Program:
+def load(path: Path | str, max_memory: int | None = None, kernels: str = "auto", threads: int | None = None) -> Program:
     """Opens a .mlpackage folder, or a .mlmodel file, that holds an ML Program.
 
     Args:
