@@ -93,7 +93,7 @@ class TorchOps:
         return matrix
 
     def _vector(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self._weights.vector(name), dtype=np.float32))
+        return torch.from_numpy(np.array(self._weights.vector(name), np.float32))  # a copy: files are mapped read-only
 
     def _linear(self, x: torch.Tensor, name: str, matrix: str) -> torch.Tensor:
         if self._on_linear is not None:
