@@ -20,8 +20,9 @@ from filelock import FileLock
 NETWORKS = (
     ("mobilenet", "fp32"), ("vit", "fp16"), ("unet", "fp32"), ("lstm", "fp32"), ("gru", "fp32"),
     ("activations", "fp32"), ("llama with states", "fp16"), ("accumulator", "fp32"), ("audio", "fp32"),
-    ("while loop", "fp32"), ("branches", "fp32"), ("detector", "fp32"), ("image filter", "fp32"), ("palettized", "fp16"),
-    ("quantized in blocks", "fp32"), ("palettized for iOS 16", "fp32"), ("pruned and palettized", "fp32"),
+    ("while loop", "fp32"), ("branches", "fp32"), ("detector", "fp32"), ("image filter", "fp32"),
+    ("palettized", "fp16"), ("quantized in blocks", "fp32"), ("palettized for iOS 16", "fp32"),
+    ("pruned and palettized", "fp32"),
 )  # fmt: skip
 FEW = 300
 MANY, PARTS = 10_000, 4
