@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from satchel.runtime.mil.regions.operands import Graph, Operand
 from satchel.runtime.mil.steps import NO_VALUE, Step
 
 KERNELS = ("auto", "numpy")
+NOWHERE: tuple[int, tuple[int, ...]] = (-1, ())  # the address and shape of an input that is not bound yet
 FATAL = 4  # onnxruntime's log level: what goes wrong is told by the numpy kernels, which name the op
 
 
@@ -88,6 +90,13 @@ class Session:
         self.model = onnx_proto.model(nodes, small + tensors, places, ends)
         self._fixed = {o.name: self._value(o.constant) for o in constants}
         self._session = self._load(threads)
+        self._binding = self._session.io_binding()
+        self._lock = Lock()
+        self._places = [NOWHERE] * len(self._inputs)
+        for name, value in self._fixed.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            self._binding.bind_output(name, "cpu")
 
     def _value(self, array: Any) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
@@ -103,14 +112,23 @@ class Session:
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         """The results, new arrays."""
-        feed = dict(self._fixed)
-        for (_, name, dtype), value in zip(self._inputs, values, strict=True):
-            feed[name] = self._value(np.asarray(value, dtype))
-        try:
-            found = self._session.run_with_ort_values(self._outputs, feed)
-        except Exception:  # the bindings raise several kinds, whose text names no op of the program
-            return self._one_by_one(values)
-        return tuple(value.numpy() for value in found)
+        arrays = [np.asarray(v, dtype, order="C") for (_, _, dtype), v in zip(self._inputs, values, strict=True)]
+        with self._lock:
+            try:
+                self._bind(arrays)
+                self._session.run_with_iobinding(self._binding)
+                return tuple(self._binding.copy_outputs_to_cpu())
+            except Exception:  # the bindings raise several kinds, whose text names no op of the program
+                self._places = [NOWHERE] * len(self._inputs)
+        return self._one_by_one(values)
+
+    def _bind(self, arrays: Sequence[np.ndarray]) -> None:
+        """Binds those inputs that lie elsewhere than at the last call: the parts of a state do not."""
+        for i, array in enumerate(arrays):
+            place = (array.__array_interface__["data"][0], array.shape)
+            if place != self._places[i]:
+                self._places[i] = place
+                self._binding.bind_input(self._inputs[i][1], "cpu", 0, array.dtype.type, array.shape, place[0])
 
     def _one_by_one(self, values: Sequence[Any]) -> tuple[Any, ...]:
         known: dict[int, Any] = {slot: value for (slot, _, _), value in zip(self._inputs, values, strict=True)}
