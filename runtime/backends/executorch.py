@@ -70,10 +70,11 @@ class Unpacked:
     def __init__(self, folder: Path, entry: ModelEntry, precision: str) -> None:
         from satchel.runtime.backends.coreml import CoremlBackend
 
-        with tempfile.TemporaryDirectory() as temporary, open_pte(folder / entry.path) as pte:
-            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(temporary))
-            inside = replace(entry, format="coreml", path=package.name, options=entry.options["package"])
-            self._backend = CoremlBackend(Path(temporary), inside, precision=precision, engine="interpreter")
+        self._folder = tempfile.TemporaryDirectory()  # as long as this object: weights are read when they are needed
+        with open_pte(folder / entry.path) as pte:
+            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(self._folder.name))
+        inside = replace(entry, format="coreml", path=package.name, options=entry.options["package"])
+        self._backend = CoremlBackend(Path(self._folder.name), inside, precision=precision, engine="interpreter")
 
     def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
         """One id after the other."""

@@ -208,7 +208,8 @@ def range_1d(end: Array, start: Array, step: Array) -> Array:
     dtype: Any = np.asarray(start).dtype
     if dtype.kind in "iu":  # as Python's numbers: numpy's count of them overflows in int32
         return np.arange(int(start), int(end), int(step)).astype(dtype)
-    return np.arange(float(start), float(end), float(step)).astype(dtype)
+    arange: Any = np.arange  # its overloads know no array of one number
+    return arange(start, end, step, dtype)
 
 
 def fill(value: Array | None = None, *, shape: Ints) -> Array:
