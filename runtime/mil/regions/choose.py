@@ -63,7 +63,9 @@ class Function:
             return Operand(name, value.shape, value)
         if slot < RESERVED or slot not in self.specs:
             raise Unsupported
-        return Operand(name, _shape(self.specs[slot]))
+        shape = _shape(self.specs[slot])
+        # Numpy's arrays are given in the layout that most ops want; only the first axis may be one of length 1.
+        return Operand(name, shape, laid=shape if 1 not in shape[1:] else tuple(n for n in shape if n != 1))
 
     def dtype(self, slot: int) -> str:
         """The numpy type of a slot's values."""
@@ -205,7 +207,7 @@ def _region(function: Function, members: Sequence[Step], later: Sequence[Step]) 
     graph, known = Graph(), dict[int, Operand]()
     for step in members:
         _lower(function, step, graph, known)
-    ends = [graph.add("Identity", known[slot]) for slot in outputs]  # a mere reshape may be an input, or another output
+    ends = [graph.add("Identity", known[slot]) for slot in outputs]  # a mere reshape has no node of its own
     outside = dict.fromkeys(slot for step in members for slot in step.inputs if slot not in made and slot != NO_VALUE)
     operands = {slot: function.operand(slot) for slot in outside}
     constants = {slot: o for slot, o in operands.items() if o and o.constant is not None and o.constant.size > SMALL}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from satchel.runtime.mil.ops.base import Bools, Ints
-from satchel.runtime.mil.regions.operands import Graph, Operand, Shape, Unsupported
+from satchel.runtime.mil.regions.operands import Graph, Operand, Shape, Unsupported, reshaped
 
 LAST = 2**31 - 1  # an end beyond every axis
 
@@ -18,30 +18,19 @@ def reshape(g: Graph, x: Operand, *, shape: Ints) -> Operand:
     if 0 in shape:
         raise Unsupported
     rest = math.prod(n for n in shape if n != -1)
-    return reshaped(g, x, tuple(math.prod(x.shape) // rest if n == -1 else n for n in shape))
-
-
-def reshaped(g: Graph, x: Operand, shape: Shape) -> Operand:
-    """X in another shape; nothing is done where that is its own, or that of what it was reshaped from."""
-    source = x.source or x
-    if math.prod(shape) != math.prod(x.shape) or min(shape, default=1) < 1:
-        raise Unsupported
-    if shape in (x.shape, source.shape):
-        return x if shape == x.shape else source
-    made = g.add("Reshape", source, g.constant(shape), shape=shape)
-    return Operand(made.name, shape, source=source)
+    return reshaped(x, tuple(math.prod(x.shape) // rest if n == -1 else n for n in shape))
 
 
 def transpose(g: Graph, x: Operand, *, perm: Ints) -> Operand:
     perm = tuple(p % x.rank for p in perm)
     shape = tuple(x.shape[p] for p in perm)
     kept = [p for p in perm if x.shape[p] != 1]
-    if kept == sorted(kept):  # only axes of length 1 move: no copy
-        return reshaped(g, x, shape)
+    if kept == sorted(kept):  # only axes of length 1 move
+        return reshaped(x, shape)
     # Axes of length 1 keep onnxruntime from its fast ways.
-    ranks, plain = sorted(kept), reshaped(g, x, tuple(n for n in x.shape if n != 1))
+    ranks, plain = sorted(kept), g.fit(x, tuple(n for n in x.shape if n != 1))
     turned = tuple(x.shape[p] for p in kept)
-    return reshaped(g, g.add("Transpose", plain, shape=turned, perm=[ranks.index(p) for p in kept]), shape)
+    return g.laid("Transpose", plain, shape=shape, layout=turned, perm=[ranks.index(p) for p in kept])
 
 
 def swapped(g: Graph, x: Operand, first: int, second: int) -> Operand:
@@ -56,12 +45,12 @@ def expand_dims(g: Graph, x: Operand, *, axes: Ints) -> Operand:
     new, rest = {a % rank for a in axes}, iter(x.shape)
     if len(new) != len(axes):
         raise Unsupported
-    return reshaped(g, x, tuple(1 if i in new else next(rest) for i in range(rank)))
+    return reshaped(x, tuple(1 if i in new else next(rest) for i in range(rank)))
 
 
 def squeeze(g: Graph, x: Operand, *, axes: Ints | None = None) -> Operand:
     gone = {i for i, n in enumerate(x.shape) if n == 1} if axes is None else {a % x.rank for a in axes}
-    return reshaped(g, x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
+    return reshaped(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
 def split(
@@ -72,16 +61,34 @@ def split(
     sizes = split_sizes or (length // count,) * count
     if sum(sizes) != length or min(sizes) < 1:
         raise Unsupported
-    parts = g.add_many("Split", len(sizes), x, g.constant(sizes), axis=axis)
     at = axis % x.rank
-    return tuple(Operand(p.name, (*x.shape[:at], n, *x.shape[at + 1 :])) for p, n in zip(parts, sizes, strict=True))
+    axes = x.axes()
+    x = x if axes is not None and at in axes else g.fit(x, x.shape)
+    place = axes[at] if axes is not None and at in axes else at
+    parts = g.add_many("Split", len(sizes), x, g.constant(sizes), axis=place)
+    return tuple(
+        Operand(name, _with(x.shape, at, n), laid=_with(x.layout, place, n))
+        for name, n in zip(parts, sizes, strict=True)
+    )
+
+
+def _with(shape: Shape, axis: int, length: int) -> Shape:
+    """A shape with another length of one axis."""
+    return (*shape[:axis], length, *shape[axis + 1 :])
 
 
 def concat(g: Graph, *values: Operand, axis: int, interleave: bool = False) -> Operand:
     if interleave or values[0].rank == 0:
         raise Unsupported
-    at, total = axis % values[0].rank, sum(v.shape[axis] for v in values)
-    return g.add("Concat", *values, shape=(*values[0].shape[:at], total, *values[0].shape[at + 1 :]), axis=axis)
+    at = axis % values[0].rank
+    shape = _with(values[0].shape, at, sum(v.shape[at] for v in values))
+    if any(_with(v.shape, at, shape[at]) != shape for v in values):
+        raise Unsupported
+    if all(v.layout == v.shape for v in values):
+        return g.laid("Concat", *values, shape=shape, axis=at)
+    kept = [i for i, n in enumerate(shape) if n != 1 or i == at]
+    parts = [g.fit(v, tuple(v.shape[i] for i in kept)) for v in values]
+    return g.laid("Concat", *parts, shape=shape, layout=tuple(shape[i] for i in kept), axis=kept.index(at))
 
 
 def stack(g: Graph, *values: Operand, axis: int) -> Operand:

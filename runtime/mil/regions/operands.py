@@ -1,9 +1,16 @@
-"""What a lowering sees: values with their shapes, and a graph that nodes are added to."""
+"""What a lowering sees: values with their shapes, and a graph that nodes are added to.
+
+A value has the shape that the program says, and a layout: the shape it has in the graph, with the same elements in the
+same order. They differ where the program only reshapes a value or moves axes of length 1: that makes no node, until an
+op needs the value in another layout. A program for the Neural Engine is full of such moves, and between two matrices
+that empty the cache each node costs microseconds.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +18,7 @@ import numpy as np
 from satchel.runtime.mil.regions import onnx_proto
 
 Shape = tuple[int, ...]
+FEW = 4096  # elements of a constant that may be copied into another layout
 
 
 class Unsupported(Exception):
@@ -23,15 +31,20 @@ class Operand:
 
     Attributes:
         name: in the graph.
-        shape: of its value.
-        constant: its value, where it is one.
-        source: the value that this one is a mere reshape of.
+        shape: as the program has it.
+        constant: its value, where it is one, in its shape.
+        laid: its layout, where that is not its shape.
     """
 
     name: str
     shape: Shape
     constant: np.ndarray | None = None
-    source: Operand | None = None
+    laid: Shape | None = None
+
+    @property
+    def layout(self) -> Shape:
+        """The shape that it has in the graph."""
+        return self.shape if self.laid is None else self.laid
 
     @property
     def is_half(self) -> bool:
@@ -39,9 +52,21 @@ class Operand:
         return self.constant is not None and self.constant.dtype == np.float16
 
     @property
+    def is_small(self) -> bool:
+        """Whether it is a constant that may have any layout."""
+        return self.constant is not None and self.constant.size <= FEW
+
+    @property
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shape)
+
+    def axes(self) -> dict[int, int] | None:
+        """Axis of the shape -> axis of the layout, for those longer than 1; None where they are not the same ones."""
+        own, laid = ([i for i, n in enumerate(s) if n != 1] for s in (self.shape, self.layout))
+        if [self.shape[i] for i in own] != [self.layout[i] for i in laid]:
+            return None
+        return dict(zip(own, laid, strict=True))
 
 
 @dataclass
@@ -50,13 +75,15 @@ class Graph:
 
     Attributes:
         embeds: name of a constant operand -> itself, for those that should be a part of the graph, not an input.
-        bound: parts of constants that are inputs of their own.
+        bound: constants, or parts of them, that are inputs of their own.
     """
 
     embeds: dict[str, Operand] = field(default_factory=dict)
     bound: list[Operand] = field(default_factory=list)
     _nodes: list[tuple[list[str], list[str], bytes]] = field(default_factory=list)  # inputs, outputs, the node
     _constants: dict[tuple[Any, ...], Operand] = field(default_factory=dict)
+    _fitted: dict[tuple[str, Shape], str] = field(default_factory=dict)
+    _roots: dict[str, tuple[str, Shape]] = field(default_factory=dict)  # a reshaped value -> what it was, its layout
     _count: int = 0
 
     def needed(self, outputs: Collection[str]) -> tuple[list[bytes], list[bytes], set[str]]:
@@ -74,24 +101,65 @@ class Graph:
         self._count += 1
         return f"t{self._count}"
 
+    # ---- nodes -----------------------------------------------------------------------------------------------
+
     def add(
         self, op: str, *inputs: Operand | None, shape: Shape | None = None, domain: str = "", **attributes: Any
     ) -> Operand:
-        """A node with one output, of this shape (that of the first input by default)."""
-        (out,) = self.add_many(op, 1, *inputs, domain=domain, **attributes)
-        return Operand(out.name, inputs[0].shape if shape is None and inputs[0] is not None else shape or ())
+        """A node with one output of this shape (that of the first input by default), all laid as their shapes say."""
+        return self.laid(op, *(self.plain(i) for i in inputs), shape=shape, domain=domain, **attributes)
+
+    def laid(
+        self,
+        op: str,
+        *inputs: Operand | None,
+        shape: Shape | None = None,
+        layout: Shape | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Operand:
+        """A node that takes its inputs as they are laid. By default its output is laid as its shape says, or, where
+        that is not given either, has shape and layout of the first input."""
+        (made,) = self.add_many(op, 1, *inputs, domain=domain, **attributes)
+        first = inputs[0]
+        if shape is None and first is not None:
+            return Operand(made, first.shape, laid=first.laid if layout is None else layout)
+        return Operand(made, shape or (), laid=layout)
 
     def add_many(
         self, op: str, outputs: int, *inputs: Operand | None, domain: str = "", **attributes: Any
-    ) -> tuple[Operand, ...]:
-        """A node with several outputs, whose shapes the caller knows."""
+    ) -> list[str]:
+        """A node that takes its inputs as they are laid; the names of its outputs."""
         names = [i.name if i is not None else "" for i in inputs]
         while names and not names[-1]:
             names.pop()
-        results = tuple(Operand(self.new_name(), ()) for _ in range(outputs))
-        made = [r.name for r in results]
+        made = [self.new_name() for _ in range(outputs)]
         self._nodes.append((names, made, onnx_proto.node(op, names, made, domain, attributes)))
-        return results
+        return made
+
+    def fit(self, x: Operand, layout: Shape) -> Operand:
+        """X in this layout."""
+        if x.layout == layout:
+            return x
+        if math.prod(layout) != math.prod(x.shape) or min(layout, default=1) < 1:
+            raise Unsupported
+        if x.constant is not None:
+            array = x.constant.reshape(layout)
+            return replace(self.constant(array) if x.is_small else self.bind(array), shape=x.shape, laid=layout)
+        root, original = self._roots.get(x.name, (x.name, x.layout))
+        if layout == original:
+            return replace(x, name=root, laid=layout)
+        if (root, layout) not in self._fitted:
+            (made,) = self.add_many("Reshape", 1, Operand(root, original), self.constant(layout))
+            self._fitted[root, layout] = made
+            self._roots[made] = (root, original)
+        return replace(x, name=self._fitted[root, layout], laid=layout)
+
+    def plain(self, x: Operand | None) -> Operand | None:
+        """X laid as its shape says."""
+        return None if x is None else self.fit(x, x.shape)
+
+    # ---- constants -------------------------------------------------------------------------------------------
 
     def constant(self, values: np.ndarray | Sequence[int] | float) -> Operand:
         """A small constant of the graph itself: floats as fp32, a sequence of ints as int64."""
@@ -135,3 +203,11 @@ def constant_of(operand: Operand) -> np.ndarray:
     if operand.constant is None:
         raise Unsupported
     return operand.constant
+
+
+def reshaped(x: Operand, shape: Shape) -> Operand:
+    """X in another shape; no node."""
+    if math.prod(shape) != math.prod(x.shape) or min(shape, default=1) < 1:
+        raise Unsupported
+    constant = None if x.constant is None else x.constant.reshape(shape)
+    return Operand(x.name, shape, constant, x.layout)

@@ -11,17 +11,18 @@ from typing import Any
 from satchel.runtime.mil.ops.base import Ints
 from satchel.runtime.mil.ops.contraction import ATTENTION_PRODUCTS, canonical
 from satchel.runtime.mil.ops.convolution import padding
-from satchel.runtime.mil.regions.movement import concat, reshaped, swapped
+from satchel.runtime.mil.regions.elementwise import binary, softmax
+from satchel.runtime.mil.regions.movement import concat, swapped
 from satchel.runtime.mil.regions.onnx_proto import CONTRIB
-from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast, constant_of
+from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, broadcast, constant_of, reshaped
 
 WIDENED = 1 << 18  # elements of a weight in fp16 that are widened at a time: 1 MB
 
 
 def by_rows(
-    g: Graph, weight: Operand, bias: Operand | None, axis: int, apply: Callable[[Operand, Operand | None], Operand]
+    g: Graph, weight: Operand, bias: Operand | None, apply: Callable[[Operand, Operand | None], Operand]
 ) -> Operand:
-    """`apply` to a weight and its bias; where the weight is kept in fp16, to some rows at a time, joined along `axis`.
+    """`apply` to a weight and its bias; where the weight is kept in fp16, to some rows at a time, joined along axis 1.
 
     So few rows are widened at a time that their fp32 values are still in the cache when they are used.
     """
@@ -32,16 +33,16 @@ def by_rows(
         rows = slice(start, start + step)
         part = None if bias is None else g.constant(constant_of(bias)[rows])
         parts.append(apply(g.widened(g.bind(weight.constant[rows])), part))
-    return parts[0] if len(parts) == 1 else concat(g, *parts, axis=axis)
+    return parts[0] if len(parts) == 1 else concat(g, *parts, axis=1)
 
 
 def linear(g: Graph, x: Operand, weight: Operand, bias: Operand | None = None) -> Operand:
-    rows, (out, inner) = math.prod(x.shape[:-1]), weight.shape
+    rows, inner = math.prod(x.shape[:-1]), weight.shape[1]
     if inner != x.shape[-1]:
         raise Unsupported
-    flat = reshaped(g, x, (rows, inner))
-    y = by_rows(g, weight, bias, 1, lambda w, b: g.add("Gemm", flat, w, b, shape=(rows, w.shape[0]), transB=1))
-    return reshaped(g, y, (*x.shape[:-1], out))
+    flat = reshaped(x, (rows, inner))
+    y = by_rows(g, weight, bias, lambda w, b: g.add("Gemm", flat, w, b, shape=(rows, w.shape[0]), transB=1))
+    return reshaped(y, (*x.shape[:-1], weight.shape[0]))
 
 
 def product(g: Graph, x: Operand, y: Operand, transpose_y: bool = False, scale: float = 1.0) -> Operand:
@@ -51,10 +52,16 @@ def product(g: Graph, x: Operand, y: Operand, transpose_y: bool = False, scale: 
     inner, columns = (y.shape[-1], y.shape[-2]) if transpose_y else y.shape[-2:]
     if inner != x.shape[-1]:
         raise Unsupported
-    shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], columns)
+    batch = broadcast(x.shape[:-2], y.shape[:-2])
+    shape = layout = (*batch, x.shape[-2], columns)
+    if math.prod(batch) == 1:
+        x, y, layout = g.fit(x, x.shape[-2:]), g.fit(y, y.shape[-2:]), shape[-2:]
+    else:
+        x, y = g.fit(x, x.shape), g.fit(y, y.shape)
     if not transpose_y and scale == 1.0:
-        return g.add("MatMul", x, y, shape=shape)
-    return g.add("FusedMatMul", x, y, shape=shape, domain=CONTRIB, transB=int(transpose_y), alpha=scale)
+        return g.laid("MatMul", x, y, shape=shape, layout=layout)
+    more: dict[str, Any] = {"domain": CONTRIB, "transB": int(transpose_y), "alpha": scale}
+    return g.laid("FusedMatMul", x, y, shape=shape, layout=layout, **more)
 
 
 def matmul(g: Graph, x: Operand, y: Operand, *, transpose_x: bool = False, transpose_y: bool = False) -> Operand:
@@ -66,9 +73,9 @@ def einsum(g: Graph, x: Operand, y: Operand, *, equation: str) -> Operand:
     if canonical(equation) not in ATTENTION_PRODUCTS:
         raise Unsupported
     if x.shape[-2] == 1 and y.shape[-2] == 1:
-        left, right = (reshaped(g, v, (*v.shape[:-2], v.shape[-1])) for v in (x, y))
+        left, right = (reshaped(v, (*v.shape[:-2], v.shape[-1])) for v in (x, y))
         found = product(g, left, right)
-        return reshaped(g, found, (*found.shape[:-1], 1, found.shape[-1]))
+        return reshaped(found, (*found.shape[:-1], 1, found.shape[-1]))
     return swapped(g, product(g, swapped(g, x, -3, -2), swapped(g, y, -3, -2)), -3, -2)
 
 
@@ -77,8 +84,8 @@ def scaled_dot_product_attention(
 ) -> Operand:
     scores = product(g, query, key, transpose_y=True, scale=1 / math.sqrt(query.shape[-1]))
     if attn_mask is not None:
-        scores = g.add("Add", scores, attn_mask)
-    return product(g, g.add("Softmax", scores, axis=-1), value)
+        scores = binary("Add")(g, scores, attn_mask)
+    return product(g, softmax(g, scores), value)
 
 
 def conv(
@@ -98,6 +105,9 @@ def conv(
     if x.shape[1] != weight.shape[1] * groups:
         raise Unsupported
     pads, space = windows(x, kernel, strides, dilations, pad_type, pad)
+    if math.prod(x.shape[2:]) * math.prod(kernel) == 1 and groups == 1 and not any(pads):  # a matrix for one position
+        flat, matrix = reshaped(x, x.shape[:2]), reshaped(weight, weight.shape[:2])
+        return reshaped(linear(g, flat, matrix, bias), (x.shape[0], weight.shape[0], *space))
 
     def apply(w: Operand, b: Operand | None) -> Operand:
         return g.add(
@@ -105,7 +115,7 @@ def conv(
             kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups,
         )  # fmt: skip
 
-    return by_rows(g, weight, bias, 1, apply) if groups == 1 else apply(g.widened(weight), bias)
+    return by_rows(g, weight, bias, apply) if groups == 1 else apply(g.widened(weight), bias)
 
 
 def windows(

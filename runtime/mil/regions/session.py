@@ -18,7 +18,7 @@ from satchel.runtime.mil.regions.operands import Graph, Operand
 from satchel.runtime.mil.steps import NO_VALUE, Step
 
 KERNELS = ("auto", "numpy")
-NOWHERE: tuple[int, tuple[int, ...]] = (-1, ())  # the address and shape of an input that is not bound yet
+NOWHERE = -1  # the address of an input that is not bound yet
 FATAL = 4  # onnxruntime's log level: what goes wrong is told by the numpy kernels, which name the op
 
 
@@ -82,7 +82,8 @@ class Session:
         constants = [o for o in constants if o.name in read]
         self._slots = [slot for slot, _ in outputs]
         self._members, self._template = members, template
-        places = [onnx_proto.value_info(o.name, dtype, o.shape) for _, o, dtype in inputs if o]
+        places = [onnx_proto.value_info(o.name, dtype, o.layout) for _, o, dtype in inputs if o]
+        self._laid = [(o.shape, o.layout) for _, o, _ in inputs if o]
         places += [onnx_proto.value_info(o.name, np.asarray(o.constant).dtype.name, o.shape) for o in constants]
         ends = [onnx_proto.value_info(o.name, "float32", o.shape) for _, o in outputs]
         self._embedded = {o.name: self._value(o.constant) for o in embedded}
@@ -125,10 +126,13 @@ class Session:
     def _bind(self, arrays: Sequence[np.ndarray]) -> None:
         """Binds those inputs that lie elsewhere than at the last call: the parts of a state do not."""
         for i, array in enumerate(arrays):
-            place = (array.__array_interface__["data"][0], array.shape)
+            shape, layout = self._laid[i]
+            if array.shape != shape:
+                raise ValueError(f"an array of shape {array.shape} for {shape}")
+            place = array.__array_interface__["data"][0]
             if place != self._places[i]:
                 self._places[i] = place
-                self._binding.bind_input(self._inputs[i][1], "cpu", 0, array.dtype.type, array.shape, place[0])
+                self._binding.bind_input(self._inputs[i][1], "cpu", 0, array.dtype.type, layout, place)
 
     def _one_by_one(self, values: Sequence[Any]) -> tuple[Any, ...]:
         known: dict[int, Any] = {slot: value for (slot, _, _), value in zip(self._inputs, values, strict=True)}

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from satchel.runtime.mil.ops.base import Ints
-from satchel.runtime.mil.regions.elementwise import plus, square
-from satchel.runtime.mil.regions.movement import reshaped
-from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, constant_of
+from satchel.runtime.mil.regions.elementwise import binary, plus, square
+from satchel.runtime.mil.regions.operands import Graph, Operand, Unsupported, constant_of, reshaped
 from satchel.runtime.mil.regions.products import windows
 
 
@@ -73,11 +72,18 @@ def reduction(op: str) -> Callable[..., Operand]:
 
 
 def _reduced(g: Graph, op: str, x: Operand, axes: Ints, keep: bool = True) -> Operand:
-    gone = {a % x.rank for a in axes}
-    if not gone:
+    over = {a % x.rank for a in axes}
+    if not over:
         raise Unsupported
-    shape = tuple(1 if i in gone else n for i, n in enumerate(x.shape) if keep or i not in gone)
-    return g.add(op, x, g.constant(axes), shape=shape, keepdims=int(keep))
+    places = x.axes()
+    x = x if places is not None else g.fit(x, x.shape)
+    places = places if places is not None else {i: i for i in range(x.rank)}
+    laid = sorted(places[i] for i in over if i in places)
+    shape = tuple(1 if i in over else n for i, n in enumerate(x.shape) if keep or i not in over)
+    if not laid:  # all of length 1
+        return g.add(op, x, g.constant(sorted(over)), shape=shape, keepdims=int(keep))
+    layout = tuple(1 if i in laid else n for i, n in enumerate(x.layout))
+    return g.laid(op, x, g.constant(laid), shape=shape, layout=layout, keepdims=1)
 
 
 def layer_norm(
@@ -94,12 +100,12 @@ def layer_norm(
         if gamma is None:
             gamma = g.constant(np.ones(x.shape[over[0] :], np.float32))
         return g.add("LayerNormalization", x, gamma, beta, axis=over[0], epsilon=epsilon)
-    centred = g.add("Sub", x, _reduced(g, "ReduceMean", x, over))
+    centred = binary("Sub")(g, x, _reduced(g, "ReduceMean", x, over))
     variance = _reduced(g, "ReduceMean", square(g, centred), over)
-    y = g.add("Div", centred, g.add("Sqrt", plus(g, variance, epsilon)))
+    y = binary("Div")(g, centred, g.laid("Sqrt", plus(g, variance, epsilon)))
     shape = tuple(x.shape[i] if i in over else 1 for i in range(x.rank))
-    y = y if gamma is None else g.add("Mul", y, reshaped(g, gamma, shape))
-    return y if beta is None else g.add("Add", y, reshaped(g, beta, shape))
+    y = y if gamma is None else binary("Mul")(g, y, reshaped(gamma, shape))
+    return y if beta is None else binary("Add")(g, y, reshaped(beta, shape))
 
 
 def batch_norm(
