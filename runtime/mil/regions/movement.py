@@ -29,8 +29,8 @@ def transpose(g: Graph, x: Operand, *, perm: Ints) -> Operand:
         return reshaped(x, shape)
     # Axes of length 1 keep onnxruntime from its fast ways.
     ranks, plain = sorted(kept), g.fit(x, tuple(n for n in x.shape if n != 1))
-    turned = tuple(x.shape[p] for p in kept)
-    return g.laid("Transpose", plain, shape=shape, layout=turned, perm=[ranks.index(p) for p in kept])
+    made = g.turned(plain, [ranks.index(p) for p in kept])
+    return Operand(made.name, shape, laid=made.layout)
 
 
 def swapped(g: Graph, x: Operand, first: int, second: int) -> Operand:

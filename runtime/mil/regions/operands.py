@@ -84,6 +84,7 @@ class Graph:
     _constants: dict[tuple[Any, ...], Operand] = field(default_factory=dict)
     _fitted: dict[tuple[str, Shape], str] = field(default_factory=dict)
     _roots: dict[str, tuple[str, Shape]] = field(default_factory=dict)  # a reshaped value -> what it was, its layout
+    _turned: dict[str, tuple[Operand, Shape]] = field(default_factory=dict)  # a transposed value -> of what, and how
     _count: int = 0
 
     def needed(self, outputs: Collection[str]) -> tuple[list[bytes], list[bytes], set[str]]:
@@ -154,6 +155,17 @@ class Graph:
             self._fitted[root, layout] = made
             self._roots[made] = (root, original)
         return replace(x, name=self._fitted[root, layout], laid=layout)
+
+    def turned(self, x: Operand, perm: Sequence[int]) -> Operand:
+        """X with the axes of its layout in another order, shape and layout the same; turned back, it is what it was."""
+        source, before = self._turned.get(x.name, (x, tuple(range(len(perm)))))
+        together = tuple(before[p] for p in perm)
+        layout = tuple(source.layout[p] for p in together)
+        if together == tuple(range(len(perm))):
+            return Operand(source.name, layout)
+        made = self.laid("Transpose", source, shape=layout, perm=together)
+        self._turned[made.name] = (source, together)
+        return made
 
     def plain(self, x: Operand | None) -> Operand | None:
         """X laid as its shape says."""

@@ -19,6 +19,7 @@ from satchel.runtime.mil.steps import NO_VALUE, Step
 
 KERNELS = ("auto", "numpy")
 NOWHERE = -1  # the address of an input that is not bound yet
+UNWANTED = ["TransposeOptimizer"]  # it makes a softmax over the last axis one over another, which is slow
 FATAL = 4  # onnxruntime's log level: what goes wrong is told by the numpy kernels, which name the op
 
 
@@ -109,7 +110,9 @@ class Session:
         options.log_severity_level = FATAL
         if self._embedded:
             options.add_external_initializers(list(self._embedded), list(self._embedded.values()))
-        return self._ort.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
+        return self._ort.InferenceSession(
+            self.model, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
+        )
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         """The results, new arrays."""
