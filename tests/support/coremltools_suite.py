@@ -104,7 +104,8 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
         if not hasattr(item.module, "tf"):
             item.module.tf = SimpleNamespace(image=SimpleNamespace(non_max_suppression=non_max_suppression))
         if "TestNonMaximumSuppression" in item.nodeid:
-            item.own_markers = [m for m in item.own_markers if "TensorFlow" not in str(m.kwargs.get("reason"))]
+            for node in item.listchain():
+                node.own_markers = [m for m in node.own_markers if "TensorFlow" not in str(m.kwargs.get("reason"))]
         for pattern, reason in DEVIATIONS.items():
             if re.search(pattern, item.nodeid):
                 item.add_marker(pytest.mark.xfail(reason=reason))
