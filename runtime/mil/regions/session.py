@@ -108,6 +108,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
+        # Between two sessions numpy's own threads want the processors.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._embedded:
             options.add_external_initializers(list(self._embedded), list(self._embedded.values()))
         return self._ort.InferenceSession(
