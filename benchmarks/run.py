@@ -77,6 +77,8 @@ class Bench:
             "quality", HERE / "quality.py", "smollm2", bundles["onnx"], affine, bundles["executorch"], "--genai", genai
         )  # fmt: skip
         self.results["quality"] |= json.loads(quality.output)
+        interpreter = self.python("coreml", HERE / "coreml.py", bundles["coreml"])
+        self.results["coreml"] |= json.loads(interpreter.output)
         self.python("validate_coreml", "-m", "satchel", "validate", bundles["coreml"])
         parity = json.loads((bundles["coreml"] / "parity.json").read_text())
         self.results["lowering_coreml"] = {
