@@ -82,7 +82,7 @@ def outputs(
     """Builds, saves, loads and runs a program on arrays; its outputs in order, shapes and types as declared."""
     specs = {n: (a.shape, a.dtype.name) for n, a in arrays.items()}
     with tempfile.TemporaryDirectory() as folder:
-        program = mil.load(save(Path(folder), build, specs, target=target))
+        program = mil.load(save(Path(folder), build, specs, target=target), kernels="numpy")
         found = program.run(arrays, precision=precision, observe=check_memory)
     for declared in program.outputs:
         value = found[declared.name]
