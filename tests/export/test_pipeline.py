@@ -94,6 +94,17 @@ def test_same_input_same_bytes(folder, palettes, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {b.folder.name for b in again}, "nothing but the bundles is left"
 
 
+@pytest.mark.parametrize("weights", ["palette", "int4"])
+def test_normal_effort_is_repeatable_and_passes(folder, tmp_path, weights):
+    options = {"weights": weights, "context": 128, "effort": "normal"}
+    first, again = (satchel.export(folder, "pixel-9", output=tmp_path / n, **options)[0] for n in "ab")
+    assert hashes(first.folder) == hashes(again.folder)
+    report = validate(first, limits={"quality.kl_mean": None, "quality.top1": None})
+    assert report.passed, report.to_json()["failures"]
+    (low,) = satchel.export(folder, "pixel-9", output=tmp_path / "low", **(options | {"effort": "low"}))
+    assert hashes(first.folder) != hashes(low.folder)
+
+
 @pytest.mark.parametrize("weights", ["int4", "int8", "fp16", "fp32"])
 @pytest.mark.parametrize("form", DEVICES)
 def test_other_schemes(folder, tmp_path, form, weights):
