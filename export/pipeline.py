@@ -85,7 +85,7 @@ def export(
         context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates.
         seed: of that generated text.
-        effort: "normal", or "low": minutes less, and about twice the loss (docs/quantization.md).
+        effort: "low", or "normal": minutes more, for less loss (docs/quantization.md); experimental.
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
         tokenizer: False exports a model that has none; prompts are then token ids.
         overwrite: replace bundles that exist, each once the new one is complete.

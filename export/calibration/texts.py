@@ -61,8 +61,6 @@ def calibration_ids(
 ) -> np.ndarray:
     """What the curvature is measured over: half of it the model's own text, half of it from the shipped texts.
 
-    Either alone is worse on the other's kind of text (docs/quantization.md).
-
     Args:
         reference: holds the original weights.
         tokenizer: None for a model without one, which then goes on from random ids alone.
