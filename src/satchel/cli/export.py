@@ -25,7 +25,7 @@ def command(
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
-    effort: Annotated[str, typer.Option(help="low, or normal: GPTQ under measured curvature, minutes more (experimental).")] = "low",
+    effort: Annotated[str, typer.Option(help="low, or normal: GPTQ under measured curvature (experimental).")] = "low",
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path(
         "bundles"
     ),
