@@ -33,6 +33,20 @@ from satchel.export.progress import Progress, silent
 BATCH_TOKENS = 2048
 
 
+@contextmanager
+def reduced_precision() -> Iterator[None]:
+    """Matrix products in bfloat16 with sums in fp32, where the processor has instructions for it: several times as
+    fast, and as good for statistics."""
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    if torch.cpu.get_capabilities().get("amx_bf16"):
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
 class _Sums:
     """Sums over tokens for each linear of a layer."""
 
@@ -99,13 +113,6 @@ def curvatures(
     Yields:
         (layer, canonical name -> curvature); what was yielded is not kept.
     """
-    with reduced_precision():
-        yield from _curvatures(config, weights, ids, folder, seed, progress)
-
-
-def _curvatures(
-    config: DecoderConfig, weights: Weights, ids: np.ndarray, folder: Path, seed: int, progress: Progress
-) -> Iterator[tuple[int, Mapping[str, Curvature]]]:
     tokens = torch.from_numpy(ids)
     batches = tokens.split(max(1, BATCH_TOKENS // ids.shape[1]))
     borders = _Borders(folder / "borders.bin", config, ids.shape)
@@ -117,20 +124,6 @@ def _curvatures(
             progress("Measuring curvature", 2 * config.layers - layer, 2 * config.layers)
     finally:
         borders.close()
-
-
-@contextmanager
-def reduced_precision() -> Iterator[None]:
-    """Matrix products in bfloat16 with sums in fp32, where the processor has instructions for it: several times as
-    fast, and as good for statistics."""
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    if torch.cpu.get_capabilities().get("amx_bf16"):
-        matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 class _Borders:
@@ -156,6 +149,7 @@ class _Borders:
         self._path.unlink(missing_ok=True)
 
 
+@reduced_precision()
 def _forward(
     config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: _Borders, progress: Progress
 ) -> None:
@@ -170,6 +164,7 @@ def _forward(
             progress("Measuring curvature", layer + 1, 2 * config.layers)
 
 
+@reduced_precision()
 def _at_the_end(
     config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: _Borders, seed: int
 ) -> torch.Tensor:
@@ -188,6 +183,7 @@ def _at_the_end(
     return torch.cat(parts)
 
 
+@reduced_precision()
 def _backward(
     config: DecoderConfig,
     weights: Weights,
