@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -61,6 +61,7 @@ def compress_model(
     recipe: Recipe,
     store: WeightStore,
     *,
+    done: Collection[str] = (),
     workers: int = 2,
     progress: Progress = silent,
 ) -> None:
@@ -72,6 +73,7 @@ def compress_model(
         statistics: see compress_matrix.
         recipe: what to do.
         store: where the results go.
+        done: matrices that it has already.
         workers: matrices that are in memory at the same time.
         progress: told after each matrix.
     """
@@ -83,7 +85,7 @@ def compress_model(
         store.put_matrix(name, compress_matrix(name, read(name), statistics, recipe))
         return name
 
-    names = list(config.matrix_shapes())
+    names = [name for name in config.matrix_shapes() if name not in done]
     done = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")(delayed(work)(n) for n in names)
     for count, _ in enumerate(done, 1):
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
@@ -118,8 +120,7 @@ def compress_layers(
         sizes = {name: shapes[name][0] * shapes[name][1] for name in losses[recipe]}
         for name, bits in allocate(losses[recipe], sizes, recipe.average_bits).items():
             store.choose(name, bits)
-        _compress_rest(read, config, set(losses[recipe]), recipe, store, progress)
-    return_freed_memory()
+        compress_model(read, config, {}, recipe, store, done=losses[recipe], workers=workers, progress=progress)
 
 
 def _compress_layer(
@@ -135,15 +136,3 @@ def _compress_layer(
         for form in forms:
             store.put_candidate(name, form.bits, form.matrix)
     return {name: {f.bits: f.loss for f in forms} for name, forms in zip(layer, found, strict=True)}
-
-
-def _compress_rest(
-    read: ReadTensor, config: DecoderConfig, done: set[str], recipe: Recipe, store: WeightStore, progress: Progress
-) -> None:
-    """The embedding, an untied head, and all vectors."""
-    for name in config.vector_shapes():
-        store.put_vector(name, read(name))
-    left = [name for name in config.matrix_shapes() if name not in done]
-    for count, name in enumerate(left, 1):
-        store.put_matrix(name, compress_matrix(name, read(name), {}, recipe))
-        progress(f"Compressing the embedding ({recipe.weights})", count, len(left))
