@@ -10,8 +10,13 @@ from satchel.runtime.mil.ops.base import Array, Ints, Op, pick
 from satchel.runtime.mil.ops.convolution import Padding, padding
 
 
-def _widths(x: Array, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> Padding:
-    return padding(x.shape[2:], kernel, strides, pad_type, pad)
+def _geometry(
+    x: Array, kernel: Ints, strides: Ints | None, pad_type: str, pad: Ints | None, ceil_mode: bool
+) -> tuple[Ints, Padding, Ints]:
+    """(strides, padding, more padding at the end) of each axis."""
+    strides = strides or (1,) * len(kernel)
+    widths = padding(x.shape[2:], kernel, strides, pad_type, pad)
+    return strides, widths, _extra(x, kernel, strides, widths, ceil_mode)
 
 
 def _extra(x: Array, kernel: Ints, strides: Ints, widths: Padding, ceil_mode: bool) -> Ints:
@@ -67,9 +72,7 @@ def max_pool(
     ceil_mode: bool = False,
 ) -> Array:
     """The largest value of each window."""
-    strides = strides or (1,) * len(kernel_sizes)
-    widths = _widths(x, kernel_sizes, strides, pad_type, pad)
-    extra = _extra(x, kernel_sizes, strides, widths, ceil_mode)
+    strides, widths, extra = _geometry(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     return _pooled(x, np.maximum, kernel_sizes, strides, widths, extra, -np.inf)
 
 
@@ -83,9 +86,7 @@ def l2_pool(
     ceil_mode: bool = False,
 ) -> Array:
     """The square root of the sum of squares of each window."""
-    strides = strides or (1,) * len(kernel_sizes)
-    widths = _widths(x, kernel_sizes, strides, pad_type, pad)
-    extra = _extra(x, kernel_sizes, strides, widths, ceil_mode)
+    strides, widths, extra = _geometry(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     return np.sqrt(_pooled(np.square(x), np.add, kernel_sizes, strides, widths, extra, 0))
 
 
@@ -103,9 +104,7 @@ def avg_pool(
 
     What ceil_mode adds at the end never counts, as in PyTorch, to which the format refers for it.
     """
-    strides = strides or (1,) * len(kernel_sizes)
-    widths = _widths(x, kernel_sizes, strides, pad_type, pad)
-    extra = _extra(x, kernel_sizes, strides, widths, ceil_mode)
+    strides, widths, extra = _geometry(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     total = _pooled(x, np.add, kernel_sizes, strides, widths, extra, 0)
     counts = np.ones((1,) * x.ndim, np.int64)
     for axis, (size, stride, (before, after)) in enumerate(zip(kernel_sizes, strides, widths, strict=True), start=2):
