@@ -2,7 +2,8 @@
 
 onnx_proto   writes an ONNX model, so that onnxruntime alone is needed
 operands     what a lowering sees of values and graphs
-lowering     one function for each op that can be handed over
+lowering     which ops can be handed over; the functions are in elementwise, movement, products and statistics
+together     layouts in which several values can be broadcast
 choose       which steps go together
 session      a graph as the kernel of one step
 """
