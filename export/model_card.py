@@ -12,7 +12,6 @@ _RUN = {
     "executorch": "ExecuTorch, through its LLM runner or `Module`",
 }
 _SCHEMES = {
-    "palette4": "4-bit palette: each weight is one of 16 values, times a scale for its row",
     "int8": "8 bits, with a scale for each row",
     "fp16": "half precision",
     "fp32": "single precision, as in the checkpoint",
@@ -67,6 +66,9 @@ def _described(scheme: str) -> str:
     if scheme.startswith("int") and "-block" in scheme:
         bits, block = scheme.removeprefix("int").split("-block")
         return f" ({bits} bits, a scale and a zero point for each {block} weights of a row)"
+    if scheme.startswith("palette"):
+        bits = int(scheme.removeprefix("palette"))
+        return f" ({bits}-bit palette: each weight is one of {2**bits} values, times a scale for its row)"
     return f" ({_SCHEMES[scheme]})" if scheme in _SCHEMES else ""
 
 

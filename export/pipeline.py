@@ -27,6 +27,7 @@ from satchel.export.palettize.compress import compress_layers, compress_model
 from satchel.export.palettize.spec import Calibration, Recipe, ScaleDtype
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.tensors import Matrix
+from satchel.export.palettize.widths import stored_scheme
 from satchel.export.progress import Progress, silent
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
@@ -239,7 +240,7 @@ def _write(job: Job, plan: Plan, store: WeightStore, answers: Golden, progress: 
         for name, content in (job.tokenizer.files(entry.format) if job.tokenizer else {}).items():
             (writer.folder / name).write_bytes(content)
         answers.write(writer.folder / "golden")
-        schemes = {name: store.matrix(name).scheme() for name in job.config.matrix_shapes()}
+        schemes = {name: stored_scheme(plan, store.matrix(name)) for name in job.config.matrix_shapes()}
         manifest = Manifest(
             model=job.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes), tokens=job.rules,
             generation=job.generation, tools=tool_versions(plan.format),

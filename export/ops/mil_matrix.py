@@ -1,7 +1,8 @@
 """One compressed matrix -> blobs in the store, and the MIL ops that stand for it in each function that uses it.
 
-palette, int8   constexpr_lut_to_dense: codes into 16 or 256 entries lut * 2**exponent, exact in fp16; the row scales
-                stay outside, multiplied after the conv or linear. int8 uses the same op and not an affine one, since
+palette, int8   constexpr_lut_to_dense: codes of 1, 2, 3, 4, 6 or 8 bits into entries lut * 2**exponent, exact in fp16
+                (3 bits came with iOS18; before, 4 are taken); the row scales stay outside, multiplied after the conv
+                or linear. int8 uses the same op and not an affine one, since
                 it is the same from iOS16 to iOS18, works for gather as for conv, and keeps the scale outside too.
 int4            constexpr_blockwise_shift_scale, which came with iOS18.
 fp16, fp32      a const.
@@ -19,6 +20,7 @@ from satchel.export.ops.mil_builder import Var, mb
 from satchel.export.ops.mil_store import ALIGNMENT, BlobStore, code_dtype
 from satchel.export.palettize.packing import pack_bits
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
+from satchel.export.palettize.widths import fitting
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class MatrixStore:
     def matrix(self, name: str, read: Callable[[], Matrix]) -> StoredMatrix:
         """Stores a matrix under `name`, reading it unless it is stored already."""
         if name not in self._stored:
-            self._stored[name] = self._put(name, read())
+            self._stored[name] = self._put(name, self._fitting(read()))
         return self._stored[name]
 
     def parts(self, whole: str, names: list[str], read: Callable[[], Matrix], shared: bool) -> list[StoredMatrix]:
@@ -82,7 +84,7 @@ class MatrixStore:
             shared: the whole is in the store, so point into its codes instead of copying them.
         """
         if names[0] not in self._parts:
-            matrix = read()
+            matrix = self._fitting(read())
             bounds = _row_bounds(matrix, len(names))
             self._parts[names[0]] = [
                 self._part(whole, name, matrix, start, stop, shared)
@@ -130,6 +132,10 @@ class MatrixStore:
             offset=offset,
             name=stored.name,
         )
+
+    def _fitting(self, m: Matrix) -> Matrix:
+        """A palette with indices as wide as the target has them."""
+        return m.widened(fitting(m.bits, blockwise=self.blockwise)) if isinstance(m, PalettizedTensor) else m
 
     def _put(self, name: str, m: Matrix) -> StoredMatrix:
         if isinstance(m, PlainTensor):
@@ -194,9 +200,6 @@ class MatrixStore:
                 wanted="one LUT a tensor",
                 hint="take the target iOS18, or lut_groups = tensor",
             )
-        known = (1, 2, 3, 4, 6, 8) if self.blockwise else (1, 2, 4, 6, 8)
-        if m.bits not in known:
-            raise PlanError("Core ML has no palette of this width", got=f"{name} with {m.bits} bits", wanted=known)
 
     def _check_affine(self, name: str, m: AffineTensor) -> None:
         if not self.blockwise:

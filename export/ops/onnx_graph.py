@@ -60,6 +60,7 @@ class GraphBuilder:
         self.initializers: dict[str, ir.Value] = {}
         self.needs: dict[str, str] = {"1.20": "opset 21 and IR version 10"}
         self._data = data
+        self._casts: dict[str, ir.Value] = {}
 
     def require(self, version: str, reason: str) -> None:
         """Notes that the graph holds something that onnxruntime reads from `version` on."""
@@ -132,6 +133,13 @@ class GraphBuilder:
     def cast(self, name: str, x: ir.Value, dtype: ir.DataType) -> ir.Value:
         """x as another dtype."""
         return self.node("Cast", name, [x], {"to": int(dtype)})
+
+    def cached_cast(self, x: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """As `cast`, once for all who ask: for constants that many share."""
+        name = f"{x.name}.{dtype.name.lower()}"
+        if name not in self._casts:
+            self._casts[name] = self.cast(name, x, dtype)
+        return self._casts[name]
 
     def model(self, outputs: Sequence[ir.Value], metadata: Mapping[str, str]) -> ir.Model:
         """The finished model; nothing in it depends on the machine or the time."""

@@ -4,9 +4,9 @@ Quantized matrices become operands of MatMulNBits (com.microsoft), which GatherB
 
     W[r, c] = scale[r, b] * (code[r, c] - zero[r, b])       b = c // block
 
-A palette is stored as it is, 4-bit indices and LUTs, and decoded by standard operators over constants alone:
+A palette is stored as it is, indices of few bits and LUTs, and decoded by standard operators over constants alone:
 
-    codes [rows, blocks, block] uint8 = Gather(lut, Cast(index, int32) + offset)       lut = int8 entries + 128
+    codes [rows, blocks, block] uint8 = what onnx_palette.py makes of indices and LUTs, of any width
     scales [rows, blocks] fp32        = Expand(Cast(row_scale))
 
 onnxruntime folds these when it loads the file: the file stays at 4 bits, and the kernel sees 8-bit codes whose zero
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from satchel.export.ops import onnx_palette
 from satchel.export.ops.onnx_graph import GraphBuilder
 from satchel.export.palettize.packing import pack_nibbles
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
@@ -118,33 +119,7 @@ def _codes(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int)
     """Codes of one matrix: stored as they are, or decoded from indices."""
     if _is_linear(matrix):
         return graph.initializer(f"{name}.code", matrix.index.reshape(matrix.shape[0], -1, block))
-    return _decode(graph, name, matrix, block)
-
-
-def _decode(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int) -> ir.Value:
-    """Index and LUTs of one matrix as stored, and the operators that turn them into codes."""
-    table = graph.initializer(f"{name}.lut", (matrix.lut.astype(np.int16) + 128).astype(np.uint8).reshape(-1))
-    index = matrix.index.reshape(matrix.shape[0], -1, block)
-    if matrix.bits <= 4:
-        graph.require("1.23", "Cast from 4-bit integers, with which a palette begins")
-        stored = graph.raw_initializer(f"{name}.index", pack_nibbles(index).tobytes(), ir.DataType.UINT4, index.shape)
-    else:
-        stored = graph.initializer(f"{name}.index", index)
-    entry = graph.cast(f"{name}.index.int32", stored, ir.DataType.INT32)
-    if matrix.groups > 1:
-        entry = graph.node("Add", f"{name}.entry", [entry, _offset(graph, name, matrix)])
-    return graph.node("Gather", f"{name}.codes", [table, entry], {"axis": 0})
-
-
-def _offset(graph: GraphBuilder, name: str, matrix: PalettizedTensor) -> ir.Value:
-    """int32 [rows, 1, 1]: where each row's LUT begins in the table."""
-    group = np.repeat(np.arange(matrix.groups, dtype=np.int32), matrix.shape[0] // matrix.groups)
-    offset = group[:, None, None] * 2**matrix.bits
-    if offset.max() >= 1 << 16:
-        return graph.initializer(f"{name}.offset", offset)
-    return graph.cast(
-        f"{name}.offset.int32", graph.initializer(f"{name}.offset", offset.astype(np.uint16)), ir.DataType.INT32
-    )
+    return onnx_palette.codes(graph, name, matrix, block)
 
 
 def _scales(graph: GraphBuilder, name: str, scale: np.ndarray, dtype: str) -> ir.Value:

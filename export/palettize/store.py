@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from satchel.export.palettize.packing import pack_nibbles, unpack_nibbles
+from satchel.export.palettize.packing import pack_bits, unpack_bits
 from satchel.export.palettize.spec import ScaleDtype
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 from satchel.runtime.errors import OutputError
@@ -23,11 +23,11 @@ def _encode(matrix: Matrix) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     rows, columns = matrix.shape
     meta = {"rows": str(rows), "columns": str(columns), "bits": str(matrix.bits)}
     if isinstance(matrix, PalettizedTensor):
-        index = pack_nibbles(matrix.index.ravel()) if matrix.bits == 4 else matrix.index
+        index = pack_bits(matrix.index, matrix.bits)
         arrays = {"index": index, "lut": matrix.lut, "exponent": matrix.exponent, "scale": matrix.scale}
         return arrays, meta | {"kind": "palette"}
     if isinstance(matrix, AffineTensor):
-        arrays = {"code": pack_nibbles(matrix.code.ravel()), "scale": matrix.scale, "zero_point": matrix.zero_point}
+        arrays = {"code": pack_bits(matrix.code, matrix.bits), "scale": matrix.scale, "zero_point": matrix.zero_point}
         return arrays, meta | {"kind": "affine", "block": str(matrix.block), "scale_dtype": matrix.scale_dtype}
     return {"values": matrix.values}, meta | {"kind": "plain"}
 
@@ -36,11 +36,10 @@ def _decode(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Matrix:
     """The inverse of _encode."""
     shape, bits = (int(meta["rows"]), int(meta["columns"])), int(meta["bits"])
     if meta["kind"] == "palette":
-        index = arrays["index"]
-        index = unpack_nibbles(index, shape[0] * shape[1]).reshape(shape) if bits == 4 else index
+        index = unpack_bits(arrays["index"], bits, shape[0] * shape[1]).reshape(shape)
         return PalettizedTensor(index, arrays["lut"], arrays["exponent"], arrays["scale"], bits)
     if meta["kind"] == "affine":
-        code = unpack_nibbles(arrays["code"], shape[0] * shape[1]).reshape(shape)
+        code = unpack_bits(arrays["code"], bits, shape[0] * shape[1]).reshape(shape)
         dtype: ScaleDtype = "float16" if meta["scale_dtype"] == "float16" else "bfloat16"
         return AffineTensor(code, arrays["scale"], arrays["zero_point"], int(meta["block"]), dtype, bits)
     return PlainTensor(arrays["values"])

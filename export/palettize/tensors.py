@@ -27,7 +27,7 @@ class PalettizedTensor:
         lut: int8 [groups, 2**bits].
         exponent: int8 [groups], >= -14 since fp16 subnormals are lost on the Neural Engine.
         scale: float16 [rows], >= 1.
-        bits: 1 to 8; 4 for a palette, 8 for embeddings and heads (there lut is -128..127 in order).
+        bits: 1, 2, 3, 4 or 6 for a palette, 8 for embeddings and heads (there lut is -128..127 in order).
     """
 
     index: np.ndarray
@@ -70,6 +70,13 @@ class PalettizedTensor:
         values = self.codes(rows).astype(np.float32)
         values *= self.row_scale()[rows, None]
         return values
+
+    def widened(self, bits: int) -> PalettizedTensor:
+        """The same values with indices of more bits; LUT entries that no index names repeat the last."""
+        if bits == self.bits:
+            return self
+        lut = np.pad(self.lut, ((0, 0), (0, 2**bits - 2**self.bits)), mode="edge")
+        return PalettizedTensor(self.index, lut, self.exponent, self.scale, bits)
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""

@@ -23,6 +23,8 @@ from satchel.runtime.errors import FormatError, MissingPackageError
 from satchel.runtime.weights import WeightRecord, digest
 
 HINT = "export the bundle again, or fetch it again"
+SHARED = "palette."
+"""What names of constants begin with that every palette decodes itself by."""
 FLOAT, UINT4, BFLOAT16 = 1, 21, 16
 """Element types of the ONNX format that need care."""
 _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 6: "<i4", 7: "<i8", 10: "<f2", BFLOAT16: "<u2"}
@@ -144,7 +146,7 @@ def _records(
         part = values[start : start + count]
         size = sum(_share(graph, source, name, count, len(values)) for source in sources)
         own = [source for source in sources if source.startswith(f"{name}.")]
-        bits = _stored_bits(graph, node, own or sources)
+        bits = _stored_bits(graph, node, own or sources, name, part.size)
         yield WeightRecord(name, (part.shape[0], part.shape[1]), bits, size, digest(part))
         start += count
 
@@ -155,16 +157,19 @@ def _share(graph: _Graph, source: str, name: str, rows: int, all_rows: int) -> i
     size = _bytes(tensor.data_type, tuple(tensor.dims))
     if source.startswith(f"{name}."):
         return size
+    if source.startswith(SHARED):
+        return 0
     if tensor.dims and tensor.dims[0] == all_rows:
         return size * rows // all_rows
     return 0  # another matrix's, or a shape
 
 
-def _stored_bits(graph: _Graph, node: Any, sources: Sequence[str]) -> int:
+def _stored_bits(graph: _Graph, node: Any, sources: Sequence[str], name: str, count: int) -> int:
     """Bits of one code in the file: a palette's index has fewer than what the kernel sees."""
+    index = [graph.tensors[source] for source in sources if source.startswith(f"{name}.index")]
+    if index:
+        return 8 * sum(_bytes(t.data_type, tuple(t.dims)) for t in index) // count
     types = [graph.tensors[source].data_type for source in sources]
-    if UINT4 in types:
-        return 4
     if node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
         return _attributes(node).get("bits", 4)
     return np.dtype(_DTYPES[types[0]]).itemsize * 8
@@ -211,6 +216,7 @@ _OPERATORS: Mapping[str, Callable[[list[np.ndarray], dict[str, int]], np.ndarray
     "Concat": lambda x, a: np.concatenate(x, a["axis"]),
     "Expand": lambda x, _: np.broadcast_to(x[0], np.broadcast_shapes(x[0].shape, tuple(x[1]))),
     "Gather": lambda x, a: np.take(x[0], x[1], a.get("axis", 0)),
+    "Mul": lambda x, _: x[0] * x[1],
     "Reshape": lambda x, _: x[0].reshape(tuple(x[1])),
 }
 

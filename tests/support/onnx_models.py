@@ -15,7 +15,8 @@ from satchel.export.formats.onnx import write
 from satchel.runtime.backends.onnx import OnnxBackend
 from satchel.runtime.manifest import ModelEntry, ModelInfo
 
-SCHEMES = ("fp32", "fp16", "palette", "palette-rows16", "int8", "int4", "int4-sym")
+PALETTES = ("palette", "palette-rows16", "palette-mixed", "palette-mixed-rows16")
+SCHEMES = ("fp32", "fp16", *PALETTES, "int8", "int4", "int4-sym")
 INFO = ModelInfo("tests/tiny", "llama", "", "Apache-2.0", "", "random", 0)
 
 

@@ -15,6 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 
+MIXED = {"q_proj": 3, "k_proj": 6, "v_proj": 8, "o_proj": 1, "gate_proj": 4, "up_proj": 2, "down_proj": 3}
+"""Bits of each linear in a model of mixed widths: all that there are, and several in one packed linear."""
+
 
 @dataclass
 class MemoryWeights:
@@ -76,15 +79,17 @@ def naive_affine(w: np.ndarray, block: int = 32, symmetric: bool = False, scale_
 
 
 def compress(name: str, w: np.ndarray, scheme: str) -> Matrix:
-    """scheme: fp32, fp16, palette, palette-rows16, int8, int4 (asymmetric), int4-sym (bfloat16 scales)."""
+    """scheme: fp32, fp16, palette, palette-rows16, int8, int4 (asymmetric), int4-sym (bfloat16 scales).
+
+    palette-mixed and palette-mixed-rows16 give each linear of a layer its width by MIXED.
+    """
     if scheme in ("fp32", "fp16"):
         return PlainTensor(w.astype(np.float32 if scheme == "fp32" else np.float16))
     if scheme == "int8" or name in ("embed_tokens", "lm_head"):
         return naive_palette(w, bits=8)
-    if scheme == "palette":
-        return naive_palette(w)
-    if scheme == "palette-rows16":
-        return naive_palette(w, groups=w.shape[0] // 16)
+    if scheme.startswith("palette"):
+        bits = MIXED[name.rpartition(".")[2]] if "mixed" in scheme else 4
+        return naive_palette(w, groups=w.shape[0] // 16 if scheme.endswith("rows16") else 1, bits=bits)
     return naive_affine(w, symmetric=True, scale_dtype="bfloat16") if scheme == "int4-sym" else naive_affine(w)
 
 

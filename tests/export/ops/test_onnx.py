@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx_models import INFO, logits_by, logits_of, plan, tokens, written
+from onnx_models import INFO, PALETTES, logits_by, logits_of, plan, tokens, written
 from tiny_llama import compress, tiny_llama, weights_of
 
 from satchel.export.formats.onnx import write
@@ -24,7 +24,7 @@ def _optimized(folder):
     return onnx.load(folder / "optimized.onnx").graph.node
 
 
-@pytest.mark.parametrize("scheme", ["palette", "palette-rows16", "int8", "int4", "int4-sym"])
+@pytest.mark.parametrize("scheme", [*PALETTES, "int8", "int4", "int4-sym"])
 def test_quantized_weights_become_matmulnbits_and_nothing_else_is_left(scheme, tmp_path):
     written(tmp_path, scheme, layers=LAYERS)
     nodes = _optimized(tmp_path)
@@ -40,15 +40,20 @@ def test_quantized_weights_become_matmulnbits_and_nothing_else_is_left(scheme, t
     assert all(kinds[kind] == count * LAYERS for kind, count in per_layer.items())
 
 
-@pytest.mark.parametrize("scheme", ["palette", "palette-rows16"])
-def test_a_palette_stays_at_four_bits_in_the_file(scheme, tmp_path):
+@pytest.mark.parametrize("scheme", PALETTES)
+def test_a_palette_is_decoded_by_standard_operators_from_few_bytes(scheme, tmp_path):
     weights = written(tmp_path, scheme)[2]
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
-    index = {t.name: t for t in graph.initializer if t.name.endswith(".index")}
-    assert len(index) == sum(name.endswith("_proj") for name in weights.matrices)
-    assert {t.data_type for t in index.values()} == {onnx.TensorProto.UINT4}
+    sizes = {
+        t.name: int(np.prod(t.dims)) / (2 if t.data_type == onnx.TensorProto.UINT4 else 1) for t in graph.initializer
+    }
+    for name, matrix in weights.matrices.items():
+        parts = (f"{name}.index", f"{name}.code")
+        stored = sum(size for key, size in sizes.items() if key.startswith(parts))
+        assert stored == matrix.index.size * matrix.bits / 8, name
+    assert sum(size for key, size in sizes.items() if key.startswith("palette.")) < 32768, "shared by all matrices"
     standard = {n.op_type for n in graph.node if any("codes" in o or "scale" in o for o in n.output)}
-    assert standard <= {"Cast", "Add", "Gather", "Concat", "Expand"}
+    assert standard <= {"Cast", "Reshape", "Gather", "Concat", "Expand"}
 
 
 def test_matrices_of_different_kinds_are_not_packed(tmp_path):

@@ -2,10 +2,9 @@ import onnx
 import pytest
 from onnx_models import SCHEMES, written
 
+from satchel.export.palettize.tensors import PalettizedTensor
 from satchel.runtime.errors import FormatError
 from satchel.runtime.readback.onnx import read_weights
-
-BITS = {"fp32": 32, "fp16": 16, "palette": 4, "palette-rows16": 4, "int8": 8, "int4": 4, "int4-sym": 4}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -16,10 +15,15 @@ def test_weights_come_back_bit_for_bit(scheme, tied, tmp_path):
     assert {name: record.shape for name, record in records.items()} == config.matrix_shapes()
     for name, record in records.items():
         assert record.sha256 == weights.matrix(name).digest(), name
-        assert record.bits == (max(8, BITS[scheme]) if name in ("embed_tokens", "lm_head") else BITS[scheme]), name
+        assert record.bits == weights.matrix(name).bits, name
         codes = record.shape[0] * record.shape[1] * record.bits // 8
-        assert codes <= record.bytes <= codes * 1.2 + 256, name
+        assert codes <= record.bytes <= codes * 1.2 + 4 * config.hidden_size + 128 + tables(weights.matrix(name)), name
     assert list(records)[:4] == list(config.matrix_shapes())[:4]
+
+
+def tables(matrix):
+    """Bytes of a palette's LUTs, and for each row which one it uses."""
+    return matrix.lut.size + 2 * matrix.shape[0] * (matrix.groups > 1) if isinstance(matrix, PalettizedTensor) else 0
 
 
 def test_a_changed_byte_changes_one_digest(tmp_path):
