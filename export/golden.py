@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig
-from satchel.export.palettize.tensors import Matrix
+from satchel.export.ops.base import Weights
 from satchel.export.progress import Progress, silent
 from satchel.export.reference import Reference
 from satchel.export.tokenizer import BundleTokenizer
-from satchel.runtime.errors import UsageError
+from satchel.runtime.errors import CheckpointError, UsageError
 from satchel.runtime.golden import STEPS, Golden, GoldenPrompt, GoldenSet
 
 PLAIN = (
@@ -27,6 +27,11 @@ CHAT = (
     "Write a short poem about a river that reaches the sea.",
 )
 
+LARGE, LARGE_STEPS = 10**9, 8
+"""A model of more weights than LARGE goes on for LARGE_STEPS ids, not STEPS, and gets all prompts in one batch: each
+pass reads every weight, which of a streamed model takes seconds. Not memory but the model decides, so that the golden
+data are the same wherever they are made."""
+
 RANDOM_PROMPTS, RANDOM_LENGTH, RANDOM_SEED = 6, 28, 20260101
 """Where there is no tokenizer: prompts of random ids."""
 
@@ -39,6 +44,15 @@ class Prompt:
     ids: tuple[int, ...]
 
 
+def steps_for(config: DecoderConfig) -> int:
+    """Ids of a greedy continuation."""
+    return LARGE_STEPS if _is_large(config) else STEPS
+
+
+def _is_large(config: DecoderConfig) -> bool:
+    return sum(rows * columns for rows, columns in config.matrix_shapes().values()) > LARGE
+
+
 def golden_prompts(
     config: DecoderConfig, tokenizer: BundleTokenizer | None, context_length: int | None = None
 ) -> list[Prompt]:
@@ -47,15 +61,16 @@ def golden_prompts(
     Args:
         config: of the model.
         tokenizer: of the bundle.
-        context_length: of the bundle; prompts are cut at the end so that they fit with STEPS ids more.
+        context_length: of the bundle; prompts are cut at the end so that they fit with the continuation.
 
     Raises:
         UsageError: the context has no room for a prompt.
     """
-    room = min(context_length or config.max_position, config.max_position) - STEPS
+    length, steps = min(context_length or config.max_position, config.max_position), steps_for(config)
+    room = length - steps
     if room < 1:
         raise UsageError(
-            "the context is too short for the golden prompts", got=room + STEPS, wanted=f"more than {STEPS} tokens"
+            "the context is too short for the golden prompts", got=length, wanted=f"more than {steps} tokens"
         )
     prompts = _random(config.vocab_size) if tokenizer is None else _texts(tokenizer)
     return [Prompt(p.text, p.ids[:room]) for p in prompts]
@@ -64,7 +79,7 @@ def golden_prompts(
 def golden(
     reference: Reference,
     prompts: Sequence[Prompt],
-    weights: Iterable[tuple[str, Matrix]] | None = None,
+    weights: Weights | None = None,
     progress: Progress = silent,
 ) -> Golden:
     """Runs the reference, and then, if given, the compressed weights in its place.
@@ -75,19 +90,17 @@ def golden(
         weights: as Reference.load_weights takes them.
         progress: told after each pass.
     """
-    chosen, greedy = reference.continuations([p.ids for p in prompts], STEPS)
+    chosen, greedy = reference.continuations([p.ids for p in prompts], steps_for(reference.config))
     answers = tuple(GoldenPrompt(p.text, p.ids, tuple(c)) for p, c in zip(prompts, chosen, strict=True))
     found = Golden(reference.config.vocab_size, answers, {"reference": _condensed(reference, answers, greedy)})
     progress("Asking the reference model", 1, 1)
     return found if weights is None else with_weights(found, reference, weights, progress)
 
 
-def with_weights(
-    found: Golden, reference: Reference, weights: Iterable[tuple[str, Matrix]], progress: Progress = silent
-) -> Golden:
+def with_weights(found: Golden, reference: Reference, weights: Weights, progress: Progress = silent) -> Golden:
     """The same golden data with the answers of other weights beside the reference's. `reference` then holds them."""
     reference.load_weights(weights)
-    _, greedy = reference.continuations([p.ids for p in found.prompts], STEPS)
+    _, greedy = reference.continuations([p.ids for p in found.prompts], len(found.prompts[0].continuation))
     sets = {**found.sets, "weights": _condensed(reference, found.prompts, greedy)}
     progress("Asking the compressed weights", 1, 1)
     return Golden(found.vocab_size, found.prompts, sets)
@@ -95,11 +108,16 @@ def with_weights(
 
 def _condensed(reference: Reference, prompts: Sequence[GoldenPrompt], greedy: np.ndarray) -> GoldenSet:
     """What the model, with the weights that it holds now, says along the prompts' sequences, and of its own accord."""
+    if not np.isfinite(greedy).all():
+        raise CheckpointError("the reference model answers with NaN or infinity", hint="its weights overflow in fp32")
     # A generator where a sequence is declared: each prompt's logits are condensed before the next are computed.
     return GoldenSet.from_logits(cast(Sequence[np.ndarray], _forced(reference, prompts)), list(greedy))
 
 
 def _forced(reference: Reference, prompts: Sequence[GoldenPrompt]) -> Iterator[np.ndarray]:
+    if _is_large(reference.config):
+        yield from reference.batch_logits([prompt.sequence for prompt in prompts])
+        return
     for prompt in prompts:
         yield reference.logits(prompt.sequence)
 

@@ -71,6 +71,33 @@ def load_model(path: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def empty_model(path: Path) -> Any:
+    """The program of a causal language model, without weights: its parameters are on torch's meta device.
+
+    Args:
+        path: a Hugging Face folder, or a GGUF file.
+
+    Raises:
+        CheckpointError: transformers does not know the model.
+    """
+    with quiet() as transformers, _lean_gguf():
+        import torch
+        from accelerate import init_empty_weights
+
+        where = {"gguf_file": path.name} if path.is_file() else {}
+        folder = str(path.parent if path.is_file() else path)
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **where
+            )
+            with init_empty_weights(include_buffers=False):  # buffers are computed, not read
+                return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        except Exception as error:
+            raise CheckpointError(
+                "transformers, which runs the reference, does not know the model", got=first_line(error)
+            ) from error
+
+
 def first_line(error: Exception) -> str:
     """An error of another package, in one line."""
     lines = str(error).strip().splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ from satchel.export.golden import golden, golden_prompts, with_weights
 from satchel.export.palettize.compress import compress_layers, compress_model
 from satchel.export.palettize.spec import Calibration, Recipe, ScaleDtype
 from satchel.export.palettize.store import WeightStore
-from satchel.export.palettize.tensors import Matrix
 from satchel.export.palettize.widths import stored_scheme
 from satchel.export.progress import Progress, silent
 from satchel.export.source import Source, model_info, resolve
@@ -201,7 +200,7 @@ def _compress(
         for recipe, store in simple.items():
             compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
         return {
-            recipe: (store, with_weights(answers, reference, _matrices(job.config, store), progress))
+            recipe: (store, with_weights(answers, reference, store, progress))
             for recipe, store in stores.items()
         }
 
@@ -226,11 +225,6 @@ def _check_finite(logits: np.ndarray, tensors: CanonicalTensors) -> None:
     for name in tensors.names():
         tensors.read(name)  # raises for NaN and infinity
     raise CheckpointError("the reference model answers with NaN or infinity", hint="its weights overflow in fp32")
-
-
-def _matrices(config: DecoderConfig, store: WeightStore) -> Iterator[tuple[str, Matrix]]:
-    """Each matrix by name, read when its turn comes."""
-    return ((name, store.matrix(name)) for name in config.matrix_shapes())
 
 
 def _write(job: Job, plan: Plan, store: WeightStore, answers: Golden, progress: Progress) -> Bundle:

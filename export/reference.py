@@ -2,23 +2,26 @@
 
 It is also made to run the compressed weights: whatever a bundle says is then held against the same independent program
 with the same numbers. And it is what calibration listens to.
+
+A model that does not fit into memory is streamed (streaming.py): the same program, reading its matrices from the files
+a piece at a time.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from satchel.export.checkpoint import open_checkpoint
-from satchel.export.families.base import DecoderConfig
+from satchel.export.checkpoint import Checkpoint, open_checkpoint
+from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.registry import family_of
-from satchel.export.huggingface import load_model
-from satchel.export.palettize.tensors import Matrix
+from satchel.export.huggingface import empty_model, load_model
+from satchel.export.ops.base import Weights
 from satchel.export.source import Source
 from satchel.runtime.errors import CheckpointError
 from satchel.runtime.memory import return_freed_memory
@@ -32,16 +35,19 @@ class Reference:
     Attributes:
         model: the torch module, a causal language model in evaluation mode.
         config: our reading of its configuration.
+        streamed: whether its matrices stay in the files; `linears` and whatever looks at parameters is then of no use.
     """
 
     model: Any
     config: DecoderConfig
+    streamed: bool
 
-    def __init__(self, source: Source | Path) -> None:
-        """Loads the model: 4 bytes a weight.
+    def __init__(self, source: Source | Path, *, streamed: bool = False) -> None:
+        """Loads the model, 4 bytes a weight, or makes it ready to be streamed.
 
         Args:
             source: a Hugging Face folder or GGUF file.
+            streamed: read the matrices whenever they are used. Logits are the same, but for the last bits of some.
 
         Raises:
             CheckpointError: it cannot be read, by us or by transformers.
@@ -51,9 +57,18 @@ class Reference:
         family = family_of(checkpoint.config)
         self.config = family.configure(checkpoint.config)
         self._parameters = family.tensor_names(self.config)
-        self.model = load_model(path)
+        self.streamed = streamed
+        self._stream: Any = None
+        self.model = self._streamed_model(path, checkpoint, family) if streamed else load_model(path)
         if checkpoint.kind == "gguf":
             _set_frequencies(self.model, self.config)
+
+    def _streamed_model(self, path: Path, checkpoint: Checkpoint, family: Family) -> Any:
+        from satchel.export.streaming import CheckpointPieces, Streamed, layout, stream  # imports torch
+
+        self._layout = layout(family, self.config)
+        self._stream = Streamed(CheckpointPieces(checkpoint, family, self.config))
+        return stream(empty_model(path), self._stream, self.config.tied_embeddings)
 
     def __enter__(self) -> Reference:
         return self
@@ -66,6 +81,8 @@ class Reference:
     def close(self) -> None:
         """Gives the weights' memory back; the reference is of no use afterwards."""
         self.model = None
+        if self._stream is not None:
+            self._stream.close()
         gc.collect()
         return_freed_memory()
 
@@ -82,6 +99,16 @@ class Reference:
         with torch.inference_mode():
             out = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
         return np.asarray(out.float().numpy())
+
+    def batch_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """`logits` of several sequences in one pass, equal but for rounding."""
+        import torch
+
+        ids, mask = _left_padded(sequences)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        return [row[-len(s) :].float().numpy() for row, s in zip(out, sequences, strict=True)]
 
     def greedy(self, ids: Sequence[int], steps: int) -> list[int]:
         """The likeliest continuation, id by id; of equal logits the lowest id; goes on after a stop id."""
@@ -114,29 +141,30 @@ class Reference:
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
         return np.stack(chosen, 1).tolist(), np.stack(logits, 1)
 
-    def load_weights(self, weights: Iterable[tuple[str, Matrix]]) -> None:
-        """Replaces every matrix, in place; norms and biases stay.
+    def load_weights(self, weights: Weights) -> None:
+        """Replaces every matrix; norms and biases stay.
 
         Args:
-            weights: (canonical name, matrix) of each matrix once, in any order; read one at a time, and dequantized
-                some rows at a time. A tied head is embed_tokens.
+            weights: read a matrix at a time, and dequantized some rows at a time; by a streamed model at each use, so
+                they must last. A tied head is embed_tokens.
 
         Raises:
-            KeyError: a name is unknown, given twice, or not given.
+            KeyError: a matrix is missing.
         """
         import torch
 
-        left = set(self.config.matrix_shapes())
+        if self.streamed:
+            from satchel.export.streaming import MatrixPieces
+
+            self._stream.pieces = MatrixPieces(weights, self._layout)
+            return
         with torch.no_grad():
-            for name, matrix in weights:
-                left.remove(name)
-                parameter = self.model.get_parameter(self._parameters[name])
+            for name in self.config.matrix_shapes():
+                matrix, parameter = weights.matrix(name), self.model.get_parameter(self._parameters[name])
                 assert tuple(parameter.shape) == matrix.shape, name
                 for start in range(0, matrix.shape[0], ROWS_A_STEP):
                     rows = slice(start, start + ROWS_A_STEP)
                     parameter[rows].copy_(torch.from_numpy(matrix.dequantize(rows)))
-        if left:
-            raise KeyError(f"no weights for {sorted(left)}")
 
 
 def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:

@@ -1,0 +1,206 @@
+"""A transformers model whose matrices stay in their files: each is read some rows at a time, whenever it is used.
+
+transformers' own program runs, attention, norms and all; only what multiplies with a matrix or looks rows up in one is
+exchanged. A product is made some output channels at a time, so that no matrix is whole in memory as fp32. Each number
+is the same sum as it would be; whether in the same order, and so to the last bit, is the BLAS's affair.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from satchel.export.checkpoint import Checkpoint
+from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.ops.base import Weights
+from satchel.export.palettize.expand import expand
+from satchel.export.palettize.tensors import Matrix
+from satchel.runtime.errors import CheckpointError
+
+WEIGHTS_A_PIECE = 1 << 21
+"""8 MB in fp32: of this size pieces stay in the caches from being widened to being multiplied."""
+ROWS_AT_ONCE = 64
+"""Pieces are of a multiple of so many rows, which BLAS kernels work off in the same way wherever they lie."""
+READERS = 2
+AHEAD = 3  # pieces that are read or waiting while one is multiplied
+
+Layout = Mapping[str, list[tuple[str, int]]]
+"""A parameter of transformers -> the canonical matrices that make it up, one under the other, each with its rows."""
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Pieces(Protocol):
+    """Where rows come from, by transformers' name of the parameter."""
+
+    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:
+        """float32 [stop - start, ...], contiguous. May be called from several threads."""
+
+
+class CheckpointPieces:
+    """The original weights."""
+
+    def __init__(self, checkpoint: Checkpoint, family: Family, config: DecoderConfig) -> None:
+        self._checkpoint, self._config = checkpoint, config
+        self._gguf = family.gguf if checkpoint.kind == "gguf" else None
+        self._names: dict[str, str] = {}
+        if self._gguf is not None:
+            self._names = {stored: name for name, stored in family.tensor_names(config).items()}
+            self._stored = self._gguf.tensor_names(config)
+        self._last: tuple[str, np.ndarray] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
+        if self._gguf is None:
+            return self._checkpoint.read(parameter, slice(start, stop))
+        name = self._names[parameter]
+        if name.startswith("layers."):  # rows may be in another order in the file
+            return self._whole(name)[start:stop]
+        return self._checkpoint.read(self._stored[name], slice(start, stop))
+
+    def _whole(self, name: str) -> np.ndarray:
+        with self._lock:
+            if self._last is None or self._last[0] != name:
+                assert self._gguf is not None
+                self._last = None  # before the next is read
+                self._last = name, self._gguf.restore(self._config, name, self._checkpoint.read(self._stored[name]))
+            return self._last[1]
+
+
+class MatrixPieces:
+    """Compressed matrices; one is held at a time, with a byte a code."""
+
+    def __init__(self, weights: Weights, layout: Layout) -> None:
+        self._weights, self._layout = weights, layout
+        self._last: tuple[str, Matrix] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
+        parts, first = [], 0
+        for name, rows in self._layout[parameter]:
+            low, high = max(start - first, 0), min(stop - first, rows)
+            if low < high:
+                parts.append(expand(self._matrix(name), low, high))
+            first += rows
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _matrix(self, name: str) -> Matrix:
+        with self._lock:
+            if self._last is None or self._last[0] != name:
+                self._last = None  # before the next is read
+                self._last = name, self._weights.matrix(name)
+            return self._last[1]
+
+
+class Streamed:
+    """What the modules of one model read through; `pieces` may be exchanged for those of other weights."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="weights")
+
+    def walk(self, parameter: str, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
+        """The rows of a matrix in order, piece by piece; the next ones are being read meanwhile."""
+        step = max(ROWS_AT_ONCE, WEIGHTS_A_PIECE // shape[1] // ROWS_AT_ONCE * ROWS_AT_ONCE)
+        bounds = [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+        pieces = _ahead(self._pool, lambda b: self.pieces.read(parameter, *b), bounds)
+        for (start, stop), piece in zip(bounds, pieces, strict=True):
+            yield slice(start, stop), torch.from_numpy(piece)
+
+    def rows(self, parameter: str, ids: Iterable[int]) -> dict[int, torch.Tensor]:
+        """Single rows of a matrix."""
+        return {i: torch.from_numpy(self.pieces.read(parameter, i, i + 1)[0]) for i in ids}
+
+    def close(self) -> None:
+        """Ends the threads that read."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """work(item) for each item, in order, a few of them worked on before they are asked for."""
+    waiting: deque[Future[_R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+class StreamedLinear(torch.nn.Module):
+    """A torch.nn.Linear without its matrix."""
+
+    def __init__(self, linear: torch.nn.Linear, streamed: Streamed, parameter: str) -> None:
+        super().__init__()
+        self.bias = linear.bias
+        self._shape = (linear.out_features, linear.in_features)
+        self._streamed, self._parameter = streamed, parameter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x @ W.T + bias."""
+        y = x.new_empty(*x.shape[:-1], self._shape[0])
+        for rows, piece in self._streamed.walk(self._parameter, self._shape):
+            bias = None if self.bias is None else self.bias[rows]
+            y[..., rows] = torch.nn.functional.linear(x, piece, bias)
+        return y
+
+
+class StreamedEmbedding(torch.nn.Module):
+    """A torch.nn.Embedding without its matrix."""
+
+    def __init__(self, streamed: Streamed, parameter: str) -> None:
+        super().__init__()
+        self._streamed, self._parameter = streamed, parameter
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """The rows of `ids`."""
+        unique, place = torch.unique(ids, return_inverse=True)
+        found = self._streamed.rows(self._parameter, unique.tolist())
+        return torch.stack([found[i] for i in unique.tolist()])[place]
+
+
+def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
+    """Fills a transformers model that was made without weights: vectors are read now, matrices whenever they are used.
+
+    Args:
+        model: on torch's meta device, buffers excepted.
+        streamed: where the weights come from.
+        tied: whether the head is the embedding.
+
+    Raises:
+        CheckpointError: the model has a parameter that is neither a linear's nor an embedding's nor a vector.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {module: name for name, module in model.named_modules()}
+    for module, name in names.items():
+        parameter = f"{names[embedding] if tied and module is head else name}.weight"
+        if isinstance(module, torch.nn.Linear):
+            model.set_submodule(name, StreamedLinear(module, streamed, parameter))
+        elif isinstance(module, torch.nn.Embedding):
+            model.set_submodule(name, StreamedEmbedding(streamed, parameter))
+    for name, parameter in list(model.named_parameters()):
+        _fill(model, name, parameter, streamed.pieces)
+    return model.eval().requires_grad_(False)
+
+
+def _fill(model: Any, name: str, parameter: torch.nn.Parameter, pieces: Pieces) -> None:
+    if parameter.ndim != 1:
+        raise CheckpointError("a model that cannot be streamed", got=name, hint="allow more --max-memory")
+    module, _, last = name.rpartition(".")
+    values = torch.from_numpy(pieces.read(name, 0, len(parameter)))
+    model.get_submodule(module).register_parameter(last, torch.nn.Parameter(values, requires_grad=False))
+
+
+def layout(family: Family, config: DecoderConfig) -> Layout:
+    """Which canonical matrices make up each parameter."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    names = family.tensor_names(config)
+    for name, (rows, _) in config.matrix_shapes().items():
+        found.setdefault(names[name], []).append((name, rows))
+    return found
