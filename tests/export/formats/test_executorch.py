@@ -73,7 +73,7 @@ def test_compressed_weights_stay_near_the_dequantized_model(tmp_path, scheme, ti
     assert 0 < divergence.mean() < INT8_ACTIVATIONS
 
 
-@pytest.mark.parametrize("scheme", ["palette", "palette-rows16", "int8"])
+@pytest.mark.parametrize("scheme", ["palette", "palette-rows16", "palette-mixed", "int8"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_with_fp32_activations_the_palette_is_exact(tmp_path, scheme, tied):
     reference, _, entry = exported(tmp_path, scheme, {"tied": tied, "bias": not tied}, linear="f32_qc8w")

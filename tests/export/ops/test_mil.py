@@ -7,7 +7,6 @@ from coreml_caller import INFO, Caller, coreml_plan
 from tiny_llama import tiny_llama, weights_of
 
 from satchel.export.formats import coreml
-from satchel.export.palettize.packing import pack_bits
 from satchel.runtime.mil.package import open_package
 
 IDS = np.random.default_rng(0).integers(0, 250, 30)
@@ -82,6 +81,8 @@ def test_fp32_is_transformers(tmp_path, roles, shape):
         ("palette", {"cache_write": "mask"}),
         ("palette", {"target": "iOS16"}),
         ("palette-rows16", {"layout": "plain"}),
+        ("palette-mixed", {}),
+        ("palette-mixed", {"target": "iOS17", "layout": "plain"}),
         ("int8", {"lm_head": "whole"}),
         ("int8", {"target": "iOS17", "tied_head": "duplicated"}),
         ("int4", {"layout": "plain"}),
@@ -150,10 +151,3 @@ def test_the_plain_layout_is_for_gpu_and_cpu(tmp_path):
     assert kinds.count("linear") == 2 * 7 + 1
     assert kinds.count("scaled_dot_product_attention") == 2
     assert not {"conv", "einsum"} & set(kinds)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
-def test_codes_are_packed_from_the_low_bit_up(bits):
-    codes = np.random.default_rng(bits).integers(0, 2**bits, (5, 7), dtype=np.uint8)
-    number = sum(int(code) << (i * bits) for i, code in enumerate(codes.ravel()))
-    assert pack_bits(codes, bits).tobytes() == number.to_bytes(-(-35 * bits // 8), "little")

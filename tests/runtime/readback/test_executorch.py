@@ -10,7 +10,7 @@ from satchel.runtime.manifest import ModelInfo
 from satchel.runtime.readback.executorch import read_weights
 
 INFO = ModelInfo("tiny", "llama", "", "unknown", "", "random", 1)
-BITS = {"palette": 8, "palette-rows16": 8, "int8": 8, "int4-sym": 4, "fp16": 32, "fp32": 32}
+BITS = {"palette": 8, "palette-rows16": 8, "palette-mixed": 8, "int8": 8, "int4-sym": 4, "fp16": 32, "fp32": 32}
 
 
 def exported(folder, scheme, tied, target="xnnpack"):
@@ -36,13 +36,14 @@ def test_names_shapes_and_digests_are_those_of_the_weights(tmp_path, scheme, tie
         assert record.bytes == rows * columns * record.bits // 8 + scales
 
 
-@pytest.mark.parametrize("scheme", ["palette", "palette-rows16"])
+@pytest.mark.parametrize("scheme", ["palette", "palette-rows16", "palette-mixed"])
 def test_the_core_ml_delegates_palette_is_read_out_of_its_package(tmp_path, scheme):
     weights, config, path = exported(tmp_path, scheme, True, "coreml")
     records = {r.name: r for r in read_weights(path)}
     assert set(records) == set(config.matrix_shapes())
     assert all(r.sha256 == weights.matrix(name).digest() for name, r in records.items())
-    assert records["layers.1.mlp.up_proj"].bits == 4
+    assert {r.bits for r in records.values()} == {m.bits for m in weights.matrices.values()}
+    assert all(r.bits == weights.matrix(name).bits for name, r in records.items())
 
 
 def test_one_changed_code_changes_the_digest_of_that_matrix_alone(tmp_path):
