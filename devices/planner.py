@@ -18,6 +18,9 @@ DEFAULT_CONTEXT = 1024
 PREFILL = 64
 WIDEST_KV = 0.08
 """Share of the weights up to which k_proj and v_proj are kept at 8 bits beside a palette."""
+BY_LOSS = Choice(
+    "kv_weights", "by_loss", "k and v lose most, as their measured losses show", "docs/quantization.md", ("int8",)
+)
 ENGINE = "neural-engine rule"
 ARM = "arm-cpu"
 
@@ -29,6 +32,7 @@ def make_plan(
     format: str | None = None,
     weights: str | None = None,
     context: int | None = None,
+    by_loss: bool = False,
 ) -> Plan:
     """Chooses the ops, the weights and the sizes for a model on a device.
 
@@ -38,6 +42,7 @@ def make_plan(
         format: overrides the profile's first format.
         weights: overrides the scheme that the device would get.
         context: tokens that the cache holds; by default 1024, or what the model was trained for if that is less.
+        by_loss: whether the bits of each linear will be chosen by its measured loss, k and v among them.
 
     Raises:
         PlanError: the device cannot run the format or the scheme, or the context is out of range.
@@ -57,7 +62,8 @@ def make_plan(
     length = _context(shape, context)
     choices = {"coreml": _coreml, "onnx": _onnx, "executorch": _executorch}[chosen](profile, shape, weights)
     prefill = min(PREFILL, length) if chosen == "coreml" else 0
-    return Plan(profile.name, chosen, length, prefill, tuple(choices))
+    settled = (BY_LOSS if by_loss and c.role == "kv_weights" and c.value == "int8" else c for c in choices)
+    return Plan(profile.name, chosen, length, prefill, tuple(settled))
 
 
 def _why_not(profile: DeviceProfile, format: str) -> str:

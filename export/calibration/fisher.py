@@ -10,8 +10,8 @@ Labels are drawn from the model's own distribution, so that the mean square of t
 (see Kunstner, Hennig and Balles, "Limitations of the empirical Fisher approximation", NeurIPS 2019). H in place of the
 plain E[x x'] is what made the largest difference of all that was tried (docs/quantization.md).
 
-Nothing is held but one layer: activations at the borders of layers lie in a file, the way back reads them and runs each
-layer once more.
+Nothing is held but one layer: activations at the borders of layers lie in a file (borders.py), the way back reads them
+and runs each layer once more.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from satchel.export.calibration.borders import Borders
 from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.ops.base import Weights
@@ -106,7 +107,9 @@ def curvatures(
         config: shape of the decoder.
         weights: uncompressed; a layer's matrices are read twice, once for each way.
         ids: int64 [sequences, length], the calibration text.
-        folder: for the activations at the borders of layers, (layers + 1) * ids.size * hidden_size * 2 bytes.
+        folder: for (layers + 1) * ids.size * hidden_size * 2 bytes of activations and a gradient of as many elements as
+            one layer's. Where an earlier run was ended before its time, this one goes on: a layer whose successor in
+            this iteration was asked for is not yielded again.
         seed: of the labels drawn from the model.
         progress: told after each layer of each way.
 
@@ -115,58 +118,39 @@ def curvatures(
     """
     tokens = torch.from_numpy(ids)
     batches = tokens.split(max(1, BATCH_TOKENS // ids.shape[1]))
-    borders = _Borders(folder / "borders.bin", config, ids.shape)
-    try:
-        _forward(config, weights, batches, borders, progress)
-        gradient = _at_the_end(config, weights, batches, borders, seed)
-        for layer in reversed(range(config.layers)):
-            yield layer, _backward(config, weights, batches, borders, layer, gradient)
-            progress("Measuring curvature", 2 * config.layers - layer, 2 * config.layers)
-    finally:
-        borders.close()
-
-
-class _Borders:
-    """Activations before each layer and after the last, bfloat16 [layers + 1, sequences, length, hidden], in a file.
-
-    Rounding them to 8 bits of precision changes the statistics by less than their sampling error.
-    """
-
-    def __init__(self, path: Path, config: DecoderConfig, shape: tuple[int, ...]) -> None:
-        self._path = path
-        size = (config.layers + 1) * shape[0] * shape[1] * config.hidden_size
-        flat = torch.from_file(str(path), shared=True, size=size, dtype=torch.bfloat16)
-        self._values = flat.view(config.layers + 1, *shape, config.hidden_size)
-
-    def put(self, border: int, start: int, x: torch.Tensor) -> None:
-        self._values[border, start : start + x.shape[0]] = x.detach().to(torch.bfloat16)
-
-    def get(self, border: int, start: int, count: int) -> torch.Tensor:
-        return self._values[border, start : start + count].float()
-
-    def close(self) -> None:
-        del self._values
-        self._path.unlink(missing_ok=True)
+    borders = Borders(folder, config, (ids.shape[0], ids.shape[1]))
+    _forward(config, weights, batches, borders, progress)
+    done = borders.load_gradient()
+    if done is None:
+        done = config.layers, _at_the_end(config, weights, batches, borders, seed)
+        borders.save_gradient(*done)
+    border, gradient = done
+    for layer in reversed(range(border)):
+        progress("Measuring curvature", 2 * config.layers - layer - 1, 2 * config.layers)
+        yield layer, _backward(config, weights, batches, borders, layer, gradient)
+        borders.save_gradient(layer, gradient)
+    progress("Measuring curvature", 2 * config.layers, 2 * config.layers)
 
 
 @reduced_precision()
 def _forward(
-    config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: _Borders, progress: Progress
+    config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: Borders, progress: Progress
 ) -> None:
     with torch.inference_mode():
-        for layer in range(-1, config.layers):
+        for layer in range(borders.written - 1, config.layers):
             ops, start = TorchOps(config, weights), 0
             for batch in batches:
                 ops.begin(batch, 0, Cache())
                 x = embed(ops) if layer < 0 else block(ops, borders.get(layer, start, len(batch)), layer)
                 borders.put(layer + 1, start, x)
                 start += len(batch)
+            borders.finish(layer + 1)
             progress("Measuring curvature", layer + 1, 2 * config.layers)
 
 
 @reduced_precision()
 def _at_the_end(
-    config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: _Borders, seed: int
+    config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: Borders, seed: int
 ) -> torch.Tensor:
     """Gradient of -log p(label) at the last border, fp32 [sequences, length, hidden], labels drawn from p."""
     random = torch.Generator().manual_seed(seed)
@@ -188,7 +172,7 @@ def _backward(
     config: DecoderConfig,
     weights: Weights,
     batches: tuple[torch.Tensor, ...],
-    borders: _Borders,
+    borders: Borders,
     layer: int,
     gradient: torch.Tensor,
 ) -> Mapping[str, Curvature]:

@@ -1,15 +1,15 @@
-"""Which text calibrates a model, and the statistics over it."""
+"""Which text a model is calibrated on."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import takewhile, zip_longest
 
 import numpy as np
 
-from satchel.export.palettize.calibrate import calibrate_on, generate_text, self_calibrate
+from satchel.export.calibration.generate import generate_text
 from satchel.export.palettize.spec import Calibration
 from satchel.export.progress import Progress, silent
 from satchel.export.reference import Reference
@@ -23,35 +23,6 @@ STARTS = ("The", "In", "How to", "A", "def ", "Once upon a time", "# ", "It is")
 """Short beginnings from which the model goes on with text of its own."""
 
 
-def statistics_for(
-    reference: Reference,
-    tokenizer: BundleTokenizer | None,
-    calibration: Calibration,
-    text: str | None = None,
-    progress: Progress = silent,
-) -> dict[str, np.ndarray]:
-    """Mean square of each linear's input channels.
-
-    Args:
-        reference: holds the original weights.
-        tokenizer: None for a model without one, which then goes on from random ids.
-        calibration: how much text the model generates.
-        text: to read instead.
-        progress: told how far it is.
-
-    Returns:
-        Canonical name -> float32 [columns].
-
-    Raises:
-        UsageError: a text without a tokenizer, or an empty one.
-    """
-    linears = reference.linears()
-    if text is None:
-        starts = calibration_starts(reference.config.vocab_size, tokenizer, calibration.seed)
-        return self_calibrate(reference.model, linears, starts, calibration, progress=progress)
-    return calibrate_on(reference.model, linears, _encoded(text, tokenizer), progress=progress)
-
-
 def calibration_ids(
     reference: Reference,
     tokenizer: BundleTokenizer | None,
@@ -59,12 +30,13 @@ def calibration_ids(
     text: str | None = None,
     progress: Progress = silent,
 ) -> np.ndarray:
-    """What the curvature is measured over: half of it the model's own text, half of it from the shipped texts.
+    """What a model is calibrated on: text of its own, and text that ships with Satchel.
 
     Args:
-        reference: holds the original weights.
-        tokenizer: None for a model without one, which then goes on from random ids alone.
-        calibration: how many sequences altogether, and of what length.
+        reference: holds the original weights. One that is streamed generates nothing, and reads as much more.
+        tokenizer: None for a model without one, which then generates everything from random ids, or, streamed, reads
+            random ids.
+        calibration: how many sequences, and of what length.
         text: to read instead of both, as much of it as there are sequences for.
         progress: told how far it is.
 
@@ -74,17 +46,25 @@ def calibration_ids(
     Raises:
         UsageError: a text without a tokenizer, or one that is too short.
     """
-    length = min(calibration.length, reference.config.max_position)
+    count, length = calibration.own + calibration.shipped, min(calibration.length, reference.config.max_position)
     if text is not None:
-        return _windows([_encoded(text, tokenizer)], calibration.sequences, length)
-    starts = calibration_starts(reference.config.vocab_size, tokenizer, calibration.seed)
-    own = dataclasses.replace(calibration, sequences=calibration.sequences // 2 if tokenizer else calibration.sequences)
-    written = generate_text(reference.model, starts, own, progress=progress).numpy()
-    if tokenizer is None:
-        return written
+        return _windows([_encoded(text, tokenizer)], count, length)
+    if tokenizer is None and reference.streamed:
+        random = np.random.Generator(np.random.PCG64(calibration.seed))
+        return random.integers(0, reference.config.vocab_size, (count, length))
+    own = 0 if reference.streamed else calibration.own if tokenizer else count
+    parts = []
+    if own:
+        starts = calibration_starts(reference.config.vocab_size, tokenizer, calibration.seed)
+        parts.append(generate_text(reference.model, starts, replace(calibration, own=own), progress=progress))
+    if tokenizer and own < count:
+        parts.append(_windows(_shipped(tokenizer), count - own, length))
+    return np.concatenate(parts)
+
+
+def _shipped(tokenizer: BundleTokenizer) -> list[list[int]]:
     folder = files("satchel.export.calibration") / "text"
-    shipped = [tokenizer.encode((folder / f"{name}.txt").read_text(encoding="utf-8")) for name in SHIPPED]
-    return np.concatenate([written, _windows(shipped, calibration.sequences - own.sequences, length)])
+    return [tokenizer.encode((folder / f"{name}.txt").read_text(encoding="utf-8")) for name in SHIPPED]
 
 
 def _encoded(text: str, tokenizer: BundleTokenizer | None) -> list[int]:
@@ -99,10 +79,9 @@ def _encoded(text: str, tokenizer: BundleTokenizer | None) -> list[int]:
 def _windows(texts: list[list[int]], count: int, length: int) -> np.ndarray:
     """Up to `count` windows of `length` ids, from the texts by turns, each from its beginning on.
 
-    A single text that is shorter than a window is one window.
+    Texts that are all shorter than a window give one, of the longest of them.
     """
-    if len(texts) == 1:
-        length = min(length, len(texts[0]))
+    length = min(length, max(len(t) for t in texts))
     cut = [[t[i : i + length] for i in range(0, len(t) - length + 1, length)] for t in texts]
     by_turns = [w for row in zip_longest(*cut) for w in row if w is not None]
     return np.array(by_turns[:count], np.int64)

@@ -14,39 +14,58 @@ from satchel.export.palettize.tensors import Matrix
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one form of a matrix costs.
+
+    Attributes:
+        loss: KL divergence in nats a token, to second order.
+        bytes: of the matrix, scales and LUTs counted.
+    """
+
+    loss: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One form of a matrix.
 
     Attributes:
         bits: of a code.
         matrix: the form itself.
-        loss: KL divergence in nats a token that it is expected to cost.
+        cost: of this form.
     """
 
     bits: int
     matrix: Matrix
-    loss: float
+    cost: Cost
 
 
-def candidates(w: np.ndarray, curvature: Curvature, recipe: Recipe) -> list[Candidate]:
-    """The forms of one linear, float32 [rows, columns], under a palette or affine recipe."""
-    forms: dict[int, Matrix] = {}
-    if recipe.weights == "int4":
-        forms[4 if w.shape[1] % recipe.block == 0 else 8] = _affine(w, curvature, recipe)
-    else:
-        groups = w.shape[0] // ROWS_A_GROUP if recipe.lut_groups == "rows16" and w.shape[0] % ROWS_A_GROUP == 0 else 1
-        for bits in recipe.choices:
-            forms[bits] = (
-                int8_rows(w)
-                if bits == 8
-                else gptq.palette(w, curvature.hessian, bits=bits, groups=groups, rounds=recipe.rounds)
-            )
-    return [Candidate(bits, form, curvature.loss(form.dequantize() - w)) for bits, form in forms.items()]
+def candidates(name: str, w: np.ndarray, curvature: Curvature, recipe: Recipe) -> list[Candidate]:
+    """The forms of the linear `name`, float32 [rows, columns], under a palette or affine recipe."""
+    found = []
+    for bits in sorted(set(recipe.widths_of(name))):
+        matrix = _form(w, curvature, recipe, bits)
+        cost = Cost(curvature.loss(matrix.dequantize() - w), matrix.stored_bytes)
+        found.append(Candidate(bits, matrix, cost))
+    return found
 
 
-def _affine(w: np.ndarray, curvature: Curvature, recipe: Recipe) -> Matrix:
+def lut_groups(rows: int, recipe: Recipe) -> int:
+    """LUTs of a palettized matrix of so many rows."""
+    return rows // ROWS_A_GROUP if recipe.lut_groups == "rows16" and rows % ROWS_A_GROUP == 0 else 1
+
+
+def _form(w: np.ndarray, curvature: Curvature, recipe: Recipe, bits: int) -> Matrix:
+    if bits == 8:
+        return int8_rows(w)
+    refine = recipe.effort == "high"
+    if recipe.weights == "palette":
+        groups = lut_groups(w.shape[0], recipe)
+        return gptq.palette(w, curvature.hessian, bits=bits, groups=groups, rounds=recipe.rounds)
     if w.shape[1] % recipe.block:
         return int8_rows(w)  # a row that is no multiple of the block has no 4-bit kernel in any runtime
     return gptq.affine(
-        w, curvature.hessian, block=recipe.block, symmetric=recipe.symmetric, scale_dtype=recipe.scale_dtype
-    )
+        w, curvature.hessian, block=recipe.block, symmetric=recipe.symmetric, scale_dtype=recipe.scale_dtype,
+        refine=refine,
+    )  # fmt: skip

@@ -1,41 +1,81 @@
 """Recipes: what to do to each matrix, as data.
 
-A recipe is a frozen record that can be written down and compared. Statistics of the activations are gathered in one
-place (calibrate.py) and the fitting functions take them as plain arrays, so a better recipe replaces fit.py alone.
+A recipe is a frozen record that can be written down and compared; equal recipes give equal weights. Files of recipes
+are read by export/recipes.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from satchel.runtime.errors import UsageError
 
-WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32"]
+WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32", "source"]
 LutGroups = Literal["tensor", "rows16"]
 ScaleDtype = Literal["float16", "bfloat16"]
-Effort = Literal["low", "normal"]
+Effort = Literal["low", "normal", "high"]
+
+PALETTE_WIDTHS = (1, 2, 3, 4, 6, 8)
+"""Bits of a palette; 8 stands for a scale a row without a LUT."""
+AFFINE_WIDTHS = (4, 8)
+"""Bits of affine codes: 4 by blocks, or 8 with a scale a row."""
+WIDTHS: dict[str, tuple[int, ...]] = {"palette": PALETTE_WIDTHS, "int4": AFFINE_WIDTHS}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How activation statistics are gathered for `effort="low"`.
-
-    More and longer sequences did not help SmolLM2: KL 0.199 and 0.205 for two seeds of 16 x 64 tokens, 0.209 for
-    32 x 64, 0.224 for 48 x 96. Perhaps since the first position of a sequence, whose activations are by far the
-    largest, counts for less in them; that was not examined.
+    """How much text a model is calibrated on.
 
     Attributes:
-        sequences: sequences that the model generates, in one batch.
-        length: tokens of each, the start included.
+        own: sequences that the model generates; none of a model that is streamed, since each token would read it whole.
+        shipped: sequences from the texts that ship with Satchel.
+        length: tokens of each.
         temperature: of the sampling.
-        seed: of the sampling.
+        seed: of the sampling, and of the labels that the curvature is measured with.
     """
 
-    sequences: int = 16
-    length: int = 64
+    own: int
+    shipped: int
+    length: int
     temperature: float = 1.0
     seed: int = 0
+
+
+CALIBRATION: dict[Effort, Calibration] = {
+    "low": Calibration(own=16, shipped=0, length=64),
+    "normal": Calibration(own=24, shipped=24, length=256),
+    "high": Calibration(own=96, shipped=96, length=256),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the widths of a model's linears are chosen to meet; one of the three is set.
+
+    Attributes:
+        average_bits: of a weight of the linears, scales and LUTs counted; the least loss within it.
+        max_bytes: of the bundle; the least loss within it.
+        max_kl: mean KL divergence to the reference, in nats a token; the fewest bytes within it.
+    """
+
+    average_bits: float | None = None
+    max_bytes: int | None = None
+    max_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in asdict(self).items() if value is not None]
+        if len(given) != 1:
+            raise UsageError("a budget is one figure", got=", ".join(given) or "none", wanted=", ".join(asdict(self)))
+        value = getattr(self, given[0])
+        if not value > 0:
+            raise UsageError(f"a budget's {given[0]} is more than nothing", got=value, wanted="a positive number")
+
+    def __str__(self) -> str:
+        if self.max_bytes is not None:
+            return f"at most {self.max_bytes / 1e6:.1f} MB"
+        return f"KL at most {self.max_kl}" if self.max_kl is not None else f"{self.average_bits} bits a weight"
 
 
 @dataclass(frozen=True)
@@ -44,51 +84,71 @@ class Recipe:
 
     Attributes:
         weights: the scheme of the linears: "palette" (a LUT of 2**bits int8 entries and a scale a row), "int4" (affine,
-            with a scale and a zero point for each `block` weights), "int8" (a scale a row), "fp16", "fp32".
-        bits: of a palette.
+            with a scale and a zero point for each `block` weights), "int8" (a scale a row), "fp16", "fp32", "source"
+            (the codes of a quantized checkpoint as they are).
+        widths: bits that each linear may have. Of several, one is chosen by the measured loss to meet `budget`.
+        overrides: (pattern of canonical names, as fnmatch has them, bits): linears whose bits are settled beforehand;
+            the first pattern that matches counts.
+        budget: what the choice among several widths is to meet.
+        effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
+            curvature and lets later columns make up for the errors of earlier ones (GPTQ); "high" measures it over more
+            text, and refines what GPTQ found.
         lut_groups: one LUT for the whole tensor, or one for each 16 rows.
         block: weights that share an affine scale.
         symmetric: affine codes without zero points, as XNNPACK wants them.
         scale_dtype: what affine scales are rounded to.
         rounds: alternations of k-means and the least-squares refit of the row scales.
-        wide: last parts of the names of linears that a palette keeps at 8 bits: few weights that cost much.
         embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
-        effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
-            curvature and lets later columns make up for the errors of earlier ones (GPTQ).
-        choices: bits that a matrix of a palette may get beyond "low"; 8 stands for a scale a row without a LUT.
-        average_bits: of all linears together, scales not counted; how it is spent follows from the measured losses.
     """
 
     weights: WeightsName = "palette"
-    bits: int = 4
+    widths: tuple[int, ...] = (4,)
+    overrides: tuple[tuple[str, int], ...] = ()
+    budget: Budget | None = None
+    effort: Effort = "low"
     lut_groups: LutGroups = "tensor"
     block: int = 32
     symmetric: bool = False
     scale_dtype: ScaleDtype = "float16"
     rounds: int = 3
-    wide: tuple[str, ...] = ()
     embedding: Literal["int8", "fp16", "fp32"] = "int8"
-    effort: Effort = "low"
-    choices: tuple[int, ...] = (4, 8)
-    average_bits: float = 4.45
 
     def __post_init__(self) -> None:
-        if self.weights not in get_args(WeightsName):
-            raise UsageError("unknown weight scheme", got=self.weights, wanted=", ".join(get_args(WeightsName)))
-        if self.effort not in get_args(Effort):
-            raise UsageError("unknown effort", got=self.effort, wanted=", ".join(get_args(Effort)))
-        if self.bits not in (1, 2, 3, 4, 6):
-            raise UsageError("unknown number of bits for a palette", got=self.bits, wanted="1, 2, 3, 4 or 6")
+        for field, kind in (("weights", WeightsName), ("effort", Effort)):
+            if getattr(self, field) not in get_args(kind):
+                raise UsageError(f"unknown {field}", got=getattr(self, field), wanted=", ".join(get_args(kind)))
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        known = WIDTHS.get(self.weights)
+        bits = [*self.widths, *(b for _, b in self.overrides)]
+        if known is None and (len(self.widths) != 1 or self.overrides):
+            raise UsageError("bits are chosen for palettes and int4", got=self.weights, wanted=", ".join(WIDTHS))
+        if known is not None and (not self.widths or any(b not in known for b in bits)):
+            wanted = ", ".join(map(str, known))
+            raise UsageError(f"unknown number of bits for {self.weights}", got=bits or "none", wanted=wanted)
+        if (len(self.widths) > 1) != (self.budget is not None):
+            raise UsageError(
+                "several widths need a budget to choose by, and a budget several widths", got=list(self.widths),
+                hint="give one of average_bits, max_size and max_kl beside two widths or more",
+            )  # fmt: skip
+        if self.budget is not None and self.effort == "low":
+            raise UsageError("a budget needs measured losses", got="effort low", wanted="normal or high")
 
     @property
     def calibrated(self) -> bool:
         """Whether activation statistics change the result."""
-        return self.weights in ("palette", "int4")
+        return self.weights in WIDTHS
 
     @property
     def curved(self) -> bool:
         """Whether the curvature is to be measured."""
         return self.calibrated and self.effort != "low"
+
+    def widths_of(self, name: str) -> tuple[int, ...]:
+        """The bits that a linear may have, by its canonical name."""
+        settled = next((bits for pattern, bits in self.overrides if fnmatchcase(name, pattern)), None)
+        return self.widths if settled is None else (settled,)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -5,6 +5,7 @@ This is the one artifact that all formats are written from. It implements `Weigh
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from satchel.export.palettize.candidates import Candidate, Cost
 from satchel.export.palettize.packing import pack_bits, unpack_bits
 from satchel.export.palettize.spec import ScaleDtype
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
@@ -65,14 +67,31 @@ class WeightStore:
         """Stores a norm gain or a bias, fp32 [n]."""
         self._save(f"{name}.vector", {"values": np.asarray(vector, np.float32)}, {})
 
-    def put_candidate(self, name: str, bits: int, matrix: Matrix) -> None:
+    def put_candidate(self, name: str, candidate: Candidate) -> None:
         """Stores one form of a matrix of several; `choose` makes one of them the matrix."""
-        self.put_matrix(f"{name}@{bits}", matrix)
+        arrays, meta = _encode(candidate.matrix)
+        cost = candidate.cost
+        self._save(f"{name}@{candidate.bits}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)})
+
+    def costs(self, name: str) -> dict[int, Cost]:
+        """Bits -> cost of every stored form of a matrix."""
+        found = {}
+        for path in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
+            with safe_open(path, framework="numpy") as file:
+                meta = json.loads(file.metadata()["matrix"])
+            found[int(path.name.rpartition("@")[2].partition(".")[0])] = Cost(float(meta["loss"]), int(meta["bytes"]))
+        return dict(sorted(found.items()))
+
+    def candidate(self, name: str, bits: int) -> Matrix:
+        """A stored form of a matrix."""
+        return self.matrix(f"{name}@{bits}")
 
     def choose(self, name: str, bits: int) -> None:
-        """Makes a stored form the matrix `name`, and drops the others."""
-        self._path(f"{name}@{bits}.matrix").replace(self._path(f"{name}.matrix"))
-        for other in self.folder.glob(f"{name}@*.matrix.safetensors"):
+        """Makes a stored form the matrix `name`, and drops the others; doing it again changes nothing."""
+        chosen = self._path(f"{name}@{bits}.matrix")
+        if chosen.exists():
+            chosen.replace(self._path(f"{name}.matrix"))
+        for other in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
             other.unlink()
 
     def matrix(self, name: str) -> Matrix:

@@ -78,6 +78,12 @@ class PalettizedTensor:
         lut = np.pad(self.lut, ((0, 0), (0, 2**bits - 2**self.bits)), mode="edge")
         return PalettizedTensor(self.index, lut, self.exponent, self.scale, bits)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in a file that packs codes and has LUTs and scales in fp16; those of 8 bits need no LUT of their own."""
+        codes = (self.index.size * self.bits + 7) // 8
+        return codes + 2 * self.scale.size + (2 * self.lut.size if self.bits < 8 else 0)
+
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""
         return digest(self.dequantize())
@@ -129,6 +135,12 @@ class AffineTensor:
         values *= self.scale[rows, :, None]
         return values.reshape(code.shape)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in a file that packs codes, has 16-bit scales, and zero points as wide as codes unless symmetric."""
+        zeros = 0 if self.symmetric else (self.zero_point.size * self.bits + 7) // 8
+        return (self.code.size * self.bits + 7) // 8 + 2 * self.scale.size + zeros
+
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""
         return digest(self.dequantize())
@@ -161,6 +173,11 @@ class PlainTensor:
     def dequantize(self, rows: slice = ALL) -> np.ndarray:
         """float32 [rows, columns], of all rows or some."""
         return self.values[rows].astype(np.float32)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in a file."""
+        return int(self.values.nbytes)
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""

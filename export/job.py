@@ -1,0 +1,122 @@
+"""What an export is to do, known and checked before any weight is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from satchel.devices.plan import ModelShape, Plan
+from satchel.devices.planner import make_plan
+from satchel.devices.profile import load_device
+from satchel.export.checkpoint import open_checkpoint
+from satchel.export.families.base import DecoderConfig
+from satchel.export.families.registry import load_family
+from satchel.export.families.tensors import CanonicalTensors
+from satchel.export.generation import generation_defaults
+from satchel.export.palettize.spec import Recipe
+from satchel.export.recipe import Wishes, recipe_for
+from satchel.export.source import Source, model_info, resolve
+from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
+from satchel.runtime.bundle import SUFFIX
+from satchel.runtime.errors import OutputError, UsageError
+from satchel.runtime.manifest import GenerationDefaults, ModelInfo, TokenRules
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that was opened: all but its weights' values.
+
+    Attributes:
+        source: where it lies.
+        config: its shape, with the tokenizer's ids.
+        tensors: its weights, read when they are asked for.
+        info: where it comes from.
+        tokenizer: None for one without.
+        rules: of its token ids.
+        generation: its defaults.
+    """
+
+    source: Source
+    config: DecoderConfig
+    tensors: CanonicalTensors
+    info: ModelInfo
+    tokenizer: BundleTokenizer | None
+    rules: TokenRules
+    generation: GenerationDefaults
+
+    @property
+    def shape(self) -> ModelShape:
+        """What a plan needs to know."""
+        c = self.config
+        return ModelShape(
+            layers=c.layers, hidden_size=c.hidden_size, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim,
+            intermediate_size=c.intermediate_size, vocab_size=c.vocab_size, parameters=self.info.parameters,
+            max_position=c.max_position, tied_embeddings=c.tied_embeddings,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """Bundles to write: what can be wrong with a request has been found by now.
+
+    Attributes:
+        model: to export.
+        plans: for each bundle, what the device gets.
+        recipes: for each plan, what becomes of the weights.
+        output: folder of the bundles.
+        overwrite: whether bundles that exist are replaced.
+    """
+
+    model: Model
+    plans: tuple[Plan, ...]
+    recipes: tuple[Recipe, ...]
+    output: Path
+    overwrite: bool
+
+    def target(self, plan: Plan) -> Path:
+        """Where the bundle of a plan goes."""
+        return self.output / f"{self.model.source.name}-{plan.device}{SUFFIX}"
+
+
+def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
+    """Reads configuration, names and tokenizer.
+
+    Args:
+        model: as source.resolve takes it.
+        with_tokenizer: False for a model that has none.
+
+    Raises:
+        CheckpointError, TokenizerError, MissingPackageError: it cannot be read.
+    """
+    source = resolve(model)
+    checkpoint = open_checkpoint(source.path)
+    config, tensors = load_family(checkpoint)
+    tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
+    rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
+    config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
+    info, defaults = model_info(source, checkpoint, config), generation_defaults(checkpoint.generation_config)
+    return Model(source, config, tensors, info, tokenizer, rules, defaults)
+
+
+def make_job(
+    model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, weights: str | None,
+    context: int | None, output: Path, tokenizer: bool, overwrite: bool,
+) -> Job:  # fmt: skip
+    """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
+    profiles = [load_device(name) for name in devices]
+    if not profiles or len({profile.name for profile in profiles}) != len(profiles):
+        raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
+    opened = open_model(model, with_tokenizer=tokenizer)
+    by_loss = wishes.effort != "low"
+    plans = [
+        make_plan(p, opened.shape, format=format, weights=weights, context=context, by_loss=by_loss) for p in profiles
+    ]
+    recipes = tuple(recipe_for(plan, wishes) for plan in plans)
+    job = Job(opened, tuple(plans), recipes, output, overwrite)
+    for plan in plans:
+        if job.target(plan).exists() and not overwrite:
+            hint = "pass --overwrite, or another --output"
+            raise OutputError("the bundle exists already", got=job.target(plan), hint=hint)
+    return job

@@ -1,0 +1,109 @@
+"""Which form of each linear was chosen, and why: made once for a store, and kept beside its matrices."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from satchel.export.palettize.budget import Options, total, within_bytes, within_loss
+from satchel.export.palettize.spec import Budget, Recipe
+from satchel.export.palettize.store import WeightStore
+from satchel.runtime.errors import UsageError
+
+FILE = "selection.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The widths of a model's linears.
+
+    Attributes:
+        bits: canonical name -> bits.
+        average_bits: of a weight of these linears, scales and LUTs counted.
+        expected_kl: mean KL divergence in nats a token that they cost, from second-order losses times `correction`.
+        correction: measured over second-order loss, where it was measured; 1 elsewhere.
+        budget: what they were chosen to meet, in words; "" where nothing was to be chosen.
+    """
+
+    bits: dict[str, int]
+    average_bits: float
+    expected_kl: float
+    correction: float
+    budget: str
+
+    @property
+    def widths(self) -> dict[int, int]:
+        """Bits -> how many linears have them."""
+        return dict(sorted(Counter(self.bits.values()).items()))
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def select(
+    options: Options, weights: int, recipe: Recipe, *, other_bytes: int = 0, correction: float = 1.0
+) -> Selection:
+    """Chooses a form for each linear.
+
+    Args:
+        options: linear -> bits -> cost.
+        weights: how many these linears have.
+        recipe: whose budget is to be met.
+        other_bytes: of the bundle beside these linears, for a budget of bytes.
+        correction: see Selection, for a budget of loss.
+
+    Raises:
+        UsageError: the budget cannot be met.
+    """
+    chosen = _chosen(options, weights, recipe.budget, other_bytes, correction)
+    cost = total(options, chosen)
+    average, expected = 8 * cost.bytes / weights, cost.loss * correction
+    return Selection(chosen, round(average, 4), round(expected, 6), correction, str(recipe.budget or ""))
+
+
+def _chosen(
+    options: Options, weights: int, budget: Budget | None, other_bytes: int, correction: float
+) -> dict[str, int]:
+    if budget is None:
+        return {name: next(iter(costs)) for name, costs in options.items()}
+    if budget.max_kl is not None:
+        chosen = within_loss(options, budget.max_kl / correction)
+        least = total(options, chosen).loss * correction
+        if least > budget.max_kl:
+            raise UsageError(
+                "the model loses more than it may", got=f"a KL of {least:.4f} with the most bits of each linear",
+                wanted=budget, hint="allow wider weights, such as --weights int8, or a larger KL",
+            )  # fmt: skip
+        return chosen
+    limit = budget.max_bytes - other_bytes if budget.max_bytes is not None else _bytes(budget, weights)
+    chosen = within_bytes(options, limit)
+    least_bytes = total(options, chosen).bytes
+    if budget.max_bytes is not None and least_bytes > limit:
+        raise UsageError(
+            "the model cannot be made so small", got=f"{(other_bytes + least_bytes) / 1e6:.1f} MB with the fewest bits",
+            wanted=budget, hint="allow more, or fewer bits in the recipe",
+        )  # fmt: skip
+    return chosen
+
+
+def _bytes(budget: Budget, weights: int) -> int:
+    assert budget.average_bits is not None
+    return int(budget.average_bits * weights / 8)
+
+
+def apply(selection: Selection, store: WeightStore) -> None:
+    """Makes the chosen forms the matrices of a store. What was written down is done again after a kill."""
+    aside = store.folder / f"{FILE}.part"
+    aside.write_text(json.dumps(selection.to_json(), sort_keys=True))
+    aside.replace(store.folder / FILE)
+    for name, bits in selection.bits.items():
+        store.choose(name, bits)
+
+
+def read_selection(store: WeightStore) -> Selection | None:
+    """What `apply` wrote down, if it did."""
+    path = store.folder / FILE
+    return Selection(**json.loads(path.read_text())) if path.exists() else None

@@ -1,0 +1,84 @@
+"""The recipe of each plan: what the device's scheme needs, and what a user asked for besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from satchel.devices.plan import Plan
+from satchel.export.palettize.spec import Budget, Effort, Recipe
+from satchel.runtime.errors import UsageError
+
+AVERAGE_BITS = 4.4
+"""Of a palette by default, scales and LUTs counted: 75% of the bytes go where 4 bits lose most (docs/quantization.md).
+SmolLM2 then takes less than 90 MB with its embedding at 8 bits."""
+DEFAULT_WIDTHS = (4, 6, 8)
+BUDGET_WIDTHS = (2, 3, 4, 6, 8)
+"""Widths of a palette that are measured where a user's budget may want more or less than the default does."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of the weights beyond the scheme; None leaves it to the device and the effort.
+
+    Attributes:
+        effort: see Recipe.
+        widths: bits that the linears may have.
+        budget: what to choose among them by; needs no widths.
+        overrides: see Recipe.
+        embedding: see Recipe.
+    """
+
+    effort: Effort = "normal"
+    widths: tuple[int, ...] | None = None
+    budget: Budget | None = None
+    overrides: tuple[tuple[str, int], ...] = ()
+    embedding: str | None = None
+
+
+def recipe_for(plan: Plan, wishes: Wishes) -> Recipe:
+    """The recipe of a plan; plans that differ in nothing that matters to the weights get equal ones.
+
+    Raises:
+        UsageError: the wishes contradict each other or the plan.
+    """
+    scheme = plan["weights"]
+    if scheme == "palette":
+        recipe = _palette(plan, wishes)
+    elif scheme == "int4":
+        recipe = _int4(plan, wishes)
+    elif wishes.widths or wishes.budget or wishes.overrides:
+        raise UsageError(
+            "bits are chosen for palettes and int4", got=f"weights {scheme} for {plan.device}", wanted="palette or int4"
+        )
+    else:
+        recipe = Recipe(weights=scheme)  # type: ignore[arg-type]  # Recipe checks it
+    return replace(recipe, embedding=wishes.embedding) if wishes.embedding else recipe  # type: ignore[arg-type]
+
+
+def _palette(plan: Plan, wishes: Wishes) -> Recipe:
+    xnnpack = plan.format == "executorch" and plan["target"] == "xnnpack"
+    if xnnpack and (wishes.budget or len(wishes.widths or ()) > 1):
+        raise UsageError(
+            "XNNPACK stores a palette as int8 codes, whose size a budget cannot change", got=plan.device,
+            hint="--weights int4, or another format",
+        )  # fmt: skip
+    widths, budget, overrides = wishes.widths, wishes.budget, wishes.overrides
+    if budget:
+        widths = widths or BUDGET_WIDTHS
+    elif widths is None and wishes.effort == "low":
+        widths = (4,)
+        overrides = (*overrides, *((f"*.{n}_proj", 8) for n in "kv" if plan["kv_weights"] == "int8"))
+    elif widths is None or len(widths) > 1:
+        widths = widths or DEFAULT_WIDTHS
+        budget = Budget(average_bits=AVERAGE_BITS)
+    groups = "rows16" if plan["lut_groups"] == "rows16" else "tensor"
+    return Recipe("palette", widths, overrides, budget, wishes.effort, lut_groups=groups)  # type: ignore[arg-type]
+
+
+def _int4(plan: Plan, wishes: Wishes) -> Recipe:
+    xnnpack = plan["scale_dtype"] == "bfloat16"
+    widths = wishes.widths or ((4, 8) if wishes.budget else (4,))
+    return Recipe(
+        "int4", widths, wishes.overrides, wishes.budget, wishes.effort, symmetric=xnnpack,
+        scale_dtype="bfloat16" if xnnpack else "float16",
+    )  # fmt: skip
