@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from satchel.runtime.errors import UsageError
 
-WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32"]
+WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32", "source"]
 LutGroups = Literal["tensor", "rows16"]
 ScaleDtype = Literal["float16", "bfloat16"]
 Effort = Literal["low", "normal"]
