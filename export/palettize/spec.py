@@ -44,7 +44,8 @@ class Recipe:
 
     Attributes:
         weights: the scheme of the linears: "palette" (a LUT of 2**bits int8 entries and a scale a row), "int4" (affine,
-            with a scale and a zero point for each `block` weights), "int8" (a scale a row), "fp16", "fp32".
+            with a scale and a zero point for each `block` weights), "int8" (a scale a row), "fp16", "fp32",
+            "source" (a GGUF file's own codes as they are; see source_codes.py).
         bits: of a palette.
         lut_groups: one LUT for the whole tensor, or one for each 16 rows.
         block: weights that share an affine scale.
