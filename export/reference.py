@@ -10,7 +10,7 @@ a piece at a time.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -115,8 +115,15 @@ class Reference:
         chosen, _ = self.continuations([ids], steps)
         return chosen[0]
 
-    def continuations(self, prompts: Sequence[Sequence[int]], steps: int) -> tuple[list[list[int]], np.ndarray]:
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], steps: int, told: Callable[[int], None] = lambda step: None
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Greedy continuations of several prompts at once, with a cache: weights are read once a step for all.
+
+        Args:
+            prompts: ids of each.
+            steps: ids to go on for.
+            told: how many steps are done, after each.
 
         Returns:
             (ids of each, [prompts][steps]; the logits that they were chosen from, float32 [prompts, steps, vocab]).
@@ -128,7 +135,7 @@ class Reference:
         logits: list[np.ndarray] = []
         cache = None
         with torch.inference_mode():
-            for _ in range(steps):
+            for step in range(steps):
                 positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 out = self.model(
                     input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
@@ -139,6 +146,7 @@ class Reference:
                 chosen.append(logits[-1].argmax(1))
                 ids = torch.from_numpy(chosen[-1])[:, None]
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
+                told(step + 1)
         return np.stack(chosen, 1).tolist(), np.stack(logits, 1)
 
     def load_weights(self, weights: Weights) -> None:
