@@ -56,7 +56,7 @@ class Plan:
 
     Roles and their values (a format reads only its own):
 
-        weights     palette | int4 | int8 | fp16 | fp32
+        weights     palette | int4 | int8 | fp16 | fp32 | source (a GGUF file's own codes)
         kv_weights  int8 | as_linear | by_loss  k_proj and v_proj kept at 8 bits beside a palette, or chosen as others
         lut_groups  tensor | rows16             one LUT a tensor, or one for each 16 rows
         scale_dtype float16 | bfloat16          of affine block scales

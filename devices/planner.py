@@ -13,7 +13,9 @@ from satchel.devices.plan import Choice, ModelShape, Plan
 from satchel.devices.profile import DeviceProfile
 
 FORMATS = ("coreml", "onnx", "executorch")
-WEIGHTS = ("palette", "int4", "int8", "fp16", "fp32")
+WEIGHTS = ("palette", "int4", "int8", "fp16", "fp32", "source")
+BLOCKWISE = ("int4", "source")
+"""Schemes with a scale for each block of a row."""
 DEFAULT_CONTEXT = 1024
 PREFILL = 64
 WIDEST_KV = 0.08
@@ -115,10 +117,10 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
     weights = _weights(profile, "coreml", asked)
     ios = profile.os_version if profile.os == "ios" else profile.os_version + 3  # macOS 15 is of iOS 18's year
     stateful = ios >= 18
-    engine = bool(profile.engine) and weights.value not in ("int4", "fp32")
-    if weights.value == "int4" and not stateful:
+    engine = bool(profile.engine) and weights.value not in (*BLOCKWISE, "fp32")
+    if weights.value in BLOCKWISE and not stateful:
         raise PlanError(
-            "int4 blocks need constexpr_blockwise_shift_scale",
+            f"{weights.value} weights, with a scale for each block, need constexpr_blockwise_shift_scale",
             got=f"iOS {ios}",
             wanted="iOS 18",
             hint="--weights palette",
@@ -153,7 +155,7 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         )
         yield Choice("compute", "cpuAndNeuralEngine", f"engine {profile.engine}", f"{ENGINE} 25", ("cpuAndGPU",))
     else:
-        why = "blocks of int4 and fp32 are not for the engine" if profile.engine else "there is no engine"
+        why = "scales by block and fp32 are not for the engine" if profile.engine else "there is no engine"
         yield Choice("layout", "plain", why, f"{ENGINE} 5 and 15", ("channels_first",))
         yield Choice("linear", "linear", "no engine to please", f"{ENGINE} 7", ("conv1x1",))
         fused = stateful and weights.value != "fp32"
@@ -213,7 +215,7 @@ def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Itera
             else "8-bit kernel"
         )
         yield Choice("linear", "matmul_nbits", why, "choices: folded LUT", ("dequantize_matmul",))
-    elif weights.value == "int4":
+    elif weights.value in BLOCKWISE:
         level = "4" if "dotprod" in profile.isa else "1"
         why = "int8 activations need dotprod, which this chip " + ("has" if level == "4" else "lacks")
         yield Choice("linear", "matmul_nbits", "the 4-bit kernel", f"{ARM}: MatMulNBits", ("dequantize_matmul",))
@@ -253,9 +255,10 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
         yield Choice(
             "target", "coreml", "the Core ML delegate takes the LUT", "choices: ExecuTorch for Apple", ("xnnpack",)
         )
-        yield Choice("linear", "lut", "codes stay 4 bits on the engine", f"{ENGINE} 14 and 16")
+        yield Choice("linear", "lut", "codes stay as narrow as they are on the engine", f"{ENGINE} 14 and 16")
     else:
-        linear = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w"}.get(weights.value, "fp32")
+        kernels = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w", "source": "qd8_qb4w"}
+        linear = kernels.get(weights.value, "fp32")
         reasons = {
             "qd8_qc8w": "int8 codes with a scale a row: the same weights as the palette, a byte each",
             "qd8_qb4w": "4 bits in the file and in memory, in blocks of 32",

@@ -90,19 +90,21 @@ def golden(
         weights: as Reference.load_weights takes them.
         progress: told after each pass.
     """
-    chosen, greedy = reference.continuations([p.ids for p in prompts], steps_for(reference.config))
+    steps, stage = steps_for(reference.config), "Asking the reference model"
+    chosen, greedy = reference.continuations([p.ids for p in prompts], steps, lambda n: progress(stage, n, steps + 1))
     answers = tuple(GoldenPrompt(p.text, p.ids, tuple(c)) for p, c in zip(prompts, chosen, strict=True))
     found = Golden(reference.config.vocab_size, answers, {"reference": _condensed(reference, answers, greedy)})
-    progress("Asking the reference model", 1, 1)
+    progress(stage, steps + 1, steps + 1)
     return found if weights is None else with_weights(found, reference, weights, progress)
 
 
 def with_weights(found: Golden, reference: Reference, weights: Weights, progress: Progress = silent) -> Golden:
     """The same golden data with the answers of other weights beside the reference's. `reference` then holds them."""
     reference.load_weights(weights)
-    _, greedy = reference.continuations([p.ids for p in found.prompts], len(found.prompts[0].continuation))
+    steps, stage = len(found.prompts[0].continuation), "Asking the compressed weights"
+    _, greedy = reference.continuations([p.ids for p in found.prompts], steps, lambda n: progress(stage, n, steps + 1))
     sets = {**found.sets, "weights": _condensed(reference, found.prompts, greedy)}
-    progress("Asking the compressed weights", 1, 1)
+    progress(stage, steps + 1, steps + 1)
     return Golden(found.vocab_size, found.prompts, sets)
 
 

@@ -10,7 +10,8 @@ a piece at a time.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,17 +97,16 @@ class Reference:
         """Logits after each id, float32 [len(ids), vocab], in one pass without a cache."""
         import torch
 
-        with torch.inference_mode():
+        with self._running():
             out = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
         return np.asarray(out.float().numpy())
 
     def batch_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """`logits` of several sequences in one pass, equal but for rounding."""
-        import torch
 
         ids, mask = _left_padded(sequences)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with torch.inference_mode():
+        with self._running():
             out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
         return [row[-len(s) :].float().numpy() for row, s in zip(out, sequences, strict=True)]
 
@@ -115,8 +115,15 @@ class Reference:
         chosen, _ = self.continuations([ids], steps)
         return chosen[0]
 
-    def continuations(self, prompts: Sequence[Sequence[int]], steps: int) -> tuple[list[list[int]], np.ndarray]:
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], steps: int, told: Callable[[int], None] = lambda step: None
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Greedy continuations of several prompts at once, with a cache: weights are read once a step for all.
+
+        Args:
+            prompts: ids of each.
+            steps: ids to go on for.
+            told: how many steps are done, after each.
 
         Returns:
             (ids of each, [prompts][steps]; the logits that they were chosen from, float32 [prompts, steps, vocab]).
@@ -127,8 +134,8 @@ class Reference:
         chosen: list[np.ndarray] = []
         logits: list[np.ndarray] = []
         cache = None
-        with torch.inference_mode():
-            for _ in range(steps):
+        with self._running():
+            for step in range(steps):
                 positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 out = self.model(
                     input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
@@ -139,7 +146,15 @@ class Reference:
                 chosen.append(logits[-1].argmax(1))
                 ids = torch.from_numpy(chosen[-1])[:, None]
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
+                told(step + 1)
         return np.stack(chosen, 1).tolist(), np.stack(logits, 1)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        import torch
+
+        with torch.inference_mode(), self._stream.running() if self.streamed else nullcontext():
+            yield
 
     def load_weights(self, weights: Weights) -> None:
         """Replaces every matrix; norms and biases stay.

@@ -8,10 +8,10 @@ is the same sum as it would be; whether in the same order, and so to the last bi
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ WEIGHTS_A_PIECE = 1 << 21
 """8 MB in fp32: of this size pieces stay in the caches from being widened to being multiplied."""
 ROWS_AT_ONCE = 64
 """Pieces are of a multiple of so many rows, which BLAS kernels work off in the same way wherever they lie."""
-READERS = 2
-AHEAD = 3  # pieces that are read or waiting while one is multiplied
+WORKERS = 2
 
 Layout = Mapping[str, list[tuple[str, int]]]
 """A parameter of transformers -> the canonical matrices that make it up, one under the other, each with its rows."""
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+
+
+Work = Callable[[slice], torch.Tensor]
 
 
 class Pieces(Protocol):
@@ -103,34 +103,32 @@ class Streamed:
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="weights")
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="pieces")
 
-    def walk(self, parameter: str, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The rows of a matrix in order, piece by piece; the next ones are being read meanwhile."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While the model runs: each piece is read and multiplied by one thread, which leaves none to torch's own.
+
+        Two threads of torch for each piece would spend most of their time waiting for each other.
+        """
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # of this thread, and of those that start from now on
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def map(
+        self, work: Callable[[slice], torch.Tensor], shape: tuple[int, int]
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """work(rows) for the rows of a matrix, some at a time, in order."""
         step = max(ROWS_AT_ONCE, WEIGHTS_A_PIECE // shape[1] // ROWS_AT_ONCE * ROWS_AT_ONCE)
-        bounds = [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
-        pieces = _ahead(self._pool, lambda b: self.pieces.read(parameter, *b), bounds)
-        for (start, stop), piece in zip(bounds, pieces, strict=True):
-            yield slice(start, stop), torch.from_numpy(piece)
-
-    def rows(self, parameter: str, ids: Iterable[int]) -> dict[int, torch.Tensor]:
-        """Single rows of a matrix."""
-        return {i: torch.from_numpy(self.pieces.read(parameter, i, i + 1)[0]) for i in ids}
+        pieces = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+        return zip(pieces, self._pool.map(work, pieces), strict=True)
 
     def close(self) -> None:
-        """Ends the threads that read."""
+        """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """work(item) for each item, in order, a few of them worked on before they are asked for."""
-    waiting: deque[Future[_R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 class StreamedLinear(torch.nn.Module):
@@ -144,10 +142,15 @@ class StreamedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x @ W.T + bias."""
+
+        def product(rows: slice) -> torch.Tensor:
+            piece = torch.from_numpy(self._streamed.pieces.read(self._parameter, rows.start, rows.stop))
+            with torch.inference_mode():
+                return torch.nn.functional.linear(x, piece, None if self.bias is None else self.bias[rows])
+
         y = x.new_empty(*x.shape[:-1], self._shape[0])
-        for rows, piece in self._streamed.walk(self._parameter, self._shape):
-            bias = None if self.bias is None else self.bias[rows]
-            y[..., rows] = torch.nn.functional.linear(x, piece, bias)
+        for rows, part in self._streamed.map(product, self._shape):
+            y[..., rows] = part
         return y
 
 
@@ -161,8 +164,8 @@ class StreamedEmbedding(torch.nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """The rows of `ids`."""
         unique, place = torch.unique(ids, return_inverse=True)
-        found = self._streamed.rows(self._parameter, unique.tolist())
-        return torch.stack([found[i] for i in unique.tolist()])[place]
+        rows = [self._streamed.pieces.read(self._parameter, i, i + 1) for i in unique.tolist()]
+        return torch.from_numpy(np.concatenate(rows))[place]
 
 
 def stream(model: Any, streamed: Streamed, tied: bool) -> Any:

@@ -30,6 +30,8 @@ def _encode(matrix: Matrix) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return arrays, meta | {"kind": "palette"}
     if isinstance(matrix, AffineTensor):
         arrays = {"code": pack_bits(matrix.code, matrix.bits), "scale": matrix.scale, "zero_point": matrix.zero_point}
+        if matrix.minimum is not None:
+            arrays["minimum"] = matrix.minimum
         return arrays, meta | {"kind": "affine", "block": str(matrix.block), "scale_dtype": matrix.scale_dtype}
     return {"values": matrix.values}, meta | {"kind": "plain"}
 
@@ -43,7 +45,8 @@ def _decode(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Matrix:
     if meta["kind"] == "affine":
         code = unpack_bits(arrays["code"], bits, shape[0] * shape[1]).reshape(shape)
         dtype: ScaleDtype = "float16" if meta["scale_dtype"] == "float16" else "bfloat16"
-        return AffineTensor(code, arrays["scale"], arrays["zero_point"], int(meta["block"]), dtype, bits)
+        minimum = arrays.get("minimum")
+        return AffineTensor(code, arrays["scale"], arrays["zero_point"], int(meta["block"]), dtype, bits, minimum)
     return PlainTensor(arrays["values"])
 
 

@@ -95,14 +95,17 @@ class PalettizedTensor:
 
 @dataclass(frozen=True)
 class AffineTensor:
-    """W[r, b*block + j] = scale[r, b] * (code[r, b*block + j] - zero_point[r, b]).
+    """W[r, b*block + j] = scale[r, b] * (code[r, b*block + j] - zero_point[r, b]) + minimum[r, b].
 
     Attributes:
-        code: uint8 [rows, columns], 0..15.
+        code: uint8 [rows, columns], below 2**bits.
         scale: float32 [rows, columns / block], already rounded to `scale_dtype`.
-        zero_point: uint8 [rows, columns / block]; 8 everywhere in the symmetric case.
+        zero_point: uint8 [rows, columns / block]; 2**(bits - 1) everywhere in the symmetric case.
         block: weights along a row that share a scale, 32.
         scale_dtype: what the scales are exact in; "bfloat16" for XNNPACK, "float16" elsewhere.
+        bits: of a code, 4 or 8.
+        minimum: float32 [rows, columns / block], exact in `scale_dtype`: what code 0 stands for where zero points are
+            0 and blocks begin anywhere, as GGUF's Q4_1 has it; None elsewhere.
     """
 
     code: np.ndarray
@@ -111,11 +114,15 @@ class AffineTensor:
     block: int
     scale_dtype: Literal["float16", "bfloat16"]
     bits: int = 4
+    minimum: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.code.shape
         assert self.code.dtype == np.uint8 and self.zero_point.dtype == np.uint8 and self.scale.dtype == np.float32
         assert columns % self.block == 0 and self.scale.shape == self.zero_point.shape == (rows, columns // self.block)
+        if self.minimum is not None:
+            assert self.minimum.dtype == np.float32 and self.minimum.shape == self.scale.shape
+            assert not self.zero_point.any(), "blocks with a minimum have no zero point"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,8 +131,8 @@ class AffineTensor:
 
     @property
     def symmetric(self) -> bool:
-        """Whether the zero point is 8 everywhere, so that codes are int4 with no zero point."""
-        return bool((self.zero_point == 8).all())
+        """Whether the zero point is in the middle everywhere, so that codes are signed with no zero point."""
+        return self.minimum is None and bool((self.zero_point == 2 ** (self.bits - 1)).all())
 
     def dequantize(self, rows: slice = ALL) -> np.ndarray:
         """float32 [rows, columns], of all rows or some."""
@@ -133,6 +140,8 @@ class AffineTensor:
         values = code.reshape(code.shape[0], -1, self.block).astype(np.float32)
         values -= self.zero_point[rows, :, None]
         values *= self.scale[rows, :, None]
+        if self.minimum is not None:
+            values += self.minimum[rows, :, None]
         return values.reshape(code.shape)
 
     @property
@@ -147,7 +156,7 @@ class AffineTensor:
 
     def scheme(self) -> str:
         """The scheme as manifests name it."""
-        return f"int{self.bits}-block{self.block}"
+        return f"int{self.bits}-block{self.block}{'' if self.minimum is None else '-min'}"
 
 
 @dataclass(frozen=True)

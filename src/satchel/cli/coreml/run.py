@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from statistics import median
@@ -16,9 +15,7 @@ from satchel.cli.console import err, errors, out, print_json
 from satchel.cli.coreml import inputs as given
 from satchel.cli.coreml.outputs import figures, in_words, stacked, to_arrays, write_arrays
 from satchel.coreml import Model, OverflowReport, Watch, load
-from satchel.runtime.errors import UsageError
-
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+from satchel.runtime.sizes import parse_size
 
 
 def command(
@@ -43,7 +40,7 @@ def command(
 ) -> None:
     """Run a Core ML program. Without inputs, say which it wants (exit code 2)."""
     with errors(as_json):
-        model = load(package, _memory(max_memory))
+        model = load(package, None if max_memory is None else parse_size(max_memory, "--max-memory"))
         features = model.signature(function).inputs
         values: dict[str, Any] = given.read_arrays(inputs) if inputs else {}
         values |= given.read_images(image or [], features)
@@ -73,16 +70,6 @@ def _run(
         calls.append(model.predict(data, state, function=function, **options))
         times.append((time.perf_counter() - start) * 1e3)
     return calls, times
-
-
-def _memory(text: str | None) -> int | None:
-    """A count of bytes such as "2GB", "512 MiB" or "1000000"."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", text.upper())
-    if not found or found[2] not in UNITS:
-        raise UsageError("--max-memory", got=text, wanted="bytes, such as 2GB, 512MiB or 1000000")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 def _explain(model: Model, function: str | None, as_json: bool) -> None:
