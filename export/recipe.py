@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from satchel.devices.plan import Plan
 from satchel.export.palettize.spec import Budget, Effort, Recipe
 from satchel.runtime.errors import UsageError
+from satchel.runtime.sizes import parse_size
 
 AVERAGE_BITS = 4.4
 """Of a palette by default, scales and LUTs counted: 75% of the bytes go where 4 bits lose most (docs/quantization.md).
 SmolLM2 then takes less than 90 MB with its embedding at 8 bits."""
+AVERAGE_INT4_BITS = 4.57
+"""The same for int4: a little less than all blocks with zero points would take."""
 DEFAULT_WIDTHS = (4, 6, 8)
 BUDGET_WIDTHS = (2, 3, 4, 6, 8)
 """Widths of a palette that are measured where a user's budget may want more or less than the default does."""
@@ -33,6 +37,31 @@ class Wishes:
     budget: Budget | None = None
     overrides: tuple[tuple[str, int], ...] = ()
     embedding: str | None = None
+
+
+def make_wishes(
+    effort: str = "normal", *, bits: int | None = None, max_size: str | int | None = None, max_kl: float | None = None
+) -> Wishes:
+    """What a user asks, from the arguments of pipeline.export.
+
+    Raises:
+        UsageError: they exclude each other, or one is out of range.
+    """
+    given = {"bits": bits, "max_size": max_size, "max_kl": max_kl}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(
+            "the bits of the weights follow from one figure", got=" and ".join(named), wanted="one of bits, max_size "
+            "and max_kl", hint="for more, write a recipe"
+        )  # fmt: skip
+    if effort not in get_args(Effort):
+        raise UsageError("unknown effort", got=effort, wanted=", ".join(get_args(Effort)))
+    budget = None
+    if max_size is not None:
+        budget = Budget(max_bytes=parse_size(max_size, "the size of a bundle"))
+    elif max_kl is not None:
+        budget = Budget(max_kl=max_kl)
+    return Wishes(effort, None if bits is None else (bits,), budget)  # type: ignore[arg-type]  # checked above
 
 
 def recipe_for(plan: Plan, wishes: Wishes) -> Recipe:
@@ -77,8 +106,12 @@ def _palette(plan: Plan, wishes: Wishes) -> Recipe:
 
 def _int4(plan: Plan, wishes: Wishes) -> Recipe:
     xnnpack = plan["scale_dtype"] == "bfloat16"
-    widths = wishes.widths or ((4, 8) if wishes.budget else (4,))
+    widths, budget = wishes.widths, wishes.budget
+    if widths is None and wishes.effort == "low":
+        widths = (4,)
+    elif widths is None or len(widths) > 1:
+        widths, budget = widths or (4, 8), budget or Budget(average_bits=AVERAGE_INT4_BITS)
     return Recipe(
-        "int4", widths, wishes.overrides, wishes.budget, wishes.effort, symmetric=xnnpack,
+        "int4", widths, wishes.overrides, budget, wishes.effort, symmetric=xnnpack,
         scale_dtype="bfloat16" if xnnpack else "float16",
     )  # fmt: skip

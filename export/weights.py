@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from satchel.export.bundle_size import other_bytes
 from satchel.export.calibration.divergence import Mixed, divergence
 from satchel.export.calibration.fisher import curvatures
 from satchel.export.calibration.means import mean_squares
 from satchel.export.calibration.texts import calibration_ids, held_back_ids
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.golden import Prompt, golden, golden_prompts, with_weights
-from satchel.export.job import Job, Model
+from satchel.export.job import Job
+from satchel.export.palettize.budget import Options, fewest, total
 from satchel.export.palettize.compress import compress_model, store_candidates
 from satchel.export.palettize.selection import Selection, apply, read_selection, select
-from satchel.export.palettize.spec import CALIBRATION, Recipe
+from satchel.export.palettize.spec import CALIBRATION, Effort, Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress
@@ -30,6 +30,9 @@ from satchel.export.tools import tool_versions
 from satchel.export.work import WorkFolder
 from satchel.runtime.errors import CheckpointError
 from satchel.runtime.golden import Golden
+
+DONE = "done"
+"""An empty file beside golden data that are complete."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,11 @@ class Compressed:
     selection: Selection | None
 
 
-class Compression:
-    """Makes the weights of a job.
+@dataclass(frozen=True)
+class Setting:
+    """How the weights of a job are made.
 
-    Args:
-        job: what is wanted.
-        work: where each step's result is kept.
+    Attributes:
         seed: of the calibration text.
         text: to calibrate on instead of what Calibration says.
         streamed: whether the reference model is read a piece at a time.
@@ -60,37 +62,154 @@ class Compression:
         progress: told what is being done.
     """
 
-    def __init__(
-        self, job: Job, work: WorkFolder, *, seed: int, text: str | None, streamed: bool, workers: Workers,
-        progress: Progress,
-    ) -> None:  # fmt: skip
-        self._job, self._work, self._seed, self._text = job, work, seed, text
-        self._streamed, self._workers, self._progress = streamed, workers, progress
+    seed: int
+    text: str | None
+    streamed: bool
+    workers: Workers
+    progress: Progress
+
+
+def compressed_weights(job: Job, work: WorkFolder, setting: Setting) -> dict[Recipe, Compressed]:
+    """The weights under each recipe of a job, and their golden data.
+
+    Raises:
+        CheckpointError: the model answers with NaN or infinity.
+        UsageError: a budget that cannot be met; a calibration text that is too short.
+    """
+    stages = _Stages(job, work, setting)
+    try:
+        return stages.run()
+    finally:
+        stages.close()
+
+
+class _Stages:
+    """The steps of one job. The reference model is loaded when the first step asks for it."""
+
+    def __init__(self, job: Job, work: WorkFolder, setting: Setting) -> None:
+        self._job, self._work, self._setting = job, work, setting
+        self._model, self._config = job.model, job.model.config
+        self._original = Uncompressed(job.model.tensors)
         self._loaded: Reference | None = None
-        self._altered = False
-        text_digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
-        # Everything that the results depend on, beside the recipe.
-        self._origin = [
-            job.model.info.source, asdict(job.model.config), job.model.tokenizer is not None, seed, text_digest,
-            streamed, tool_versions(),
+        text = hashlib.sha256(setting.text.encode()).hexdigest() if setting.text is not None else None
+        # All that every result depends on, beside the recipe.
+        self._origin: list[Any] = [
+            self._model.info.source, asdict(self._config), asdict(self._model.rules), tool_versions(), setting.seed,
+            text, setting.streamed,
         ]  # fmt: skip
 
     def run(self) -> dict[Recipe, Compressed]:
-        """The weights under each recipe of the job."""
-        recipes = list(dict.fromkeys(self._job.recipes))
-        try:
-            answers = self._answers()
-            stores = {recipe: self._store(recipe) for recipe in recipes}
-            self._fill({recipe: store for recipe, store in stores.items() if not _complete(store)})
-            return {
-                recipe: Compressed(store, self._with_weights(answers, store), read_selection(store))
-                for recipe, store in stores.items()
-            }
-        finally:
-            if self._loaded is not None:
-                self._loaded.close()
-                self._loaded = None
+        answers = self._answers()
+        stores = {r: WeightStore(self._step("weights", r.to_json(), self._room(r))) for r in self._job.recipes}
+        self._measure({r: s for r, s in stores.items() if r.curved and read_selection(s) is None})
+        for recipe, store in stores.items():
+            self._fill(recipe, store)
+        return {r: Compressed(s, self._with_weights(answers, s), read_selection(s)) for r, s in stores.items()}
 
-    @property
-    def _model(self) -> Model:
-        return self._job.model
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+
+    def _step(self, kind: str, *made_from: Any) -> Path:
+        return self._work.step(kind, *self._origin, *made_from)
+
+    def _reference(self) -> Reference:
+        if self._loaded is None:
+            self._setting.progress("Loading the reference model", 0, 1)
+            self._loaded = Reference(self._model.source, streamed=self._setting.streamed)
+            self._setting.progress("Loading the reference model", 1, 1)
+        return self._loaded
+
+    def _answers(self) -> Golden:
+        """What the reference model says."""
+        length = min(plan.context_length for plan in self._job.plans)
+        prompts = golden_prompts(self._config, self._model.tokenizer, length)
+        return _kept(self._step("answers", [asdict(p) for p in prompts]), lambda: self._ask(prompts))
+
+    def _ask(self, prompts: list[Prompt]) -> Golden:
+        try:
+            return golden(self._reference(), prompts, progress=self._setting.progress)
+        except CheckpointError:
+            for name in self._model.tensors.names():
+                self._model.tensors.read(name)  # raises for NaN and infinity: that is the tensor to blame
+            raise
+
+    def _with_weights(self, answers: Golden, store: WeightStore) -> Golden:
+        def ask() -> Golden:
+            return with_weights(answers, self._reference(), store, self._setting.progress)
+
+        return _kept(store.folder / "golden", ask)
+
+    def _ids(self, effort: Effort) -> np.ndarray:
+        """The calibration text, int64 [sequences, length]."""
+        calibration = replace(CALIBRATION[effort], seed=self._setting.seed)
+        path = self._step("calibration", asdict(calibration)) / "ids.npy"
+        if not path.exists():
+            text = self._setting.text
+            ids = calibration_ids(self._reference(), self._model.tokenizer, calibration, text, self._setting.progress)
+            aside = path.with_suffix(".part")
+            with aside.open("wb") as file:
+                np.save(file, ids)
+            aside.replace(path)
+        return np.asarray(np.load(path))
+
+    def _measure(self, stores: Mapping[Recipe, WeightStore]) -> None:
+        """Stores every form of every linear, for all recipes of one effort in one pass over its curvature."""
+        for effort in sorted({recipe.effort for recipe in stores}):
+            these = {recipe: store for recipe, store in stores.items() if recipe.effort == effort}
+            folder = self._step("curvature", sorted(store.folder.name for store in these.values()))
+            layers = curvatures(
+                self._config, self._original, self._ids(effort), folder,
+                seed=self._setting.seed, progress=self._setting.progress,
+            )  # fmt: skip
+            found = (curvature for _, curvature in layers)
+            store_candidates(self._model.tensors.read, found, these, workers=self._setting.workers)
+
+    def _fill(self, recipe: Recipe, store: WeightStore) -> None:
+        """Chooses among the forms, and compresses what has none."""
+        if recipe.curved:
+            apply(read_selection(store) or self._select(recipe, store), store)
+        statistics = {}
+        if recipe.calibrated and not recipe.curved and not all(map(store.has, self._config.matrix_shapes())):
+            statistics = mean_squares(
+                self._config, self._original, self._ids(recipe.effort), self._setting.progress
+            )
+        compress_model(
+            self._model.tensors.read, self._config, statistics, recipe, store, workers=self._setting.workers,
+            progress=self._setting.progress,
+        )  # fmt: skip
+
+    def _select(self, recipe: Recipe, store: WeightStore) -> Selection:
+        linears = [name for name in self._config.matrix_shapes() if name.startswith("layers.")]
+        options = {name: store.costs(name) for name in linears}
+        sizes = [self._config.matrix_shapes()[name] for name in linears]
+        weights = sum(rows * columns for rows, columns in sizes)
+        correction = 1.0
+        if recipe.budget is not None and recipe.budget.max_kl is not None:
+            correction = self._correction(recipe.effort, store, options)
+        return select(options, weights, recipe, other_bytes=self._room(recipe), correction=correction)
+
+    def _correction(self, effort: Effort, store: WeightStore, options: Options) -> float:
+        """By how much the measured loss exceeds the second-order one, of the smallest forms, on text held back."""
+        chosen = fewest(options)
+        ids = held_back_ids(self._ids(effort), self._model.tokenizer, self._config, self._setting.seed)
+        other = Mixed(self._original, store, chosen)
+        measured = divergence(self._config, self._original, other, ids, self._setting.progress)
+        return measured / max(total(options, chosen).loss, 1e-9)
+
+    def _room(self, recipe: Recipe) -> int:
+        """Bytes that a budget must leave for the rest of the largest bundle of a recipe; 0 for other budgets."""
+        if recipe.budget is None or recipe.budget.max_bytes is None:
+            return 0
+        plans = [plan for plan, asked in zip(self._job.plans, self._job.recipes, strict=True) if asked == recipe]
+        return max(other_bytes(self._model, plan) for plan in plans)
+
+
+def _kept(folder: Path, make: Callable[[], Golden]) -> Golden:
+    """Golden data from a folder, or made and put there."""
+    if (folder / DONE).exists():
+        return Golden.read(folder)
+    found = make()
+    found.write(folder)
+    (folder / DONE).touch()
+    return Golden.read(folder)

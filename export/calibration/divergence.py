@@ -22,16 +22,16 @@ class Mixed:
     Args:
         original: all weights.
         store: holds the forms.
-        bits: linear -> the form to take.
+        forms: linear -> the form to take.
     """
 
-    def __init__(self, original: Weights, store: WeightStore, bits: dict[str, int]) -> None:
-        self._original, self._store, self._bits = original, store, bits
+    def __init__(self, original: Weights, store: WeightStore, forms: dict[str, str]) -> None:
+        self._original, self._store, self._forms = original, store, forms
 
     def matrix(self, name: str) -> Matrix:
         """A form, or what the original has; KeyError if there is none."""
-        if name in self._bits:
-            return self._store.candidate(name, self._bits[name])
+        if name in self._forms:
+            return self._store.candidate(name, self._forms[name])
         return self._original.matrix(name)
 
     def vector(self, name: str) -> np.ndarray:

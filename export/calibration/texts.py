@@ -10,6 +10,7 @@ from itertools import takewhile, zip_longest
 import numpy as np
 
 from satchel.export.calibration.generate import generate_text
+from satchel.export.families.base import DecoderConfig
 from satchel.export.palettize.spec import Calibration
 from satchel.export.progress import Progress, silent
 from satchel.export.reference import Reference
@@ -18,6 +19,9 @@ from satchel.runtime.errors import UsageError
 
 SHIPPED = ("alice", "britannica", "manual")
 """Texts in text/: a story, an encyclopedia, a manual. text/README.md says where they come from."""
+
+HELD_BACK = 8
+"""Windows at the ends of the shipped texts that no calibration reads."""
 
 STARTS = ("The", "In", "How to", "A", "def ", "Once upon a time", "# ", "It is")
 """Short beginnings from which the model goes on with text of its own."""
@@ -60,6 +64,25 @@ def calibration_ids(
     if tokenizer and own < count:
         parts.append(_windows(_shipped(tokenizer), count - own, length))
     return np.concatenate(parts)
+
+
+def held_back_ids(
+    used: np.ndarray, tokenizer: BundleTokenizer | None, config: DecoderConfig, seed: int
+) -> np.ndarray:
+    """Shipped text that no calibration has read; random ids for a model without a tokenizer.
+
+    Args:
+        used: int64 [sequences, length], what the model was calibrated on.
+        tokenizer, config: of the model.
+        seed: of random ids.
+
+    Returns:
+        int64 [HELD_BACK, length].
+    """
+    if tokenizer is None:
+        random = np.random.Generator(np.random.PCG64([seed, HELD_BACK]))
+        return random.integers(0, config.vocab_size, (HELD_BACK, used.shape[1]))
+    return _windows(_shipped(tokenizer), 1 << 20, used.shape[1])[-HELD_BACK:]
 
 
 def _shipped(tokenizer: BundleTokenizer) -> list[list[int]]:

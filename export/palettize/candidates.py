@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import ROWS_A_GROUP, int8_rows
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.tensors import Matrix
+
+
+REFINING_SWEEPS = 2
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,12 @@ class Candidate:
     """One form of a matrix.
 
     Attributes:
-        bits: of a code.
+        form: its name among those of one matrix: the bits of a code, such as "4", or "4-symmetric".
         matrix: the form itself.
         cost: of this form.
     """
 
-    bits: int
+    form: str
     matrix: Matrix
     cost: Cost
 
@@ -44,10 +48,9 @@ class Candidate:
 def candidates(name: str, w: np.ndarray, curvature: Curvature, recipe: Recipe) -> list[Candidate]:
     """The forms of the linear `name`, float32 [rows, columns], under a palette or affine recipe."""
     found = []
-    for bits in sorted(set(recipe.widths_of(name))):
-        matrix = _form(w, curvature, recipe, bits)
+    for form, matrix in _forms(w, curvature, recipe, recipe.widths_of(name)):
         cost = Cost(curvature.loss(matrix.dequantize() - w), matrix.stored_bytes)
-        found.append(Candidate(bits, matrix, cost))
+        found.append(Candidate(form, matrix, cost))
     return found
 
 
@@ -56,16 +59,24 @@ def lut_groups(rows: int, recipe: Recipe) -> int:
     return rows // ROWS_A_GROUP if recipe.lut_groups == "rows16" and rows % ROWS_A_GROUP == 0 else 1
 
 
-def _form(w: np.ndarray, curvature: Curvature, recipe: Recipe, bits: int) -> Matrix:
-    if bits == 8:
-        return int8_rows(w)
-    refine = recipe.effort == "high"
-    if recipe.weights == "palette":
-        groups = lut_groups(w.shape[0], recipe)
-        return gptq.palette(w, curvature.hessian, bits=bits, groups=groups, rounds=recipe.rounds)
-    if w.shape[1] % recipe.block:
-        return int8_rows(w)  # a row that is no multiple of the block has no 4-bit kernel in any runtime
-    return gptq.affine(
-        w, curvature.hessian, block=recipe.block, symmetric=recipe.symmetric, scale_dtype=recipe.scale_dtype,
-        refine=refine,
-    )  # fmt: skip
+def _forms(
+    w: np.ndarray, curvature: Curvature, recipe: Recipe, widths: tuple[int, ...]
+) -> Iterator[tuple[str, Matrix]]:
+    for bits in sorted(set(widths)):
+        if bits == 8 or (recipe.weights == "int4" and w.shape[1] % recipe.block):
+            yield "8", int8_rows(w)  # a row that is no multiple of the block has no 4-bit kernel in any runtime
+        elif recipe.weights == "palette":
+            groups = lut_groups(w.shape[0], recipe)
+            yield str(bits), gptq.palette(w, curvature.hessian, bits=bits, groups=groups, rounds=recipe.rounds)
+        else:
+            yield from _affine(w, curvature, recipe, several=len(widths) > 1)
+
+
+def _affine(w: np.ndarray, curvature: Curvature, recipe: Recipe, *, several: bool) -> Iterator[tuple[str, Matrix]]:
+    """Codes with zero points, and, where there is a choice, the smaller form without them."""
+    for symmetric in (recipe.symmetric,) if recipe.symmetric or not several else (False, True):
+        form = "4" if symmetric == recipe.symmetric else "4-symmetric"
+        yield form, gptq.affine(
+            w, curvature.hessian, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype,
+            sweeps=REFINING_SWEEPS if recipe.effort == "high" else 0,
+        )  # fmt: skip

@@ -20,23 +20,23 @@ class Selection:
     """The widths of a model's linears.
 
     Attributes:
-        bits: canonical name -> bits.
+        forms: canonical name -> form, such as "4" or "4-symmetric" (candidates.py).
         average_bits: of a weight of these linears, scales and LUTs counted.
         expected_kl: mean KL divergence in nats a token that they cost, from second-order losses times `correction`.
         correction: measured over second-order loss, where it was measured; 1 elsewhere.
         budget: what they were chosen to meet, in words; "" where nothing was to be chosen.
     """
 
-    bits: dict[str, int]
+    forms: dict[str, str]
     average_bits: float
     expected_kl: float
     correction: float
     budget: str
 
     @property
-    def widths(self) -> dict[int, int]:
-        """Bits -> how many linears have them."""
-        return dict(sorted(Counter(self.bits.values()).items()))
+    def counts(self) -> dict[str, str]:
+        """Form -> how many linears have it."""
+        return dict(sorted(Counter(self.forms.values()).items()))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -49,7 +49,7 @@ def select(
     """Chooses a form for each linear.
 
     Args:
-        options: linear -> bits -> cost.
+        options: linear -> form -> cost.
         weights: how many these linears have.
         recipe: whose budget is to be met.
         other_bytes: of the bundle beside these linears, for a budget of bytes.
@@ -66,7 +66,7 @@ def select(
 
 def _chosen(
     options: Options, weights: int, budget: Budget | None, other_bytes: int, correction: float
-) -> dict[str, int]:
+) -> dict[str, str]:
     if budget is None:
         return {name: next(iter(costs)) for name, costs in options.items()}
     if budget.max_kl is not None:
@@ -99,8 +99,8 @@ def apply(selection: Selection, store: WeightStore) -> None:
     aside = store.folder / f"{FILE}.part"
     aside.write_text(json.dumps(selection.to_json(), sort_keys=True))
     aside.replace(store.folder / FILE)
-    for name, bits in selection.bits.items():
-        store.choose(name, bits)
+    for name, form in selection.forms.items():
+        store.choose(name, form)
 
 
 def read_selection(store: WeightStore) -> Selection | None:

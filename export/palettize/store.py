@@ -74,24 +74,24 @@ class WeightStore:
         """Stores one form of a matrix of several; `choose` makes one of them the matrix."""
         arrays, meta = _encode(candidate.matrix)
         cost = candidate.cost
-        self._save(f"{name}@{candidate.bits}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)})
+        self._save(f"{name}@{candidate.form}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)})
 
-    def costs(self, name: str) -> dict[int, Cost]:
-        """Bits -> cost of every stored form of a matrix."""
+    def costs(self, name: str) -> dict[str, Cost]:
+        """Form -> cost of every stored form of a matrix."""
         found = {}
         for path in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
             with safe_open(path, framework="numpy") as file:
                 meta = json.loads(file.metadata()["matrix"])
-            found[int(path.name.rpartition("@")[2].partition(".")[0])] = Cost(float(meta["loss"]), int(meta["bytes"]))
+            found[path.name.rpartition("@")[2].partition(".")[0]] = Cost(float(meta["loss"]), int(meta["bytes"]))
         return dict(sorted(found.items()))
 
-    def candidate(self, name: str, bits: int) -> Matrix:
+    def candidate(self, name: str, form: str) -> Matrix:
         """A stored form of a matrix."""
-        return self.matrix(f"{name}@{bits}")
+        return self.matrix(f"{name}@{form}")
 
-    def choose(self, name: str, bits: int) -> None:
+    def choose(self, name: str, form: str) -> None:
         """Makes a stored form the matrix `name`, and drops the others; doing it again changes nothing."""
-        chosen = self._path(f"{name}@{bits}.matrix")
+        chosen = self._path(f"{name}@{form}.matrix")
         if chosen.exists():
             chosen.replace(self._path(f"{name}.matrix"))
         for other in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
