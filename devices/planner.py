@@ -250,6 +250,11 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
             "target", "coreml", "the Core ML delegate takes the LUT", "choices: ExecuTorch for Apple", ("xnnpack",)
         )
         yield Choice("linear", "lut", "codes stay as narrow as they are on the engine", f"{ENGINE} 14 and 16")
+    elif apple and weights.value == "source":
+        why = "the Core ML delegate takes scales by block, which are not for the engine"
+        yield Choice("target", "coreml", why, f"{ENGINE} 15", ("xnnpack",))
+        yield Choice("layout", "plain", why, f"{ENGINE} 15", ("channels_first",))
+        yield Choice("linear", "linear", why, f"{ENGINE} 15")
     else:
         kernels = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w", "source": "qd8_qb4w"}
         linear = kernels.get(weights.value, "fp32")

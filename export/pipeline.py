@@ -24,6 +24,7 @@ from satchel.export.formats import write_model
 from satchel.export.generation import generation_defaults
 from satchel.export.golden import golden, golden_prompts, with_weights
 from satchel.export.palettize.compress import compress_layers, compress_model
+from satchel.export.palettize.source_codes import check_source, keep_codes
 from satchel.export.palettize.spec import Calibration, Recipe, ScaleDtype
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.widths import stored_scheme
@@ -81,7 +82,8 @@ def export(
         model: a Hugging Face folder, a GGUF file, a hub id, or "smollm2".
         devices: names of profiles (`satchel devices`), or paths of your own.
         format: "coreml", "onnx" or "executorch" instead of each device's own.
-        weights: "palette", "int4", "int8", "fp16" or "fp32" instead of each device's own.
+        weights: "palette", "int4", "int8", "fp16", "fp32" or "source" (a GGUF file's own codes) instead of
+            each device's own.
         context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates.
         seed: of that generated text.
@@ -123,6 +125,7 @@ def _prepare(
     info = model_info(source, checkpoint, config)
     shape = _shape(config, info.parameters)
     plans = [make_plan(p, shape, format=format, weights=weights, context=context) for p in profiles]
+    check_source(tensors, config, plans)
     defaults = generation_defaults(checkpoint.generation_config)
     job = Job(source, config, tensors, info, tokenizer, rules, defaults, tuple(plans), output, overwrite)
     for plan in plans:
@@ -198,6 +201,9 @@ def _compress(
         wanted = any(recipe.calibrated for recipe in simple)
         statistics = statistics_for(reference, job.tokenizer, Calibration(seed=seed), text, progress) if wanted else {}
         for recipe, store in simple.items():
+            if recipe.weights == "source":
+                keep_codes(job.tensors, job.config, store, progress)
+                continue
             compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
         return {
             recipe: (store, with_weights(answers, reference, store, progress))

@@ -62,6 +62,12 @@ class GgufCheckpoint(Checkpoint):
     def shape(self, name: str) -> tuple[int, ...]:  # noqa: D102
         return self._entries[name].shape
 
+    def blocks(self, name: str) -> tuple[str, np.ndarray]:
+        """How a tensor is stored, such as "Q4_1", and its bytes as the file has them, uint8 [rows, bytes of a row]."""
+        entry = self._entries[name]
+        raw = np.frombuffer(self._data, np.uint8, entry.bytes, entry.offset)
+        return entry.type.name, raw.reshape(entry.shape[0], -1)
+
     def _read(self, name: str, rows: slice) -> np.ndarray:
         return self._decode(name, self._entries[name], rows)
 

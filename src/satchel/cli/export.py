@@ -21,7 +21,9 @@ def command(
         list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")
     ],
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
-    weights: Annotated[str | None, typer.Option(help="palette, int4, int8, fp16 or fp32.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
