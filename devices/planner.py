@@ -20,6 +20,8 @@ DEFAULT_CONTEXT = 1024
 PREFILL = 64
 WIDEST_KV = 0.08
 """Share of the weights up to which k_proj and v_proj are kept at 8 bits beside a palette."""
+LARGEST_ENGINE_FILE = 2**31
+"""Bytes of one weight file that the Neural Engine reads, by coremltools PR 2593."""
 ENGINE = "neural-engine rule"
 ARM = "arm-cpu"
 
@@ -111,7 +113,8 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
     weights = _weights(profile, "coreml", asked)
     ios = profile.os_version if profile.os == "ios" else profile.os_version + 3  # macOS 15 is of iOS 18's year
     stateful = ios >= 18
-    engine = bool(profile.engine) and weights.value not in (*BLOCKWISE, "fp32")
+    fitting = _weight_bytes(shape, weights.value) <= LARGEST_ENGINE_FILE
+    engine = bool(profile.engine) and weights.value not in (*BLOCKWISE, "fp32") and fitting
     if weights.value in BLOCKWISE and not stateful:
         raise PlanError(
             f"{weights.value} weights, with a scale for each block, need constexpr_blockwise_shift_scale",
@@ -149,7 +152,8 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         )
         yield Choice("compute", "cpuAndNeuralEngine", f"engine {profile.engine}", f"{ENGINE} 25", ("cpuAndGPU",))
     else:
-        why = "scales by block and fp32 are not for the engine" if profile.engine else "there is no engine"
+        why = "scales by block and fp32 are not for the engine" if fitting else "the engine reads no file beyond 2 GiB"
+        why = why if profile.engine else "there is no engine"
         yield Choice("layout", "plain", why, f"{ENGINE} 5 and 15", ("channels_first",))
         yield Choice("linear", "linear", "no engine to please", f"{ENGINE} 7", ("conv1x1",))
         fused = stateful and weights.value != "fp32"
@@ -186,6 +190,13 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         "choices: shared head; Core ML itself untried",
         ("duplicated",),
     )
+
+
+def _weight_bytes(shape: ModelShape, weights: str) -> int:
+    """About how large the weight file will be, from below: scales are left out."""
+    tables = shape.vocab_size * shape.hidden_size * (1 if shape.tied_embeddings else 2)
+    bits = {"palette": 4, "int4": 4, "source": 4, "int8": 8, "fp16": 16, "fp32": 32}[weights]
+    return ((shape.parameters - tables) * bits + tables * max(bits, 8)) // 8
 
 
 def _head_parts(vocabulary: int) -> int:

@@ -81,7 +81,14 @@ class GgufCheckpoint(Checkpoint):
         for start in range(0, raw.shape[0], step):
             part = slice(start, start + step)
             out[part] = _dequantize(name, raw[part], entry.type).reshape(out[part].shape)
+        self._release(entry)
         return out
+
+    def _release(self, entry: TensorEntry) -> None:
+        """Lets the system take back the pages of a tensor; what stays mapped would count as this process's memory."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._data.madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.bytes - start)
 
     def _factors(self, entry: TensorEntry | None) -> list[float] | None:
         return None if entry is None else [float(f) for f in self._decode(ROPE_FACTORS, entry, slice(None))]
