@@ -23,6 +23,8 @@ WIDEST_KV = 0.08
 BY_LOSS = Choice(
     "kv_weights", "by_loss", "k and v lose most, as their measured losses show", "docs/quantization.md", ("int8",)
 )
+LARGEST_ENGINE_FILE = 2**31
+"""Bytes of one weight file that the Neural Engine reads, by coremltools PR 2593."""
 ENGINE = "neural-engine rule"
 ARM = "arm-cpu"
 
@@ -117,7 +119,8 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
     weights = _weights(profile, "coreml", asked)
     ios = profile.os_version if profile.os == "ios" else profile.os_version + 3  # macOS 15 is of iOS 18's year
     stateful = ios >= 18
-    engine = bool(profile.engine) and weights.value not in (*BLOCKWISE, "fp32")
+    fitting = _weight_bytes(shape, weights.value) <= LARGEST_ENGINE_FILE
+    engine = bool(profile.engine) and weights.value not in (*BLOCKWISE, "fp32") and fitting
     if weights.value in BLOCKWISE and not stateful:
         raise PlanError(
             f"{weights.value} weights, with a scale for each block, need constexpr_blockwise_shift_scale",
@@ -155,7 +158,8 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         )
         yield Choice("compute", "cpuAndNeuralEngine", f"engine {profile.engine}", f"{ENGINE} 25", ("cpuAndGPU",))
     else:
-        why = "scales by block and fp32 are not for the engine" if profile.engine else "there is no engine"
+        why = "scales by block and fp32 are not for the engine" if fitting else "the engine reads no file beyond 2 GiB"
+        why = why if profile.engine else "there is no engine"
         yield Choice("layout", "plain", why, f"{ENGINE} 5 and 15", ("channels_first",))
         yield Choice("linear", "linear", "no engine to please", f"{ENGINE} 7", ("conv1x1",))
         fused = stateful and weights.value != "fp32"
@@ -192,6 +196,13 @@ def _coreml(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Ite
         "choices: shared head; Core ML itself untried",
         ("duplicated",),
     )
+
+
+def _weight_bytes(shape: ModelShape, weights: str) -> int:
+    """About how large the weight file will be, from below: scales are left out."""
+    tables = shape.vocab_size * shape.hidden_size * (1 if shape.tied_embeddings else 2)
+    bits = {"palette": 4, "int4": 4, "source": 4, "int8": 8, "fp16": 16, "fp32": 32}[weights]
+    return ((shape.parameters - tables) * bits + tables * max(bits, 8)) // 8
 
 
 def _head_parts(vocabulary: int) -> int:
@@ -256,6 +267,11 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
             "target", "coreml", "the Core ML delegate takes the LUT", "choices: ExecuTorch for Apple", ("xnnpack",)
         )
         yield Choice("linear", "lut", "codes stay as narrow as they are on the engine", f"{ENGINE} 14 and 16")
+    elif apple and weights.value == "source":
+        why = "the Core ML delegate takes scales by block, which are not for the engine"
+        yield Choice("target", "coreml", why, f"{ENGINE} 15", ("xnnpack",))
+        yield Choice("layout", "plain", why, f"{ENGINE} 15", ("channels_first",))
+        yield Choice("linear", "linear", why, f"{ENGINE} 15")
     else:
         kernels = {"palette": "qd8_qc8w", "int8": "qd8_qc8w", "int4": "qd8_qb4w", "source": "qd8_qb4w"}
         linear = kernels.get(weights.value, "fp32")

@@ -15,6 +15,7 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.generation import generation_defaults
+from satchel.export.palettize.source_codes import check_source
 from satchel.export.palettize.spec import Recipe
 from satchel.export.recipe import Wishes, recipe_for
 from satchel.export.source import Source, model_info, resolve
@@ -113,6 +114,7 @@ def make_job(
     plans = [
         make_plan(p, opened.shape, format=format, weights=weights, context=context, by_loss=by_loss) for p in profiles
     ]
+    check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     job = Job(opened, tuple(plans), recipes, output, overwrite)
     for plan in plans:

@@ -64,11 +64,12 @@ def _changes(manifest: Manifest) -> str:
 
 def _described(scheme: str) -> str:
     if scheme.startswith("int") and "-block" in scheme:
-        bits, block = scheme.removeprefix("int").split("-block")
-        return f" ({bits} bits, a scale and a zero point for each {block} weights of a row)"
+        bits, block = scheme.removeprefix("int").removesuffix("-min").split("-block")
+        second = "minimum" if scheme.endswith("-min") else "zero point"
+        return f" ({bits} bits, a scale and a {second} for each {block} weights of a row)"
     if scheme.startswith("palette"):
-        bits = int(scheme.removeprefix("palette"))
-        return f" ({bits}-bit palette: each weight is one of {2**bits} values, times a scale for its row)"
+        width = int(scheme.removeprefix("palette"))
+        return f" ({width}-bit palette: each weight is one of {2**width} values, times a scale for its row)"
     return f" ({_SCHEMES[scheme]})" if scheme in _SCHEMES else ""
 
 

@@ -21,6 +21,7 @@ from satchel.export.job import Job
 from satchel.export.palettize.budget import Options, fewest, total
 from satchel.export.palettize.compress import compress_model, store_candidates
 from satchel.export.palettize.selection import Selection, apply, read_selection, select
+from satchel.export.palettize.source_codes import keep_codes
 from satchel.export.palettize.spec import CALIBRATION, Effort, Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.export.parallel import Workers
@@ -167,6 +168,9 @@ class _Stages:
 
     def _fill(self, recipe: Recipe, store: WeightStore) -> None:
         """Chooses among the forms, and compresses what has none."""
+        if recipe.weights == "source":
+            keep_codes(self._model.tensors, self._config, store, self._setting.progress)
+            return
         if recipe.curved:
             apply(read_selection(store) or self._select(recipe, store), store)
         statistics = {}

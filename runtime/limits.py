@@ -85,6 +85,10 @@ QUALITY: dict[str, tuple[Limit, ...]] = {
         Limit("kl_mean", 0.5, "blocks of 32; SmolLM2 has 0.15, its weights having been on such a grid"),
         Limit("top1", 0.6, "4 bits a weight"),
     ),
+    "source": (
+        Limit("kl_mean", 2e-3, "the file's own codes; fp16 rounds what they stand for"),
+        Limit("top1", 0.97, "the file's own codes"),
+    ),
     "palette": (Limit("kl_mean", 0.6, "16 values a matrix; SmolLM2 has 0.43"), Limit("top1", 0.6, "4 bits a weight")),
 }
 """Weight scheme -> limits. Figures for a model of 135M parameters, where 4 bits cost the most."""

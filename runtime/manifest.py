@@ -83,7 +83,7 @@ class WeightSchemes:
     """How the matrices are stored.
 
     Attributes:
-        scheme: that was asked for: "palette", "int4", "int8", "fp16" or "fp32".
+        scheme: that was asked for: "palette", "int4", "int8", "fp16", "fp32" or "source".
         tensors: canonical name of each matrix -> its scheme, such as "palette4", "int8" or "int4-block32".
     """
 

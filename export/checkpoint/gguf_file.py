@@ -62,6 +62,12 @@ class GgufCheckpoint(Checkpoint):
     def shape(self, name: str) -> tuple[int, ...]:  # noqa: D102
         return self._entries[name].shape
 
+    def blocks(self, name: str) -> tuple[str, np.ndarray]:
+        """How a tensor is stored, such as "Q4_1", and its bytes as the file has them, uint8 [rows, bytes of a row]."""
+        entry = self._entries[name]
+        raw = np.frombuffer(self._data, np.uint8, entry.bytes, entry.offset)
+        return entry.type.name, raw.reshape(entry.shape[0], -1)
+
     def _read(self, name: str, rows: slice) -> np.ndarray:
         return self._decode(name, self._entries[name], rows)
 
@@ -75,7 +81,14 @@ class GgufCheckpoint(Checkpoint):
         for start in range(0, raw.shape[0], step):
             part = slice(start, start + step)
             out[part] = _dequantize(name, raw[part], entry.type).reshape(out[part].shape)
+        self._release(entry)
         return out
+
+    def _release(self, entry: TensorEntry) -> None:
+        """Lets the system take back the pages of a tensor; what stays mapped would count as this process's memory."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._data.madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.bytes - start)
 
     def _factors(self, entry: TensorEntry | None) -> list[float] | None:
         return None if entry is None else [float(f) for f in self._decode(ROPE_FACTORS, entry, slice(None))]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from satchel.export.checkpoint import Checkpoint
+from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.runtime.errors import CheckpointError
 
@@ -47,6 +48,23 @@ class CanonicalTensors:
             KeyError: there is no such tensor.
         """
         return self._restore(self._config, name, self._checkpoint.read(self._names[name]))
+
+    @property
+    def kind(self) -> str:
+        """Which of the file formats the checkpoint is of."""
+        return self._checkpoint.kind
+
+    def stored_type(self, name: str) -> str:
+        """How the numbers of a tensor are stored, as GGUF names it ("Q4_1"); "floats" where it is no GGUF file."""
+        return (
+            self._checkpoint.blocks(self._names[name])[0] if isinstance(self._checkpoint, GgufCheckpoint) else "floats"
+        )
+
+    def stored_blocks(self, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The bytes of a GGUF tensor, uint8 [rows, bytes of a row], and what undoes the conversion's order of rows."""
+        assert isinstance(self._checkpoint, GgufCheckpoint)
+        _, raw = self._checkpoint.blocks(self._names[name])
+        return raw, lambda values: self._restore(self._config, name, values)
 
     def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         for name, stored in self._names.items():

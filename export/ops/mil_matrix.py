@@ -4,7 +4,10 @@ palette, int8   constexpr_lut_to_dense: codes of 1, 2, 3, 4, 6 or 8 bits into en
                 (3 bits came with iOS18; before, 4 are taken); the row scales stay outside, multiplied after the conv
                 or linear. int8 uses the same op and not an affine one, since
                 it is the same from iOS16 to iOS18, works for gather as for conv, and keeps the scale outside too.
-int4            constexpr_blockwise_shift_scale, which came with iOS18.
+int4, and 8 bits by block
+                constexpr_blockwise_shift_scale, which came with iOS18. Blocks that begin at a minimum have a float for
+                zero point, -minimum / scale rounded to the program's precision, which moves no weight of a block by
+                more than its minimum's own rounding to that precision would.
 fp16, fp32      a const.
 """
 
@@ -34,7 +37,8 @@ class StoredMatrix:
         kind: "lut", "affine" or "plain".
         bits: of a code.
         groups: of rows with a LUT each (lut), or of columns with a scale each (affine).
-        signed: int4 codes and no zero points.
+        signed: codes in two's complement and no zero points.
+        floating: zero points are floats.
     """
 
     name: str
@@ -44,6 +48,7 @@ class StoredMatrix:
     bits: int
     groups: int = 1
     signed: bool = False
+    floating: bool = False
 
     @property
     def scaled(self) -> bool:
@@ -124,8 +129,9 @@ class MatrixStore:
 
     def _affine(self, stored: StoredMatrix, shape: tuple[int, ...]) -> Var:
         rows, columns, *ones = shape
-        codes, blocks = code_dtype(4, stored.signed), (rows, stored.groups, *ones)
-        offset = None if stored.signed else self.store.const(f"{stored.key}__zero", blocks, codes)
+        codes, blocks = code_dtype(stored.bits, stored.signed), (rows, stored.groups, *ones)
+        zeros = self.dtype if stored.floating else codes
+        offset = None if stored.signed else self.store.const(f"{stored.key}__zero", blocks, zeros)
         return mb.constexpr_blockwise_shift_scale(
             data=self.store.const(f"{stored.key}__index", (rows, columns, *ones), codes),
             scale=self.store.const(f"{stored.key}__blocks", blocks, self.dtype),
@@ -163,13 +169,26 @@ class MatrixStore:
 
     def _put_affine(self, name: str, m: AffineTensor) -> StoredMatrix:
         self._check_affine(name, m)
+        if m.minimum is not None:
+            return self._put_from_minimum(name, m, m.minimum)
         signed = m.symmetric
-        codes = (m.code.astype(np.int16) - 8).astype(np.int8) if signed else m.code
-        self.store.put_codes(f"{name}__index", codes, 4, signed)
+        codes = (m.code.astype(np.int16) - 2 ** (m.bits - 1)).astype(np.int8) if signed else m.code
+        self.store.put_codes(f"{name}__index", codes, m.bits, signed)
         self.store.put(f"{name}__blocks", m.scale.astype(self.dtype))
         if not signed:
-            self.store.put_codes(f"{name}__zero", m.zero_point, 4)
-        return StoredMatrix(name, name, m.shape, "affine", 4, m.scale.shape[1], signed)
+            self.store.put_codes(f"{name}__zero", m.zero_point, m.bits)
+        return StoredMatrix(name, name, m.shape, "affine", m.bits, m.scale.shape[1], signed)
+
+    def _put_from_minimum(self, name: str, m: AffineTensor, minimum: np.ndarray) -> StoredMatrix:
+        """A block whose scale is lost in the rounding of its minimum is constant: code 0 of a scale of -minimum."""
+        constant = np.abs(minimum) > np.abs(m.scale) * 2 * 2**m.bits / np.finfo(self.dtype).eps
+        scale = np.where(constant, -minimum, m.scale)
+        zero = np.divide(-minimum, scale, out=np.zeros_like(scale), where=scale != 0)
+        code = m.code * np.repeat(~constant, m.block, axis=1)
+        self.store.put_codes(f"{name}__index", code, m.bits)
+        self.store.put(f"{name}__blocks", scale.astype(self.dtype))
+        self.store.put(f"{name}__zero", zero.astype(self.dtype))
+        return StoredMatrix(name, name, m.shape, "affine", m.bits, m.scale.shape[1], floating=True)
 
     def _part(self, whole: str, name: str, m: Matrix, start: int, stop: int, shared: bool) -> StoredMatrix:
         rows = _rows(m, start, stop)
@@ -204,7 +223,7 @@ class MatrixStore:
     def _check_affine(self, name: str, m: AffineTensor) -> None:
         if not self.blockwise:
             raise PlanError(
-                "int4 weights by block came with iOS18",
+                "weights with a scale for each block came with iOS18",
                 got=name,
                 wanted="a palette",
                 hint="take the target iOS18, or the weights palette",
@@ -236,6 +255,7 @@ def _rows(m: Matrix, start: int, stop: int) -> Matrix:
     if isinstance(m, PlainTensor):
         return PlainTensor(m.values[part])
     if isinstance(m, AffineTensor):
-        return AffineTensor(m.code[part], m.scale[part], m.zero_point[part], m.block, m.scale_dtype, m.bits)
+        minimum = None if m.minimum is None else m.minimum[part]
+        return AffineTensor(m.code[part], m.scale[part], m.zero_point[part], m.block, m.scale_dtype, m.bits, minimum)
     luts = slice(None) if m.groups == 1 else slice(start * m.groups // m.shape[0], stop * m.groups // m.shape[0])
     return PalettizedTensor(m.index[part], m.lut[luts], m.exponent[luts], m.scale[part], m.bits)

@@ -83,13 +83,13 @@ class BlobStore:
             key: of the blob.
             codes: uint8, or int8 where signed; one code an element.
             bits: 1, 2, 3, 4, 6 or 8.
-            signed: int4 in two's complement.
+            signed: int4 or int8 in two's complement.
         """
         flat = np.ascontiguousarray(codes).reshape(-1)
         if codes.size < INLINE:
             self._inline[key] = codes.astype(code_dtype(bits, signed))
             return
-        kind = "int4" if signed else f"uint{bits}"
+        kind = f"int{bits}" if signed else f"uint{bits}"
         self._offsets[key] = getattr(self._writer, f"write_{kind}_data")(flat)
 
     def alias(self, key: str, source: str, start: int, size: int) -> None:
@@ -122,8 +122,8 @@ class BlobStore:
 def code_dtype(bits: int, signed: bool = False) -> np.dtype:
     """numpy's dtype of codes, marked as coremltools marks those of less than a byte."""
     if signed:
-        bits_4: np.dtype = types.np_int4_dtype
-        return bits_4
+        two: np.dtype = types.np_int4_dtype if bits == 4 else np.dtype(np.int8)
+        return two
     dtype: np.dtype = np.dtype(np.uint8) if bits == 8 else _SUB_BYTE[bits]
     return dtype
 

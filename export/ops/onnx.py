@@ -106,14 +106,38 @@ class OnnxOps:
         flat = self._graph.initializer(f"{name}.shape", np.array([table.rows, -1], np.int64))
         data = self._graph.node("Reshape", f"{name}.flat", [table.codes, flat])
         self._graph.require("1.23", "GatherBlockQuantized over uint8 of 8 bits, or with zero points")
-        return self._graph.node(
+        rows = self._graph.node(
             "GatherBlockQuantized",
             f"{name}.rows",
             [data, self._ids, table.scales, table.zero_points],
             {"bits": table.bits, "block_size": table.block, "gather_axis": 0, "quantize_axis": 1},
             domain=MICROSOFT,
-            metadata=_metadata([name], [table.rows]),
+            metadata=_metadata([name], [table.rows], table),
         )
+        return rows if table.offsets is None else self._with_offsets(name, rows, table, table.offsets)
+
+    def _with_offsets(self, name: str, rows: ir.Value, table: NBits, offsets: ir.Value) -> ir.Value:
+        """Rows of the embedding, each block with its offset added."""
+        gathered = self._graph.node("Gather", f"{name}.offset.rows", [offsets, self._ids], {"axis": 0})
+        ones = self._graph.initializer("blocks.one", np.array([-1], np.int64))
+        wide = self._graph.node("Unsqueeze", f"{name}.offset.wide", [gathered, ones])
+        moved = self._graph.node("Add", f"{name}.moved", [self._in_blocks(f"{name}.blocks", rows, table), wide])
+        flat = self._graph.initializer(f"{name}.flat.shape", np.array([0, 0, table.columns], np.int64))
+        return self._graph.node("Reshape", f"{name}.whole", [moved, flat])
+
+    def _in_blocks(self, name: str, x: ir.Value, matrix: NBits) -> ir.Value:
+        """x [batch, sequence, columns] as [batch, sequence, blocks, block]."""
+        shape = (0, 0, matrix.columns // matrix.block, matrix.block)
+        target = self._graph.initializer(f"shape.{'.'.join(map(str, shape))}", np.array(shape, np.int64))
+        return self._graph.node("Reshape", name, [x, target])
+
+    def _of_offsets(self, x: ir.Value, output: str, matrix: NBits, offsets: ir.Value) -> ir.Value:
+        """The sums of x over each block, times the offsets of the blocks."""
+        last = self._graph.initializer("blocks.last", np.array([-1], np.int64))
+        blocks = self._in_blocks(f"{output}.blocks", x, matrix)
+        sums = self._graph.node("ReduceSum", f"{output}.sums", [blocks, last], {"keepdims": 0})
+        columns = self._graph.node("Transpose", f"{output}.offset.columns", [offsets], {"perm": [1, 0]})
+        return self._graph.node("MatMul", f"{output}.of_offsets", [sums, columns])
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """RMSNorm; a residual sum that is still open is computed by the same node."""
@@ -199,7 +223,7 @@ class OnnxOps:
         """x times the transposed matrix, plus bias."""
         if matrix is None:
             raise FormatError("ONNX: a tied lm_head before the embedding")
-        rows = _metadata(names, [self._rows(name) for name in names])
+        rows = _metadata(names, [self._rows(name) for name in names], matrix)
         if isinstance(matrix, ir.Value):
             weight = self._float(f"{output}.weight.float", matrix, matrix)
             product = output if bias is None else f"{output}.product"
@@ -213,7 +237,10 @@ class OnnxOps:
         while inputs[-1] is None:
             inputs.pop()
         attributes["accuracy_level"] = self._accuracy_level if matrix.bits == 4 else ACCURACY_LEVEL
-        return self._graph.node("MatMulNBits", output, inputs, attributes, domain=MICROSOFT, metadata=rows)
+        if matrix.offsets is None:
+            return self._graph.node("MatMulNBits", output, inputs, attributes, domain=MICROSOFT, metadata=rows)
+        y = self._graph.node("MatMulNBits", f"{output}.product", inputs, attributes, domain=MICROSOFT, metadata=rows)
+        return self._graph.node("Add", output, [y, self._of_offsets(x, output, matrix, matrix.offsets)])
 
     def _matrices(self, name: str, names: Sequence[str], matrices: Sequence[Matrix]) -> NBits | ir.Value:
         floats = [m for m in matrices if isinstance(m, PlainTensor)]
@@ -253,6 +280,7 @@ def _joined(names: Sequence[str]) -> str:
     return "+".join([names[0], *(name.rpartition(".")[2] for name in names[1:])])
 
 
-def _metadata(names: Sequence[str], rows: Sequence[int]) -> Mapping[str, str]:
-    """Which canonical matrices a node multiplies with: for reading them back."""
-    return {"satchel.names": ",".join(names), "satchel.rows": ",".join(map(str, rows))}
+def _metadata(names: Sequence[str], rows: Sequence[int], matrix: NBits | ir.Value | None = None) -> Mapping[str, str]:
+    """Which canonical matrices a node multiplies with, and what is added to their blocks: for reading them back."""
+    offsets = {"satchel.offsets": str(matrix.offsets.name)} if isinstance(matrix, NBits) and matrix.offsets else {}
+    return {"satchel.names": ",".join(names), "satchel.rows": ",".join(map(str, rows)), **offsets}

@@ -13,6 +13,9 @@ onnxruntime folds these when it loads the file: the file stays at 4 bits, and th
 point is the default, 128. Matrices over the same input are joined after decoding (Concat), not before: an offset into a
 common table would be one more int32 for each weight, and folding keeps every such value until it is through.
 
+Blocks that begin at a minimum m (GGUF's Q4_1) are d (q - 8) + (m + 8 d): the offset of each block meets the sum of the
+activations of that block in a product of 1 / block of the size.
+
 The other way, int8 codes -> DequantizeLinear -> MatMul, is as fast and as large in memory once onnxruntime has replaced
 it by MatMulNBits, but for 8 bits and a scale a row that was added in 2026-03 (pull requests 27614 and 27769); an older
 one would multiply in fp32. The form above runs from 1.23 on.
@@ -28,7 +31,7 @@ import onnx_ir as ir
 
 from satchel.export.ops import onnx_palette
 from satchel.export.ops.onnx_graph import GraphBuilder
-from satchel.export.palettize.packing import pack_nibbles
+from satchel.export.palettize.packing import pack_bits, pack_nibbles
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 from satchel.runtime.errors import FormatError
 
@@ -40,7 +43,12 @@ then costs a KL of 0.005 where 32 has 0.003."""
 
 @dataclass(frozen=True)
 class NBits:
-    """Operands of MatMulNBits: codes [rows, blocks, bytes of a block], scales [rows, blocks], zero points or None."""
+    """Operands of MatMulNBits: codes [rows, blocks, bytes of a block], scales [rows, blocks], zero points or None.
+
+    Attributes:
+        offsets: fp32 [rows, blocks] to be added to every weight of a block, or None. MatMulNBits knows zero points of
+            floats, but unpacks the whole matrix for them in each call; so they come in as a product of their own.
+    """
 
     codes: ir.Value
     scales: ir.Value
@@ -49,6 +57,7 @@ class NBits:
     block: int
     rows: int
     columns: int
+    offsets: ir.Value | None = None
 
 
 def stackable(matrices: Sequence[Matrix]) -> bool:
@@ -58,7 +67,7 @@ def stackable(matrices: Sequence[Matrix]) -> bool:
 
 def _kind(matrix: Matrix) -> tuple[object, ...]:
     if isinstance(matrix, AffineTensor):
-        return ("affine", matrix.bits, matrix.block, matrix.scale_dtype, matrix.shape[1])
+        return ("affine", matrix.bits, matrix.block, matrix.scale_dtype, matrix.shape[1], matrix.minimum is None)
     if isinstance(matrix, PalettizedTensor):
         return ("palette", matrix.shape[1])  # of any width: all are decoded to 8-bit codes
     return ("plain", matrix.values.dtype, matrix.shape[1])
@@ -79,17 +88,24 @@ def nbits(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Sequen
 
 def _affine(graph: GraphBuilder, name: str, matrices: Sequence[AffineTensor]) -> NBits:
     rows, columns = sum(m.shape[0] for m in matrices), matrices[0].shape[1]
-    block, bits = matrices[0].block, matrices[0].bits
-    if bits != 4:  # AffineTensor has no other today
-        raise FormatError("ONNX: affine weights of this width", got=bits, wanted=4)
-    code = np.concatenate([pack_nibbles(m.code) for m in matrices])
-    codes = graph.initializer(f"{name}.code", code.reshape(rows, columns // block, block // 2))
-    scale = np.concatenate([m.scale for m in matrices])
+    block, bits, dtype = matrices[0].block, matrices[0].bits, matrices[0].scale_dtype
+    code = np.concatenate([pack_bits(m.code, bits) for m in matrices])
+    codes = graph.initializer(f"{name}.code", code.reshape(rows, columns // block, -1))
+    scales = _scales(graph, f"{name}.scale", np.concatenate([m.scale for m in matrices]), dtype)
+    minima = [m.minimum for m in matrices if m.minimum is not None]
+    offsets = _offsets(graph, name, np.concatenate(minima), dtype, scales, bits) if minima else None
     zero_points = None
-    if not all(m.symmetric for m in matrices):
-        packed = np.concatenate([pack_nibbles(m.zero_point) for m in matrices])
-        zero_points = graph.initializer(f"{name}.zero_point", packed)
-    return NBits(codes, _scales(graph, name, scale, matrices[0].scale_dtype), zero_points, bits, block, rows, columns)
+    if not minima and not all(m.symmetric for m in matrices):
+        zeros = np.concatenate([m.zero_point for m in matrices])
+        zero_points = graph.initializer(f"{name}.zero_point", pack_nibbles(zeros) if bits == 4 else zeros)
+    return NBits(codes, scales, zero_points, bits, block, rows, columns, offsets)
+
+
+def _offsets(graph: GraphBuilder, name: str, minimum: np.ndarray, dtype: str, scales: ir.Value, bits: int) -> ir.Value:
+    """minimum + middle * scale: what is to be added where the kernel takes the middle code, its default, for zero."""
+    middle = graph.initializer(f"middle.{bits}", np.array(2 ** (bits - 1), np.float32))
+    moved = graph.node("Mul", f"{name}.middle", [scales, middle])
+    return graph.node("Add", f"{name}.offset", [_scales(graph, f"{name}.minimum", minimum, dtype), moved])
 
 
 def _palette(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Sequence[PalettizedTensor]) -> NBits:
@@ -104,7 +120,9 @@ def _palette(graph: GraphBuilder, name: str, names: Sequence[str], matrices: Seq
         parts = [_codes(graph, n, m, block) for n, m in zip(names, matrices, strict=True)]
         codes = parts[0] if len(parts) == 1 else graph.node("Concat", f"{name}.codes", parts, {"axis": 0})
     scale = np.concatenate([m.row_scale() for m in matrices])[:, None]
-    narrow = _scales(graph, name, scale, "float16" if (scale.astype(np.float16) == scale).all() else "float32")
+    narrow = _scales(
+        graph, f"{name}.scale", scale, "float16" if (scale.astype(np.float16) == scale).all() else "float32"
+    )
     shape = graph.initializer(f"{name}.scale.shape", np.array((rows, columns // block), np.int64))
     scales = graph.node("Expand", f"{name}.scales", [narrow, shape])
     return NBits(codes, scales, None, 8, block, rows, columns)
@@ -125,10 +143,10 @@ def _codes(graph: GraphBuilder, name: str, matrix: PalettizedTensor, block: int)
 def _scales(graph: GraphBuilder, name: str, scale: np.ndarray, dtype: str) -> ir.Value:
     """fp32 scales, stored in the narrower dtype that they are exact in."""
     if dtype == "float32":
-        return graph.initializer(f"{name}.scale", scale)
+        return graph.initializer(name, scale)
     if dtype == "float16":
-        stored = graph.initializer(f"{name}.scale", scale.astype(np.float16))
+        stored = graph.initializer(name, scale.astype(np.float16))
     else:  # the upper half of an fp32 number is the bfloat16 one
         bits = (scale.view(np.uint32) >> 16).astype(np.uint16)
-        stored = graph.raw_initializer(f"{name}.scale", bits.tobytes(), ir.DataType.BFLOAT16, scale.shape)
-    return graph.cast(f"{name}.scale.float", stored, ir.DataType.FLOAT)
+        stored = graph.raw_initializer(name, bits.tobytes(), ir.DataType.BFLOAT16, scale.shape)
+    return graph.cast(f"{name}.float", stored, ir.DataType.FLOAT)

@@ -16,7 +16,7 @@ def expand(matrix: Matrix, start: int, stop: int) -> np.ndarray:
         group = (np.arange(start, stop) // (matrix.shape[0] // matrix.groups)).astype(np.int32)
         _palette(matrix.index[rows], matrix.lut.astype(np.float32), group, matrix.row_scale()[rows], out)
         return out
-    if isinstance(matrix, AffineTensor):
+    if isinstance(matrix, AffineTensor) and matrix.minimum is None:
         out = np.empty((stop - start, matrix.shape[1]), np.float32)
         _affine(matrix.code[rows], matrix.scale[rows], matrix.zero_point[rows].astype(np.float32), matrix.block, out)
         return out

@@ -6,8 +6,13 @@ its metadata which canonical matrices it holds, one under the other:
     satchel.names = "layers.0.self_attn.q_proj,layers.0.self_attn.k_proj,layers.0.self_attn.v_proj"
     satchel.rows  = "576,192,192"
 
+and, where an offset is added to every weight of a block by nodes of its own, which constant [rows, blocks] holds them:
+
+    satchel.offsets = "layers.0.self_attn.q_proj+k_proj+v_proj.offset"
+
 The operators that lead from stored tensors to such a node work on constants alone. They are carried out here in numpy,
-so that the values are what an inference engine would fold, and not what this module assumes.
+so that the values are what an inference engine would fold, and not what this module assumes. Sums and products of
+floats are exact until the values are rounded to fp32 in the end.
 """
 
 from __future__ import annotations
@@ -190,8 +195,12 @@ def _dequantized(graph: _Graph, node: Any) -> tuple[np.ndarray, list[str]]:
     zeros: np.ndarray | np.float32 = np.float32(2 ** (bits - 1))
     if zero:
         zeros = _unpack(graph.value(zero), bits)[:, : scale.shape[1]].astype(np.float32)[:, :, None]
-    blocks = code.reshape(len(scale), scale.shape[1], attributes["block_size"])
-    return ((blocks - zeros) * scale[:, :, None]).reshape(len(scale), -1), operands
+    values = (code.reshape(len(scale), scale.shape[1], attributes["block_size"]) - zeros) * scale[:, :, None]
+    offsets = {entry.key: entry.value for entry in node.metadata_props}.get("satchel.offsets")
+    if offsets:
+        values = (values.astype(np.float64) + graph.value(offsets)[:, :, None]).astype(np.float32)
+        operands.append(offsets)
+    return values.reshape(len(scale), -1), operands
 
 
 def _unpack(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -210,13 +219,18 @@ def _cast(values: np.ndarray, to: int) -> np.ndarray:
     return values.astype(_DTYPES[to])
 
 
+def _exact(values: np.ndarray) -> np.ndarray:
+    """Floats with twice the digits, so that one operation on two fp32 numbers rounds nothing."""
+    return values.astype(np.float64) if values.dtype.kind == "f" else values
+
+
 _OPERATORS: Mapping[str, Callable[[list[np.ndarray], dict[str, int]], np.ndarray]] = {
-    "Add": lambda x, _: x[0] + x[1],
+    "Add": lambda x, _: _exact(x[0]) + _exact(x[1]),
     "Cast": lambda x, a: _cast(x[0], a["to"]),
     "Concat": lambda x, a: np.concatenate(x, a["axis"]),
     "Expand": lambda x, _: np.broadcast_to(x[0], np.broadcast_shapes(x[0].shape, tuple(x[1]))),
     "Gather": lambda x, a: np.take(x[0], x[1], a.get("axis", 0)),
-    "Mul": lambda x, _: x[0] * x[1],
+    "Mul": lambda x, _: _exact(x[0]) * _exact(x[1]),
     "Reshape": lambda x, _: x[0].reshape(tuple(x[1])),
 }
 

@@ -21,11 +21,23 @@ def command(
         list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")
     ],
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
-    weights: Annotated[str | None, typer.Option(help="palette, int4, int8, fp16 or fp32.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
-    effort: Annotated[str, typer.Option(help="low, or normal: GPTQ under measured curvature (experimental).")] = "low",
+    effort: Annotated[str, typer.Option(help="low, normal or high: how long to look for the best weights.")] = "normal",
+    bits: Annotated[int | None, typer.Option(help="Of every linear: 2, 3, 4, 6 or 8; mixed by default.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of a bundle, such as 1.2GB; the best quality within it.")
+    ] = None,
+    max_kl: Annotated[
+        float | None, typer.Option(metavar="NATS", help="KL divergence a token; the smallest bundle within it.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep finished steps there for further exports.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.")] = Path(
         "bundles"
     ),
@@ -43,7 +55,7 @@ def command(
         with Bars(enabled=not as_json) as bars:
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
-                effort=effort, output=output, tokenizer=not no_tokenizer, overwrite=overwrite,
+                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, output=output, work=work, tokenizer=not no_tokenizer, overwrite=overwrite,
                 progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
