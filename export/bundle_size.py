@@ -1,4 +1,4 @@
-"""How large a bundle will be beside its linears, before anything is written: what a budget of bytes must leave room for.
+"""How much a bundle holds beside its linears, before anything is written: a budget of bytes must leave room for it.
 
 The program's share was measured on SmolLM2 (30 layers, `satchel export` to each format): Core ML 1.9 MB, of which 1.5
 are its two functions, ONNX 0.6 to 0.7 MB, ExecuTorch less than its weights as counted here. A quarter is added.
@@ -28,6 +28,7 @@ def other_bytes(model: Model, plan: Plan) -> int:
     embedding = sum(rows * columns + 2 * rows for rows, columns in tables)
     vectors = 4 * sum(n for (n,) in config.vector_shapes().values())
     rotary = 4 * plan.context_length * config.head_dim
-    tokenizer = sum(len(content) for content in model.tokenizer.files(plan.format).values()) if model.tokenizer else 0
+    files = model.tokenizer.files(plan.format) if model.tokenizer else {}  # type: ignore[arg-type]  # the plan's are known
+    tokenizer = sum(map(len, files.values()))
     program = PROGRAM_BYTES[plan.format] * (config.layers + 2)
     return embedding + vectors + rotary + tokenizer + program + GOLDEN_BYTES + PAPERS_BYTES

@@ -23,7 +23,5 @@ class Workers:
 
     def map(self, function: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
         """The result for each tuple of arguments, in their order; arguments are made when their turn comes."""
-        pool = Parallel(
-            n_jobs=self.jobs, prefer="threads", pre_dispatch=self.jobs, batch_size=1, return_as="generator"
-        )
+        pool = Parallel(n_jobs=self.jobs, prefer="threads", pre_dispatch=self.jobs, batch_size=1, return_as="generator")
         return iter(pool(delayed(function)(*call) for call in calls))

@@ -175,9 +175,7 @@ class _Stages:
             apply(read_selection(store) or self._select(recipe, store), store)
         statistics = {}
         if recipe.calibrated and not recipe.curved and not all(map(store.has, self._config.matrix_shapes())):
-            statistics = mean_squares(
-                self._config, self._original, self._ids(recipe.effort), self._setting.progress
-            )
+            statistics = mean_squares(self._config, self._original, self._ids(recipe.effort), self._setting.progress)
         compress_model(
             self._model.tensors.read, self._config, statistics, recipe, store, workers=self._setting.workers,
             progress=self._setting.progress,

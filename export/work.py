@@ -44,9 +44,7 @@ class WorkFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
-            raise OutputError(
-                "no folder to work in", got=error, hint="choose another --output or --work"
-            ) from error
+            raise OutputError("no folder to work in", got=error, hint="choose another --output or --work") from error
         return self
 
     def _acquire(self) -> None:

@@ -31,9 +31,7 @@ class Borders:
     def __init__(self, folder: Path, config: DecoderConfig, shape: tuple[int, int]) -> None:
         self._folder = folder
         sizes = (config.layers + 1, *shape, config.hidden_size)
-        flat = torch.from_file(
-            str(folder / "borders.bin"), shared=True, size=int(np.prod(sizes)), dtype=torch.bfloat16
-        )
+        flat = torch.from_file(str(folder / "borders.bin"), shared=True, size=int(np.prod(sizes)), dtype=torch.bfloat16)
         self._values = flat.view(*sizes)
 
     def put(self, border: int, start: int, x: torch.Tensor) -> None:
@@ -57,7 +55,7 @@ class Borders:
         aside.replace(self._folder / "borders.json")
 
     def save_gradient(self, border: int, gradient: torch.Tensor) -> None:
-        """Notes that everything behind a border is done, and the gradient there, float32 [sequences, length, hidden]."""
+        """Notes that all behind a border is done, and the gradient there, float32 [sequences, length, hidden]."""
         aside = self._folder / "gradient.part"
         save_file({"gradient": gradient}, aside, metadata={"border": str(border)})
         aside.replace(self._folder / "gradient.safetensors")

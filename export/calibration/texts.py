@@ -66,9 +66,7 @@ def calibration_ids(
     return np.concatenate(parts)
 
 
-def held_back_ids(
-    used: np.ndarray, tokenizer: BundleTokenizer | None, config: DecoderConfig, seed: int
-) -> np.ndarray:
+def held_back_ids(used: np.ndarray, tokenizer: BundleTokenizer | None, config: DecoderConfig, seed: int) -> np.ndarray:
     """Shipped text that no calibration has read; random ids for a model without a tokenizer.
 
     Args:

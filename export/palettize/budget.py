@@ -16,7 +16,7 @@ Options = Mapping[str, Mapping[str, Cost]]
 
 
 def within_bytes(options: Options, limit: int) -> dict[str, str]:
-    """A form for each linear with the least loss in `limit` bytes; the fewest bytes are taken even where that is more."""
+    """A form for each linear with the least loss in `limit` bytes; the fewest bytes even where that is more."""
     chosen = fewest(options)
     left = limit - total(options, chosen).bytes
     for name, form in _steps(options):
@@ -61,7 +61,9 @@ def _hull(costs: Mapping[str, Cost]) -> list[tuple[float, str]]:
     here = min(costs.values(), key=lambda c: c.bytes)
     steps: list[tuple[float, str]] = []
     while True:
-        ahead = [((here.loss - c.loss) / (c.bytes - here.bytes), form) for form, c in costs.items() if c.bytes > here.bytes]
+        ahead = [
+            ((here.loss - c.loss) / (c.bytes - here.bytes), form) for form, c in costs.items() if c.bytes > here.bytes
+        ]
         gain, form = max(ahead, default=(0.0, ""))
         if gain <= 0:
             return steps

@@ -13,7 +13,6 @@ from satchel.export.palettize.fit import ROWS_A_GROUP, int8_rows
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.tensors import Matrix
 
-
 REFINING_SWEEPS = 2
 
 

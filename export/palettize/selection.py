@@ -34,7 +34,7 @@ class Selection:
     budget: str
 
     @property
-    def counts(self) -> dict[str, str]:
+    def counts(self) -> dict[str, int]:
         """Form -> how many linears have it."""
         return dict(sorted(Counter(self.forms.values()).items()))
 

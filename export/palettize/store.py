@@ -74,7 +74,9 @@ class WeightStore:
         """Stores one form of a matrix of several; `choose` makes one of them the matrix."""
         arrays, meta = _encode(candidate.matrix)
         cost = candidate.cost
-        self._save(f"{name}@{candidate.form}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)})
+        self._save(
+            f"{name}@{candidate.form}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)}
+        )
 
     def costs(self, name: str) -> dict[str, Cost]:
         """Form -> cost of every stored form of a matrix."""

@@ -80,7 +80,7 @@ class PalettizedTensor:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes in a file that packs codes and has LUTs and scales in fp16; those of 8 bits need no LUT of their own."""
+        """Bytes in a file that packs codes and has LUTs and scales in fp16; 8 bits need no LUT of their own."""
         codes = (self.index.size * self.bits + 7) // 8
         return codes + 2 * self.scale.size + (2 * self.lut.size if self.bits < 8 else 0)
 
@@ -148,7 +148,8 @@ class AffineTensor:
     def stored_bytes(self) -> int:
         """Bytes in a file that packs codes, has 16-bit scales, and zero points as wide as codes unless symmetric."""
         zeros = 0 if self.symmetric else (self.zero_point.size * self.bits + 7) // 8
-        return (self.code.size * self.bits + 7) // 8 + 2 * self.scale.size + zeros
+        minima = 0 if self.minimum is None else 2 * self.minimum.size
+        return (self.code.size * self.bits + 7) // 8 + 2 * self.scale.size + (zeros if self.minimum is None else minima)
 
     def digest(self) -> str:
         """sha256 of dequantize() as little-endian fp32, row by row."""

@@ -55,8 +55,8 @@ def command(
         with Bars(enabled=not as_json) as bars:
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
-                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, output=output, work=work, tokenizer=not no_tokenizer, overwrite=overwrite,
-                progress=bars,
+                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, output=output, work=work,
+                tokenizer=not no_tokenizer, overwrite=overwrite, progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
