@@ -23,6 +23,7 @@ from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.formats import write_model
 from satchel.export.generation import generation_defaults
 from satchel.export.golden import golden, golden_prompts, with_weights
+from satchel.export.memory import MemoryPlan, plan_memory
 from satchel.export.palettize.compress import compress_layers, compress_model
 from satchel.export.palettize.source_codes import check_source, keep_codes
 from satchel.export.palettize.spec import Calibration, Recipe, ScaleDtype
@@ -36,6 +37,7 @@ from satchel.runtime.bundle import SUFFIX, Bundle, open_bundle
 from satchel.runtime.errors import CheckpointError, OutputError, UsageError
 from satchel.runtime.golden import Golden
 from satchel.runtime.manifest import GenerationDefaults, Manifest, ModelInfo, TokenRules, WeightSchemes
+from satchel.runtime.sizes import parse_size
 
 if TYPE_CHECKING:
     from satchel.export.reference import Reference
@@ -55,6 +57,7 @@ class Job:
     plans: tuple[Plan, ...]
     output: Path
     overwrite: bool
+    memory: MemoryPlan
 
     def target(self, plan: Plan) -> Path:
         """Where the bundle of a plan goes."""
@@ -74,6 +77,7 @@ def export(
     output: str | Path = "bundles",
     tokenizer: bool = True,
     overwrite: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress = silent,
 ) -> list[Bundle]:
     """Writes one bundle a device.
@@ -91,6 +95,8 @@ def export(
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
         tokenizer: False exports a model that has none; prompts are then token ids.
         overwrite: replace bundles that exist, each once the new one is complete.
+        max_memory: bytes that the export may take, or such as "2GB"; a model that does not fit is read from its files
+            whenever it is used, which by default is done where loading it would take half of the machine's memory.
         progress: told what is being done.
 
     Returns:
@@ -101,7 +107,7 @@ def export(
             input or the options are bad, or there is no space; nothing half-written is left.
     """
     names = [devices] if isinstance(devices, str) else list(devices)
-    job = _prepare(model, names, format, weights, context, Path(output), tokenizer, overwrite)
+    job = _prepare(model, names, format, weights, context, Path(output), tokenizer, overwrite, max_memory)
     text = _read_text(calibration)
     with _work_folder(job.output) as work:
         made = _compress(job, effort, seed, text, work, progress)
@@ -110,7 +116,7 @@ def export(
 
 def _prepare(
     model: str | Path, devices: list[str], format: str | None, weights: str | None, context: int | None, output: Path,
-    with_tokenizer: bool, overwrite: bool,
+    with_tokenizer: bool, overwrite: bool, max_memory: int | str | None,
 ) -> Job:  # fmt: skip
     """Reads configuration, names and tokenizer, and plans for each device."""
     profiles = [load_device(name) for name in devices]
@@ -119,6 +125,7 @@ def _prepare(
     source = resolve(model)
     checkpoint = open_checkpoint(source.path)
     config, tensors = load_family(checkpoint)
+    memory = plan_memory(config, None if max_memory is None else parse_size(max_memory, "--max-memory"))
     tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
     rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
     config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
@@ -127,7 +134,7 @@ def _prepare(
     plans = [make_plan(p, shape, format=format, weights=weights, context=context) for p in profiles]
     check_source(tensors, config, plans)
     defaults = generation_defaults(checkpoint.generation_config)
-    job = Job(source, config, tensors, info, tokenizer, rules, defaults, tuple(plans), output, overwrite)
+    job = Job(source, config, tensors, info, tokenizer, rules, defaults, tuple(plans), output, overwrite, memory)
     for plan in plans:
         if job.target(plan).exists() and not overwrite:
             hint = "pass --overwrite, or another --output"
@@ -190,9 +197,10 @@ def _compress(
     stores = {recipe: WeightStore(Path(work) / str(number)) for number, recipe in enumerate(recipes)}
     prompts = golden_prompts(job.config, job.tokenizer, min(plan.context_length for plan in job.plans))
     progress("Loading the reference model", 0, 1)
-    with Reference(job.source) as reference:
+    with Reference(job.source, streamed=job.memory.streamed) as reference:
         progress("Loading the reference model", 1, 1)
-        _check_finite(reference.logits(prompts[0].ids), job.tensors)
+        if not reference.streamed:  # else a pass takes long, and every tensor that is read is looked at
+            _check_finite(reference.logits(prompts[0].ids), job.tensors)
         answers = golden(reference, prompts, progress=progress)
         curved = {recipe: store for recipe, store in stores.items() if recipe.curved}
         if curved:
@@ -204,11 +212,10 @@ def _compress(
             if recipe.weights == "source":
                 keep_codes(job.tensors, job.config, store, progress)
                 continue
-            compress_model(job.tensors.read, job.config, statistics, recipe, store, progress=progress)
-        return {
-            recipe: (store, with_weights(answers, reference, store, progress))
-            for recipe, store in stores.items()
-        }
+            compress_model(
+                job.tensors.read, job.config, statistics, recipe, store, workers=job.memory.workers, progress=progress
+            )
+        return {recipe: (store, with_weights(answers, reference, store, progress)) for recipe, store in stores.items()}
 
 
 def _compress_curved(
@@ -221,7 +228,8 @@ def _compress_curved(
 
     ids = calibration_ids(reference, job.tokenizer, calibration, text, progress)
     layers = curvatures(job.config, Uncompressed(job.tensors), ids, work, seed=calibration.seed, progress=progress)
-    compress_layers(job.tensors.read, job.config, (found for _, found in layers), stores, progress=progress)
+    curved = (found for _, found in layers)
+    compress_layers(job.tensors.read, job.config, curved, stores, workers=job.memory.workers, progress=progress)
 
 
 def _check_finite(logits: np.ndarray, tensors: CanonicalTensors) -> None:

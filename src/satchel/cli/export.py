@@ -33,6 +33,9 @@ def command(
     ),
     no_tokenizer: Annotated[bool, typer.Option("--no-tokenizer", help="Export a model that has no tokenizer.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace bundles that exist.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="For the export, such as 2GB; less is slower. Validation comes on top.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
     ] = True,
@@ -46,7 +49,7 @@ def command(
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                 effort=effort, output=output, tokenizer=not no_tokenizer, overwrite=overwrite,
-                progress=bars,
+                max_memory=max_memory, progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
