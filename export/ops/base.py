@@ -55,8 +55,10 @@ class OpSet(Protocol[T]):
         ...
 
     def attention(self, q: T, k: T, v: T, layer: int) -> T:
-        """Rotary on q and k (the first channels of a head, if not all), writes k and v into the cache of `layer`, causal
-        grouped-query attention, heads joined."""
+        """Rotary on q and k, writes k and v into the cache of `layer`, causal grouped-query attention, heads joined.
+
+        Of each head the first `rope.rotated` channels are rotated.
+        """
         ...
 
     def gated(self, gate: T, up: T) -> T:
@@ -72,5 +74,5 @@ class OpSet(Protocol[T]):
         ...
 
     def lm_head(self, x: T, name: str) -> T:
-        """Logits over the vocabulary, with `lm_head.bias` if there is one; `name` is the embedding's where it is tied."""
+        """Logits over the vocabulary, with `lm_head.bias` if there is one; `name` is the embedding's where tied."""
         ...

@@ -53,7 +53,7 @@ class CacheInputs:
         past: for each layer (key, value), fp32 [batch, kv_heads, context, head_dim].
         last_position: int32 [batch], tokens so far less one.
         total_length: int32 scalar, tokens so far.
-        cosine, sine: fp32 [context, head_dim / 2].
+        cosine, sine: fp32 [context, rotated / 2].
     """
 
     past: Sequence[tuple[ir.Value, ir.Value]]
