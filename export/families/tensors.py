@@ -12,6 +12,7 @@ from satchel.export.families.base import DecoderConfig, Family
 from satchel.runtime.errors import CheckpointError
 
 ROWS = 4096  # compared at a time
+ALL = slice(None)
 
 
 class CanonicalTensors:
@@ -40,19 +41,20 @@ class CanonicalTensors:
         """Canonical names, matrices in the order of the forward pass, then vectors."""
         return [*self._config.matrix_shapes(), *self._config.vector_shapes()]
 
-    def read(self, name: str) -> np.ndarray:
-        """Values of a tensor by canonical name, float32 [rows, columns] or [n].
+    def read(self, name: str, rows: slice = ALL) -> np.ndarray:
+        """Values of a tensor by canonical name, or of some of its rows, float32 [rows, columns] or [n].
+
+        Rows alone are read of an embedding or head, and of any matrix of a safetensors file; a linear of a GGUF file is
+        read whole, since its rows may lie there in another order.
 
         Raises:
             CheckpointError: NaN or infinity among them.
             KeyError: there is no such tensor.
         """
-        values = self._checkpoint.read(self._names[name], self._rows.get(name, slice(None)))
-        return self._restore(self._config, name, values)
-
-    def place(self, name: str) -> tuple[str, int]:
-        """(the tensor of the file that holds a canonical one, its first row there)."""
-        return self._names[name], self._rows.get(name, slice(0, 0)).start
+        if self._restore is _as_stored or not name.startswith("layers."):
+            return self._checkpoint.read(self._names[name], rows)
+        values = self._checkpoint.read(self._names[name], self._rows.get(name, ALL))
+        return self._restore(self._config, name, values)[rows]
 
     @property
     def kind(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -15,11 +16,17 @@ from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import ROWS_A_GROUP, int8_rows, palettize
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
+from satchel.export.palettize.tables import int8_pieces
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.progress import Progress, silent
 from satchel.runtime.memory import return_freed_memory
 
-ReadTensor = Callable[[str], np.ndarray]
+
+class ReadTensor(Protocol):
+    """Where the weights come from."""
+
+    def __call__(self, name: str, rows: slice = ..., /) -> np.ndarray:
+        """Canonical name -> float32 values, all rows or some."""
 
 
 def scheme_of(name: str, recipe: Recipe) -> str:
@@ -68,7 +75,7 @@ def compress_model(
     """Fills `store` with every matrix and vector of the model.
 
     Args:
-        read: canonical name -> float32 values; called once for each tensor, from `workers` threads.
+        read: called from `workers` threads.
         config: says which tensors there are.
         statistics: see compress_matrix.
         recipe: what to do.
@@ -81,11 +88,16 @@ def compress_model(
     for name in config.vector_shapes():
         store.put_vector(name, read(name))
 
+    shapes = config.matrix_shapes()
+
     def work(name: str) -> str:
-        store.put_matrix(name, compress_matrix(name, read(name), statistics, recipe))
+        if name in ("embed_tokens", "lm_head") and scheme_of(name, recipe) == "int8":
+            store.put_matrix(name, int8_pieces(lambda rows: read(name, rows), shapes[name]))
+        else:
+            store.put_matrix(name, compress_matrix(name, read(name), statistics, recipe))
         return name
 
-    names = [name for name in config.matrix_shapes() if name not in done]
+    names = [name for name in shapes if name not in done]
     done = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")(delayed(work)(n) for n in names)
     for count, _ in enumerate(done, 1):
         progress(f"Compressing weights ({recipe.weights})", count, len(names))

@@ -31,8 +31,9 @@ def small_pieces(monkeypatch):
 
 
 def saved(path, kind, tied, **options):
-    """A checkpoint of some kind; head_dim is not hidden / heads, so that q_proj is not square."""
-    model, config = tiny_llama(vocab=VOCAB, tied=tied, head_dim=32, bias=kind != "gguf", **options)
+    """A checkpoint of some kind; in a folder head_dim is not hidden / heads, so that q_proj is not square."""
+    folder = {} if kind == "gguf" else {"head_dim": 32, "bias": True}
+    model, config = tiny_llama(vocab=VOCAB, tied=tied, **folder, **options)
     if kind == "gguf":
         return save_gguf(path / "tiny.gguf", model, config)
     (model.bfloat16() if kind == "bfloat16" else model).save_pretrained(path)
