@@ -1,8 +1,8 @@
 """What an export needs in memory, from the model's shape alone, and how it does with less.
 
 The figures are upper bounds of what was measured (benchmarks/README.md, large models), in bytes; they count the files
-that are mapped, as operating systems do. A loaded reference takes 4 bytes a weight. Without it the most is needed while
-the largest linears are compressed, some at a time, or while an embedding is rounded and written.
+that are mapped, as operating systems do. A loaded reference takes 4 bytes a weight. Beside it, or without it, the most
+is needed while a model is asked, or while its largest matrices are compressed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from satchel.export.families.base import DecoderConfig
 from satchel.runtime.errors import UsageError
 
-PROGRAMS = 1_000_000_000
-"""torch, transformers, numba, and the packages that write formats; what allocators keep; a pass over the prompts."""
+PROGRAMS = 780_000_000
+"""torch, transformers, numba, and the packages that write formats."""
+CHANNEL = 67_000
+"""For each channel between gate and down: activations of the golden prompts, and what allocators keep of pieces."""
+TOKEN = 4320
+"""For each id of the vocabulary: logits of the golden prompts."""
+HELD = 2
+"""Bytes for each weight of an embedding or head while a streamed model reads its codes, or a format its bytes."""
 LINEAR = 10
-"""Bytes for each weight of a linear that is compressed: as stored, in fp32 twice, and its codes."""
-TABLE = 8
-"""The same of an embedding or head: as stored and in fp32, or its codes and their copies on the way into files."""
+"""Bytes for each weight of a linear that is being compressed: as stored, in fp32 twice, and its codes."""
+TABLE = 3
+"""The same of an embedding or head, of which only some rows are in fp32: its codes, and their copy on the way out."""
 LOADED = 4
 WORKERS = 2
 SHARE = 2
@@ -67,11 +73,12 @@ def plan_memory(config: DecoderConfig, limit: int | None = None) -> MemoryPlan:
 
 def _plan(config: DecoderConfig, streamed: bool, workers: int) -> MemoryPlan:
     sizes = {name: rows * columns for name, (rows, columns) in config.matrix_shapes().items()}
+    loaded = 0 if streamed else LOADED * sum(sizes.values())
     table = max(sizes.pop("embed_tokens"), sizes.pop("lm_head", 0))
     linear = max(sizes.values())
-    work = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
-    parameters = sum(rows * columns for rows, columns in config.matrix_shapes().values())
-    return MemoryPlan(streamed, workers, PROGRAMS + work + (0 if streamed else LOADED * parameters))
+    asking = CHANNEL * config.intermediate_size + TOKEN * config.vocab_size + HELD * table
+    compressing = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
+    return MemoryPlan(streamed, workers, PROGRAMS + loaded + max(asking, compressing))
 
 
 def machine_memory() -> int:
