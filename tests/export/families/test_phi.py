@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_phi import save_phi_gguf, tiny_phi
 from transformers import PhiConfig
+from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.checkpoint import open_checkpoint
@@ -29,6 +30,12 @@ def test_defaults_are_those_of_transformers():
     assert (ours.kv_heads, ours.head_dim, ours.rope.rotated) == (theirs.num_key_value_heads, 16, 8)
     assert (ours.norm_eps, ours.max_position) == (theirs.layer_norm_eps, theirs.max_position_embeddings)
     assert ours.tied_embeddings == theirs.tie_word_embeddings
+    for given in (
+        {"partial_rotary_factor": 0.25},
+        {"rope_parameters": {"rope_theta": 1e5, "partial_rotary_factor": 0.25}},
+    ):
+        rope = configure(BASE | given).rope
+        np.testing.assert_array_equal(rope.inv_freq, PhiRotaryEmbedding(PhiConfig(**BASE, **given)).inv_freq)
     assert configure(json.loads(theirs.to_json_string())) == configure(BASE | {"bos_token_id": 1, "eos_token_id": 2})
 
 
@@ -71,7 +78,7 @@ def test_refused_by_name(change, words):
 
 def test_names_in_a_gguf_file_are_those_of_llama_cpp():
     """gguf-py's own table, from transformers' names to the file's."""
-    reference, config = tiny_phi()
+    _, config = tiny_phi()
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.PHI2, config.layers)
     family = family_of({"model_type": "phi2"})
     ours = family.gguf.tensor_names(config)
