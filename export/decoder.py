@@ -19,16 +19,35 @@ def embed(ops: OpSet[T]) -> T:
 
 
 def block(ops: OpSet[T], x: T, layer: int) -> T:
-    """One layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
-    p = f"layers.{layer}"
+    """One layer: attention and an MLP, each behind a norm and added to the residual stream; or both behind one norm."""
+    config, p = ops.config, f"layers.{layer}"
     h = ops.norm(x, f"{p}.input_layernorm")
-    q, k, v = ops.linears(h, [f"{p}.self_attn.{n}_proj" for n in "qkv"])
-    (attended,) = ops.linears(ops.attention(q, k, v, layer), [f"{p}.self_attn.o_proj"])
+    attended = attention(ops, h, layer)
+    if config.parallel:
+        return ops.add(x, ops.add(attended, mlp(ops, h, layer)))
     x = ops.add(x, attended)
-    h = ops.norm(x, f"{p}.post_attention_layernorm")
-    gate, up = ops.linears(h, [f"{p}.mlp.gate_proj", f"{p}.mlp.up_proj"])
-    (down,) = ops.linears(ops.gated(gate, up), [f"{p}.mlp.down_proj"])
-    return ops.add(x, down)
+    return ops.add(x, mlp(ops, ops.norm(x, f"{p}.post_attention_layernorm"), layer))
+
+
+def attention(ops: OpSet[T], h: T, layer: int) -> T:
+    """Attention and its projections."""
+    p = f"layers.{layer}.self_attn"
+    q, k, v = ops.linears(h, [f"{p}.{n}_proj" for n in "qkv"])
+    (attended,) = ops.linears(ops.attention(q, k, v, layer), [f"{p}.o_proj"])
+    return attended
+
+
+def mlp(ops: OpSet[T], h: T, layer: int) -> T:
+    """The feed-forward part, with a gate or without."""
+    p = f"layers.{layer}.mlp"
+    if ops.config.gated:
+        gate, up = ops.linears(h, [f"{p}.gate_proj", f"{p}.up_proj"])
+        inner = ops.gated(gate, up)
+    else:
+        (up,) = ops.linears(h, [f"{p}.up_proj"])
+        inner = ops.activated(up)
+    (down,) = ops.linears(inner, [f"{p}.down_proj"])
+    return down
 
 
 def head(ops: OpSet[T], config: DecoderConfig, x: T) -> T:

@@ -11,10 +11,12 @@ import functools
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from satchel.runtime.errors import CheckpointError, MissingPackageError
 
@@ -71,11 +73,12 @@ def load_model(path: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def empty_model(path: Path) -> Any:
+def empty_model(path: Path, given: Mapping[str, Any] | None = None) -> Any:
     """The program of a causal language model, without weights: its parameters are on torch's meta device.
 
     Args:
         path: a Hugging Face folder, or a GGUF file.
+        given: the configuration, for a GGUF file that transformers does not read.
 
     Raises:
         CheckpointError: transformers does not know the model.
@@ -87,8 +90,12 @@ def empty_model(path: Path) -> Any:
         where = {"gguf_file": path.name} if path.is_file() else {}
         folder = str(path.parent if path.is_file() else path)
         try:
-            config = transformers.AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, **where
+            config = (
+                transformers.AutoConfig.for_model(**given)
+                if given
+                else transformers.AutoConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, **where
+                )
             )
             with init_empty_weights(include_buffers=False):  # buffers are computed, not read
                 return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -96,6 +103,21 @@ def empty_model(path: Path) -> Any:
             raise CheckpointError(
                 "transformers, which runs the reference, does not know the model", got=first_line(error)
             ) from error
+
+
+def filled_model(path: Path, given: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Any:
+    """As `load_model`, of a GGUF file that transformers does not read: its program, with weights that we have read.
+
+    Args:
+        path: of the file.
+        given: the configuration.
+        weights: every parameter by transformers' name, float32.
+    """
+    import torch
+
+    model = empty_model(path, given)
+    model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()}, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 def first_line(error: Exception) -> str:

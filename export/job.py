@@ -15,6 +15,7 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.generation import generation_defaults
+from satchel.export.memory import MemoryPlan, plan_memory
 from satchel.export.palettize.source_codes import check_source
 from satchel.export.palettize.spec import Recipe
 from satchel.export.recipe import Wishes, recipe_for
@@ -68,6 +69,7 @@ class Job:
         recipes: for each plan, what becomes of the weights.
         output: folder of the bundles.
         overwrite: whether bundles that exist are replaced.
+        memory: how the export keeps within its memory.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class Job:
     recipes: tuple[Recipe, ...]
     output: Path
     overwrite: bool
+    memory: MemoryPlan
 
     def target(self, plan: Plan) -> Path:
         """Where the bundle of a plan goes."""
@@ -103,7 +106,7 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
 
 def make_job(
     model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, weights: str | None,
-    context: int | None, output: Path, tokenizer: bool, overwrite: bool,
+    context: int | None, output: Path, tokenizer: bool, overwrite: bool, max_memory: int | None,
 ) -> Job:  # fmt: skip
     """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
     profiles = [load_device(name) for name in devices]
@@ -116,7 +119,8 @@ def make_job(
     ]
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
-    job = Job(opened, tuple(plans), recipes, output, overwrite)
+    memory = plan_memory(opened.config, max_memory, curved=any(recipe.curved for recipe in recipes))
+    job = Job(opened, tuple(plans), recipes, output, overwrite, memory)
     for plan in plans:
         if job.target(plan).exists() and not overwrite:
             hint = "pass --overwrite, or another --output"

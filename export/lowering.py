@@ -124,7 +124,7 @@ def landmarks(found: Graph, config: DecoderConfig) -> dict[str, Node]:
         if made := _made_with(found, readers, name.replace(".", "__")):
             places[name] = made
     for layer in range(config.layers):
-        places |= dict(_between(found, readers, places, f"layers.{layer}"))
+        places |= dict(_between(found, readers, places, f"layers.{layer}", config.parallel))
     if "logits" in found.made_by:
         places[LOGITS] = found.made_by["logits"]
     return {name: place for name, place in places.items() if not name.endswith(".bias")}
@@ -141,15 +141,22 @@ def _made_with(found: Graph, readers: Mapping[str, list[Node]], weight: str) -> 
 
 
 def _between(
-    found: Graph, readers: Mapping[str, list[Node]], places: Mapping[str, Node], layer: str
+    found: Graph, readers: Mapping[str, list[Node]], places: Mapping[str, Node], layer: str, parallel: bool
 ) -> Iterator[tuple[str, Node]]:
     """What has no weight of its own: what o_proj and down_proj are given, and the sums after them."""
     for linear, given, after in (
-        ("self_attn.o_proj", "self_attn", "after_attention"), ("mlp.down_proj", "mlp", "after_mlp"),
-    ):  # fmt: skip
+        ("self_attn.o_proj", "self_attn", "branches" if parallel else "after_attention"),
+        ("mlp.down_proj", "mlp", "branches" if parallel else "after_mlp"),
+    ):
         name = f"{layer}.{linear}"
         product = next((n for n in readers.get(name.replace(".", "__"), []) if n.op in PRODUCTS), None)
         if product is not None:
             yield from ((f"{layer}.{given}", node) for node in found.producers(product)[:1])
-            sums = (node for node in found.consumers(places[name]) if node.op == "add")
-            yield from ((f"{layer}.{after}", node) for node in list(sums)[:1])
+            total = _sum_with(found, places[name])
+            yield from ((f"{layer}.{after}", node) for node in total)
+            yield from ((f"{layer}.after_mlp", node) for one in total if parallel for node in _sum_with(found, one))
+
+
+def _sum_with(found: Graph, value: Node) -> list[Node]:
+    """The first addition that reads a value, if there is one."""
+    return [node for node in found.consumers(value) if node.op == "add"][:1]

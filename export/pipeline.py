@@ -20,6 +20,7 @@ from satchel.export.work import NAME, WorkFolder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import Manifest, WeightSchemes
+from satchel.runtime.sizes import parse_size
 
 if TYPE_CHECKING:
     from satchel.export.weights import Compressed
@@ -40,9 +41,9 @@ def export(
     seed: int = 0,
     output: str | Path = "bundles",
     work: str | Path | None = None,
-    workers: Workers = Workers(),  # noqa: B008  # frozen
     tokenizer: bool = True,
     overwrite: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress = silent,
 ) -> list[Bundle]:
     """Writes one bundle a device.
@@ -63,9 +64,10 @@ def export(
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
         work: folder for finished steps, kept for further exports; by default one beside the bundles, which goes when
             they are complete. A run that was killed goes on from what lies there.
-        workers: who works on single matrices.
         tokenizer: False exports a model that has none; prompts are then token ids.
         overwrite: replace bundles that exist, each once the new one is complete.
+        max_memory: bytes that the export may take, or such as "2GB"; a model that does not fit is read from its files
+            whenever it is used, which by default is done where loading it would take half of the machine's memory.
         progress: told what is being done.
 
     Returns:
@@ -80,12 +82,13 @@ def export(
     job = make_job(
         model, names, wishes, format=format, weights=weights, context=context, output=Path(output),
         tokenizer=tokenizer, overwrite=overwrite,
+        max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
     )  # fmt: skip
     text = _read_text(calibration)
     with WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress) as folder:
         from satchel.export.weights import Setting, compressed_weights  # imports torch
 
-        setting = Setting(seed, text, streamed=False, workers=workers, progress=progress)
+        setting = Setting(seed, text, job.memory.streamed, Workers(job.memory.workers), progress)
         made = compressed_weights(job, folder, setting)
         return [_write(job, plan, made[recipe], progress) for plan, recipe in zip(job.plans, job.recipes, strict=True)]
 

@@ -10,7 +10,7 @@ a piece at a time.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ import numpy as np
 from satchel.export.checkpoint import Checkpoint, open_checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.registry import family_of
-from satchel.export.huggingface import empty_model, load_model
+from satchel.export.families.tensors import CanonicalTensors
+from satchel.export.huggingface import empty_model, filled_model, load_model
 from satchel.export.ops.base import Weights
 from satchel.export.source import Source
 from satchel.runtime.errors import CheckpointError
@@ -60,16 +61,27 @@ class Reference:
         self._parameters = family.tensor_names(self.config)
         self.streamed = streamed
         self._stream: Any = None
-        self.model = self._streamed_model(path, checkpoint, family) if streamed else load_model(path)
+        layout = family.gguf if checkpoint.kind == "gguf" else None
+        given = layout.hugging_face(checkpoint.config) if layout and layout.hugging_face else None
+        if streamed:
+            self.model = self._streamed_model(path, checkpoint, family, given)
+        elif given:
+            tensors = CanonicalTensors(checkpoint, family, self.config)
+            weights = {stored: tensors.read(name) for name, stored in self._parameters.items()}
+            self.model = filled_model(path, given, weights)
+        else:
+            self.model = load_model(path)
         if checkpoint.kind == "gguf":
             _set_frequencies(self.model, self.config)
 
-    def _streamed_model(self, path: Path, checkpoint: Checkpoint, family: Family) -> Any:
+    def _streamed_model(
+        self, path: Path, checkpoint: Checkpoint, family: Family, given: Mapping[str, Any] | None
+    ) -> Any:
         from satchel.export.streaming import CheckpointPieces, Streamed, layout, stream  # imports torch
 
         self._layout = layout(family, self.config)
         self._stream = Streamed(CheckpointPieces(checkpoint, family, self.config))
-        return stream(empty_model(path), self._stream, self.config.tied_embeddings)
+        return stream(empty_model(path, given), self._stream, self.config.tied_embeddings)
 
     def __enter__(self) -> Reference:
         return self

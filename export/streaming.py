@@ -18,6 +18,7 @@ import torch
 
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.ops.base import Weights
 from satchel.export.palettize.expand import expand
 from satchel.export.palettize.tensors import Matrix
@@ -44,32 +45,29 @@ class Pieces(Protocol):
 
 
 class CheckpointPieces:
-    """The original weights."""
+    """The original weights, of a safetensors file by transformers' own names."""
 
     def __init__(self, checkpoint: Checkpoint, family: Family, config: DecoderConfig) -> None:
-        self._checkpoint, self._config = checkpoint, config
-        self._gguf = family.gguf if checkpoint.kind == "gguf" else None
-        self._names: dict[str, str] = {}
-        if self._gguf is not None:
-            self._names = {stored: name for name, stored in family.tensor_names(config).items()}
-            self._stored = self._gguf.tensor_names(config)
+        self._checkpoint = checkpoint
+        self._tensors = CanonicalTensors(checkpoint, family, config)
+        self._canonical = {stored: name for name, stored in family.tensor_names(config).items()}
         self._last: tuple[str, np.ndarray] | None = None
         self._lock = threading.Lock()
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
-        if self._gguf is None:
+        if self._checkpoint.kind == "safetensors":
             return self._checkpoint.read(parameter, slice(start, stop))
-        name = self._names[parameter]
-        if name.startswith("layers."):  # rows may be in another order in the file
+        name = self._canonical[parameter]
+        if name.startswith("layers."):
             return self._whole(name)[start:stop]
-        return self._checkpoint.read(self._stored[name], slice(start, stop))
+        return self._tensors.read(name, slice(start, stop))
 
     def _whole(self, name: str) -> np.ndarray:
+        """Of a GGUF file, where rows may lie in another order; the last matrix is kept, since its rows are next."""
         with self._lock:
             if self._last is None or self._last[0] != name:
-                assert self._gguf is not None
                 self._last = None  # before the next is read
-                self._last = name, self._gguf.restore(self._config, name, self._checkpoint.read(self._stored[name]))
+                self._last = name, self._tensors.read(name)
             return self._last[1]
 
 

@@ -102,8 +102,8 @@ def arithmetic(format_name: str, scheme: str, precision: str | None = None) -> A
         scheme: of the manifest's weights.
         precision: of Core ML's run, "fp32" or "fp16".
     """
-    if format_name == "coreml":
-        return "fp32" if precision == "fp32" else "fp16"
+    if format_name == "coreml":  # whose fp16 programs round the minima of a GGUF file's blocks, however they are run
+        return "fp32" if precision == "fp32" and scheme != "source" else "fp16"
     # CPU kernels for compressed weights (MatMulNBits at accuracy level 4, XNNPACK's qd8) take activations in 8 bits.
     return {"fp32": "fp32", "fp16": "fp16"}.get(scheme, "int8")  # type: ignore[return-value]
 

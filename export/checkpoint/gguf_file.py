@@ -29,6 +29,7 @@ CONFIG_KEYS = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.layer_norm_epsilon": "layer_norm_eps",
     "vocab_size": "vocab_size",
 }
 ROPE_KEYS = ("rope.freq_base", "rope.dimension_count", "attention.key_length", "attention.value_length")
@@ -128,20 +129,21 @@ def _tokens(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(own: Mapping[str, Any], factors: list[float] | None) -> dict[str, Any]:
-    """head_dim (where it is stated) and rope_parameters."""
+    """head_dim (where it is stated) and rope_parameters; a head is as wide as llama.cpp takes it to be."""
     rotated, key, value = (_whole(own, k) for k in ROPE_KEYS[1:])
-    head_dim = key or rotated
+    hidden, heads = (_whole(own, k) for k in ("embedding_length", "attention.head_count"))
+    head_dim = key or (hidden // heads if hidden and heads else None)
     parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": own.get("rope.freq_base", 10000.0)}
     kind = own.get("rope.scaling.type", "none")
     if kind != "none":
         parameters |= {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
     if factors is not None:
         parameters |= {"rope_type": "gguf_factors" if kind == "none" else f"{kind} with factors", "factors": factors}
-    if head_dim and rotated and rotated != head_dim:
-        parameters["partial_rotary_factor"] = rotated / head_dim
+    if head_dim:
+        parameters["partial_rotary_factor"] = (rotated or head_dim) / head_dim
     if value and value != head_dim:
         parameters["value_length"] = value
-    return {"rope_parameters": parameters} | ({"head_dim": head_dim} if head_dim else {})
+    return {"rope_parameters": parameters} | ({"head_dim": key} if key else {})
 
 
 def _whole(own: Mapping[str, Any], key: str) -> int | None:

@@ -8,12 +8,13 @@ Canonical tensor names, which the rest of Satchel knows (`{i}` is the layer's nu
     layers.{i}.self_attn.k_proj, .v_proj           [kv_heads * head_dim, hidden]
     layers.{i}.self_attn.o_proj                    [hidden, heads * head_dim]
     layers.{i}.post_attention_layernorm            [hidden]                 norm gain
-    layers.{i}.mlp.gate_proj, .up_proj             [intermediate, hidden]
+    layers.{i}.mlp.gate_proj, .up_proj             [intermediate, hidden]   gate_proj: gated MLPs only
     layers.{i}.mlp.down_proj                       [hidden, intermediate]
     norm                                           [hidden]                 norm gain
     lm_head                                        [vocab, hidden]          absent when tied to embed_tokens
 
-A bias of a linear has the linear's name and `.bias`.
+A bias of a linear or a LayerNorm has its name and `.bias`. Where attention and MLP are parallel, both read
+input_layernorm, and there is no post_attention_layernorm.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding, rotate-half convention (the first half of a head pairs with the second).
+    """Rotary position embedding, rotate-half convention (of what is rotated, the first half pairs with the second).
 
     Attributes:
-        inv_freq: `head_dim / 2` inverse frequencies in radians a position, after any scaling of the checkpoint.
+        inv_freq: `rotated / 2` inverse frequencies in radians a position, after any scaling of the checkpoint.
         attention_factor: multiplies cos and sin (1.0 but for YaRN and LongRoPE).
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
+
+    @property
+    def rotated(self) -> int:
+        """How many channels of a head are rotated, the first ones; the others pass as they are."""
+        return 2 * len(self.inv_freq)
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,15 @@ class DecoderConfig:
     Attributes:
         family: the `model_type` it was read from, such as "llama".
         vocab_size, hidden_size, layers, heads, kv_heads, head_dim, intermediate_size: counts.
-        norm_eps: epsilon of the RMSNorms.
-        activation: "silu" or "gelu_tanh", between gate and up.
+        norm_eps: epsilon of the norms.
+        activation: "silu" or "gelu_tanh", of the gate, or between up and down where there is no gate.
         tied_embeddings: whether lm_head is embed_tokens.
         max_position: the context length that the model was trained for, in tokens.
         rope: rotary embedding of every layer.
-        attention_bias, mlp_bias: whether the linears have biases.
+        attention_bias, mlp_bias, head_bias: whether the linears have biases.
+        norm: "rms" (RMSNorm, a gain only) or "layer" (LayerNorm, a gain and a bias).
+        parallel: attention and MLP read the same norm, and their results are added to the residual stream together.
+        gated: whether the MLP has a gate: down(act(gate(x)) * up(x)) instead of down(act(up(x))).
         bos_token_id, eos_token_ids: as the checkpoint's configuration says; stop ids may be added by the tokenizer.
     """
 
@@ -69,6 +78,10 @@ class DecoderConfig:
     rope: Rope
     attention_bias: bool = False
     mlp_bias: bool = False
+    head_bias: bool = False
+    norm: Literal["rms", "layer"] = "rms"
+    parallel: bool = False
+    gated: bool = True
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 
@@ -84,22 +97,36 @@ class DecoderConfig:
         for i in range(self.layers):
             a, m = f"layers.{i}.self_attn", f"layers.{i}.mlp"
             shapes |= {f"{a}.q_proj": (q, h), f"{a}.k_proj": (kv, h), f"{a}.v_proj": (kv, h), f"{a}.o_proj": (h, q)}
-            shapes |= {f"{m}.gate_proj": (f, h), f"{m}.up_proj": (f, h), f"{m}.down_proj": (h, f)}
+            shapes |= {f"{m}.gate_proj": (f, h)} if self.gated else {}
+            shapes |= {f"{m}.up_proj": (f, h), f"{m}.down_proj": (h, f)}
         if not self.tied_embeddings:
             shapes["lm_head"] = (self.vocab_size, h)
         return shapes
 
+    def norms(self) -> list[str]:
+        """Canonical names of the norms' gains."""
+        kinds = ["input_layernorm"] if self.parallel else ["input_layernorm", "post_attention_layernorm"]
+        return ["norm", *(f"layers.{i}.{kind}" for i in range(self.layers) for kind in kinds)]
+
     def vector_shapes(self) -> dict[str, tuple[int]]:
         """Every vector (norm gain or bias) by canonical name, with its shape."""
-        shapes: dict[str, tuple[int]] = {"norm": (self.hidden_size,)}
-        for i in range(self.layers):
-            shapes[f"layers.{i}.input_layernorm"] = (self.hidden_size,)
-            shapes[f"layers.{i}.post_attention_layernorm"] = (self.hidden_size,)
-        biased = (("self_attn", self.attention_bias), ("mlp", self.mlp_bias))
+        shapes: dict[str, tuple[int]] = dict.fromkeys(self.norms(), (self.hidden_size,))
+        if self.norm == "layer":
+            shapes |= {f"{name}.bias": (self.hidden_size,) for name in self.norms()}
+        biased = ((".self_attn.", self.attention_bias), (".mlp.", self.mlp_bias), ("lm_head", self.head_bias))
         for name, (rows, _) in self.matrix_shapes().items():
-            if any(on and f".{part}." in name for part, on in biased):
+            if any(on and part in name for part, on in biased):
                 shapes[f"{name}.bias"] = (rows,)
         return shapes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows (or, of a vector, elements) of a stored tensor that holds several, one under the other."""
+
+    name: str
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -110,11 +137,17 @@ class GgufLayout:
         tensor_names: config -> {canonical name: name in a GGUF file}, complete.
         restore: (config, canonical name, float32 values) -> values in the original order of rows.
         ignored: as in Family.
+        fused: config -> {canonical name: where it is in a file that holds it fused with others}, which goes before
+            `tensor_names` where the file has such a tensor.
+        hugging_face: configuration as the file gives it -> what transformers takes, for a family whose GGUF files
+            transformers does not read itself.
     """
 
     tensor_names: Callable[[DecoderConfig], dict[str, str]]
     restore: Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
     ignored: tuple[str, ...] = ()
+    fused: Callable[[DecoderConfig], dict[str, Rows]] | None = None
+    hugging_face: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

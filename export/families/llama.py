@@ -6,25 +6,27 @@ where the original rotates channels half a head apart.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Rope
-from satchel.export.families.options import count, flag, refuse_unknown, token_ids
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout
+from satchel.export.families.options import (
+    activation,
+    count,
+    epsilon,
+    expand,
+    flag,
+    refuse_unknown,
+    refuse_unsupported,
+    rope_parameters,
+    token_ids,
+)
 from satchel.export.rope import make_rope
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURE = "LlamaForCausalLM"
-
-ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-}
 
 READ = (
     "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -80,8 +82,10 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    _refuse_unsupported(config)
+    refuse_unsupported(config, ARCHITECTURE)
     refuse_unknown(config, READ)
+    if config.get("rope_interleaved"):
+        raise CheckpointError("interleaved rotary embeddings are not supported", got="rope_interleaved=true")
     hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     kv_heads = count(config, "num_key_value_heads", heads)
     head_dim = count(config, "head_dim", hidden // heads)
@@ -100,11 +104,11 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
         kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate_size=count(config, "intermediate_size"),
-        norm_eps=_norm_eps(config),
-        activation=_activation(config),
+        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
+        activation=activation(config, "silu"),
         tied_embeddings=flag(config, "tie_word_embeddings"),
         max_position=positions,
-        rope=_rope(config, head_dim, positions),
+        rope=make_rope(rope_parameters(config), head_dim, positions),
         attention_bias=flag(config, "attention_bias"),
         mlp_bias=flag(config, "mlp_bias"),
         bos_token_id=bos[0] if bos else None,
@@ -114,12 +118,12 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
 
 def tensor_names(config: DecoderConfig) -> dict[str, str]:
     """Canonical name -> name in a Hugging Face checkpoint."""
-    return _expand(TENSORS, config)
+    return expand(TENSORS, config)
 
 
 def gguf_tensor_names(config: DecoderConfig) -> dict[str, str]:
     """Canonical name -> name in a GGUF file."""
-    return _expand(GGUF_TENSORS, config)
+    return expand(GGUF_TENSORS, config)
 
 
 def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
@@ -132,60 +136,6 @@ def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.nda
         return values
     pairs = values.reshape(heads, config.head_dim // 2, 2, -1)
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
-
-
-def _expand(table: Mapping[str, str], config: DecoderConfig) -> dict[str, str]:
-    wanted = [*config.matrix_shapes(), *config.vector_shapes()]
-    layers = [{k.format(i=i): v.format(i=i) for k, v in table.items() if "{i}" in k} for i in range(config.layers)]
-    names = {k: v for part in (*layers, table) for k, v in part.items()}
-    missing = [w for w in wanted if w not in names]
-    if missing:
-        raise CheckpointError("this kind of file cannot hold what the configuration asks for", got=missing[:5])
-    return {w: names[w] for w in wanted}
-
-
-def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    if config.get("quantization_config"):
-        raise CheckpointError(
-            "the checkpoint is already quantized",
-            got=repr(config["quantization_config"])[:120],
-            wanted="weights in fp32, fp16 or bf16, or a GGUF file",
-            hint="pass the original checkpoint",
-        )
-    architectures = config.get("architectures") or [ARCHITECTURE]
-    if architectures != [ARCHITECTURE]:
-        raise CheckpointError(
-            "the checkpoint is not a language model of this family", got=architectures, wanted=ARCHITECTURE
-        )
-    if config.get("rope_interleaved"):
-        raise CheckpointError("interleaved rotary embeddings are not supported", got="rope_interleaved=true")
-
-
-def _norm_eps(config: Mapping[str, Any]) -> float:
-    value = config.get("rms_norm_eps", 1e-6)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 or math.isnan(value):
-        raise CheckpointError("the configuration's 'rms_norm_eps' is not usable", got=repr(value)[:80], wanted="0 to 1")
-    return float(value)
-
-
-def _activation(config: Mapping[str, Any]) -> Literal["silu", "gelu_tanh"]:
-    value = config.get("hidden_act", "silu")
-    if not isinstance(value, str) or value not in ACTIVATIONS:
-        raise CheckpointError(
-            "the activation is not supported",
-            got=repr(value)[:80],
-            wanted=f"hidden_act one of {', '.join(ACTIVATIONS)}",
-        )
-    return ACTIVATIONS[value]
-
-
-def _rope(config: Mapping[str, Any], head_dim: int, positions: int) -> Rope:
-    """rope_parameters of transformers 5, or rope_theta and rope_scaling of 4, with the precedence of transformers."""
-    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(given, Mapping):
-        raise CheckpointError("the configuration's rope is not an object", got=repr(given)[:80])
-    theta = config.get("rope_theta")
-    return make_rope({"rope_theta": 10000.0 if theta is None else theta, **given}, head_dim, positions)
 
 
 LLAMA = Family(

@@ -1,10 +1,15 @@
-"""Reading a Hugging Face configuration: what is structural is read or refused, never passed over."""
+"""Reading a Hugging Face configuration: what is structural is read or refused, never passed over.
+
+And what else families share: tables of tensor names.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from satchel.export.families.base import DecoderConfig
 from satchel.runtime.errors import CheckpointError
 
 # The largest values that are taken seriously; beyond them a configuration is damaged or hostile.
@@ -17,6 +22,13 @@ LIMITS = {
     "num_key_value_heads": 4096,
     "head_dim": 4096,
     "max_position_embeddings": 1 << 31,
+}
+
+ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
 }
 
 HARMLESS = frozenset({
@@ -73,6 +85,66 @@ def token_ids(config: Mapping[str, Any], key: str, vocab_size: int) -> tuple[int
             wanted=f"0..{vocab_size - 1}",
         )
     return tuple(values)
+
+
+def epsilon(config: Mapping[str, Any], key: str, default: float) -> float:
+    """What a norm adds to the variance, 0 to 1; `default` where the key is missing."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 or math.isnan(value):
+        raise CheckpointError(f"the configuration's '{key}' is not usable", got=repr(value)[:80], wanted="0 to 1")
+    return float(value)
+
+
+def activation(config: Mapping[str, Any], default: str) -> Literal["silu", "gelu_tanh"]:
+    """`hidden_act`; `default` where the key is missing."""
+    value = config.get("hidden_act", default)
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        raise CheckpointError(
+            "the activation is not supported",
+            got=repr(value)[:80],
+            wanted=f"hidden_act one of {', '.join(ACTIVATIONS)}",
+        )
+    return ACTIVATIONS[value]
+
+
+def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """rope_parameters of transformers 5, or rope_theta and rope_scaling of 4, with the precedence of transformers."""
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise CheckpointError("the configuration's rope is not an object", got=repr(given)[:80])
+    theta = config.get("rope_theta")
+    return {"rope_theta": 10000.0 if theta is None else theta, **given}
+
+
+def expand(table: Mapping[str, str], config: DecoderConfig) -> dict[str, str]:
+    """Canonical name -> stored name of every tensor, from a table with {i} for the layer's number.
+
+    Raises:
+        CheckpointError: the configuration asks for a tensor that the table lacks.
+    """
+    wanted = [*config.matrix_shapes(), *config.vector_shapes()]
+    layers = [{k.format(i=i): v.format(i=i) for k, v in table.items() if "{i}" in k} for i in range(config.layers)]
+    names = {k: v for part in (*layers, table) for k, v in part.items()}
+    missing = [w for w in wanted if w not in names]
+    if missing:
+        raise CheckpointError("this kind of file cannot hold what the configuration asks for", got=missing[:5])
+    return {w: names[w] for w in wanted}
+
+
+def refuse_unsupported(config: Mapping[str, Any], architecture: str) -> None:
+    """Refuses weights that are quantized already, and models of another architecture than the language model's."""
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            "the checkpoint is already quantized",
+            got=repr(config["quantization_config"])[:120],
+            wanted="weights in fp32, fp16 or bf16, or a GGUF file",
+            hint="pass the original checkpoint",
+        )
+    architectures = config.get("architectures") or [architecture]
+    if architectures != [architecture]:
+        raise CheckpointError(
+            "the checkpoint is not a language model of this family", got=architectures, wanted=architecture
+        )
 
 
 def refuse_unknown(config: Mapping[str, Any], read: Iterable[str]) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.llama import LLAMA
+from satchel.export.families.phi import PHI
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
+    "phi": PHI,
+    "phi2": PHI,
 }
 """model_type, and general.architecture of a GGUF file -> family."""
 

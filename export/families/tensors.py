@@ -12,6 +12,7 @@ from satchel.export.families.base import DecoderConfig, Family
 from satchel.runtime.errors import CheckpointError
 
 ROWS = 4096  # compared at a time
+ALL = slice(None)
 
 
 class CanonicalTensors:
@@ -26,7 +27,7 @@ class CanonicalTensors:
         """
         self._checkpoint = checkpoint
         self._config = config
-        self._names, self._restore, ignored = _layout(checkpoint, family, config)
+        self._names, self._rows, self._restore, ignored = _layout(checkpoint, family, config)
         shapes: dict[str, tuple[int, ...]] = {**config.matrix_shapes(), **config.vector_shapes()}
         assert set(shapes) == set(self._names), "the family's table of names is not that of its configuration"
         stored = checkpoint.names()
@@ -40,14 +41,20 @@ class CanonicalTensors:
         """Canonical names, matrices in the order of the forward pass, then vectors."""
         return [*self._config.matrix_shapes(), *self._config.vector_shapes()]
 
-    def read(self, name: str) -> np.ndarray:
-        """Values of a tensor by canonical name, float32 [rows, columns] or [n].
+    def read(self, name: str, rows: slice = ALL) -> np.ndarray:
+        """Values of a tensor by canonical name, or of some of its rows, float32 [rows, columns] or [n].
+
+        Rows alone are read of an embedding or head, and of any matrix of a safetensors file; a linear of a GGUF file is
+        read whole, since its rows may lie there in another order.
 
         Raises:
             CheckpointError: NaN or infinity among them.
             KeyError: there is no such tensor.
         """
-        return self._restore(self._config, name, self._checkpoint.read(self._names[name]))
+        if self._restore is _as_stored or not name.startswith("layers."):
+            return self._checkpoint.read(self._names[name], rows)
+        values = self._checkpoint.read(self._names[name], self._rows.get(name, ALL))
+        return self._restore(self._config, name, values)[rows]
 
     @property
     def kind(self) -> str:
@@ -64,15 +71,20 @@ class CanonicalTensors:
         """The bytes of a GGUF tensor, uint8 [rows, bytes of a row], and what undoes the conversion's order of rows."""
         assert isinstance(self._checkpoint, GgufCheckpoint)
         _, raw = self._checkpoint.blocks(self._names[name])
+        raw = raw[self._rows.get(name, slice(None))]
         return raw, lambda values: self._restore(self._config, name, values)
 
     def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        for name, stored in self._names.items():
-            if self._checkpoint.shape(stored) != shapes[name]:
+        wanted = {stored: shapes[name] for name, stored in self._names.items()}
+        for name, rows in self._rows.items():  # of a fused tensor, the last part says how many rows there are
+            stored = self._names[name]
+            wanted[stored] = (max(wanted[stored][0], rows.stop), *wanted[stored][1:])
+        for stored, shape in wanted.items():
+            if self._checkpoint.shape(stored) != shape:
                 raise CheckpointError(
                     f"'{stored}' has another shape than the configuration says",
                     got=list(self._checkpoint.shape(stored)),
-                    wanted=list(shapes[name]),
+                    wanted=list(shape),
                     hint="config.json and the weights are of different models",
                 )
 
@@ -82,13 +94,17 @@ Restore = Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
 
 def _layout(
     checkpoint: Checkpoint, family: Family, config: DecoderConfig
-) -> tuple[dict[str, str], Restore, tuple[str, ...]]:
-    """(canonical name -> stored name, what undoes a conversion, names to pass over)."""
+) -> tuple[dict[str, str], dict[str, slice], Restore, tuple[str, ...]]:
+    """(canonical name -> stored name, -> rows of it if not all, what undoes a conversion, names to pass over)."""
     if checkpoint.kind == "safetensors":
-        return family.tensor_names(config), _as_stored, family.ignored
-    if family.gguf is None:
+        return family.tensor_names(config), {}, _as_stored, family.ignored
+    layout = family.gguf
+    if layout is None:
         raise CheckpointError(f"GGUF files of the family {family.name} are not read", wanted="safetensors")
-    return family.gguf.tensor_names(config), family.gguf.restore, family.gguf.ignored
+    stored, fused = set(checkpoint.names()), layout.fused(config) if layout.fused else {}
+    fused = {name: part for name, part in fused.items() if part.name in stored}
+    names = layout.tensor_names(config) | {name: part.name for name, part in fused.items()}
+    return names, {n: slice(p.start, p.stop) for n, p in fused.items()}, layout.restore, layout.ignored
 
 
 def _as_stored(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:

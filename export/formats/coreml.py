@@ -44,6 +44,7 @@ How weights are named in the program, so that they can be read back (canonical n
                                       [1, O, 1, 1] or [O]; [V, 1] and gathered for the embedding); palettes only
     layers__3__mlp__up_proj__bias     const; norm gains are consts by their own names: layers__3__input_layernorm
     lm_head__part2, ..part2__scale    consecutive rows of a head that is split; parts in order make up the matrix
+    lm_head__bias__part2              the same of its bias
     embed_tokens__part2               the same of a tied head: rows of embed_tokens once more, to be reported once
     embed_tokens__head                a tied head in one piece
 

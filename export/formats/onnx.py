@@ -32,7 +32,7 @@ from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx import ACCURACY_LEVEL, CacheInputs, OnnxOps
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
 from satchel.export.progress import Progress, silent
-from satchel.runtime.errors import OutputError
+from satchel.runtime.errors import FormatError, OutputError
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 MODEL = "model.onnx"
@@ -121,7 +121,17 @@ def _cache(graph: GraphBuilder, mask: ir.Value, config: DecoderConfig, context_l
 
 
 def rotary_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin, fp32 [length, head_dim / 2], by the same fp32 steps as transformers."""
+    """cos and sin, fp32 [length, rotated / 2], by the same fp32 steps as transformers.
+
+    Raises FormatError for a width that GroupQueryAttention does not take.
+    """
+    if config.rope.rotated % 16:
+        raise FormatError(
+            "onnxruntime rotates channels by sixteens",
+            got=f"{config.rope.rotated} rotated channels of {config.head_dim} in a head",
+            wanted="a multiple of 16",
+            hint="choose another format",
+        )
     inv_freq = np.array(config.rope.inv_freq, np.float32)
     angle = np.arange(length, dtype=np.float32)[:, None] * inv_freq[None, :]
     factor = np.float32(config.rope.attention_factor)

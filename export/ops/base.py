@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from satchel.export.families.base import DecoderConfig
 from satchel.export.palettize.tensors import Matrix
 
 T = TypeVar("T")
@@ -33,14 +34,20 @@ class Weights(Protocol):
 
 
 class OpSet(Protocol[T]):
-    """What a decoder-only transformer is made of."""
+    """What a decoder-only transformer is made of.
+
+    Attributes:
+        config: of the decoder, whose options say which of these are used and how.
+    """
+
+    config: DecoderConfig
 
     def embed(self, name: str) -> T:
         """Rows of the embedding matrix `name` for the token ids that this op set was given as input."""
         ...
 
     def norm(self, x: T, name: str) -> T:
-        """RMSNorm over the channels, times the gain `name`; epsilon from the configuration."""
+        """Over the channels: RMSNorm with the gain `name`, or LayerNorm, which has a bias `<name>.bias` too."""
         ...
 
     def linears(self, x: T, names: list[str]) -> list[T]:
@@ -48,17 +55,24 @@ class OpSet(Protocol[T]):
         ...
 
     def attention(self, q: T, k: T, v: T, layer: int) -> T:
-        """Rotary on q and k, writes k and v into the cache of `layer`, causal grouped-query attention, heads joined."""
+        """Rotary on q and k, writes k and v into the cache of `layer`, causal grouped-query attention, heads joined.
+
+        Of each head the first `rope.rotated` channels are rotated.
+        """
         ...
 
     def gated(self, gate: T, up: T) -> T:
         """activation(gate) * up, with the activation of the configuration."""
         ...
 
+    def activated(self, x: T) -> T:
+        """The activation of the configuration, for an MLP without a gate."""
+        ...
+
     def add(self, x: T, y: T) -> T:
-        """The residual sum."""
+        """The residual stream plus what is added to it, or the sum of parallel branches."""
         ...
 
     def lm_head(self, x: T, name: str) -> T:
-        """Logits over the vocabulary; `name` is the embedding's where the two are tied."""
+        """Logits over the vocabulary, with `lm_head.bias` if there is one; `name` is the embedding's where tied."""
         ...

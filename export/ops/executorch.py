@@ -131,18 +131,19 @@ class LastRead:
 
 
 def rope_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin for every position, float32 [1, length, 1, head_dim]."""
+    """cos and sin for every position, float32 [1, length, 1, head_dim]; 1 and 0 for channels that are not rotated."""
     angle = np.arange(length, dtype=np.float32)[:, None] * np.asarray(config.rope.inv_freq, dtype=np.float32)
     angle = np.concatenate((angle, angle), axis=1)[None, :, None, :]
     factor = np.float32(config.rope.attention_factor)
-    return np.cos(angle) * factor, np.sin(angle) * factor
+    passed = ((0, 0), (0, 0), (0, 0), (0, config.head_dim - config.rope.rotated))
+    return np.pad(np.cos(angle) * factor, passed, constant_values=1), np.pad(np.sin(angle) * factor, passed)
 
 
-def half_turn(dim: int) -> np.ndarray:
-    """The signed permutation P with P @ x = (-second half of x, first half of x), float32 [dim, dim]."""
-    eye = np.eye(dim // 2, dtype=np.float32)
+def half_turn(dim: int, rotated: int) -> np.ndarray:
+    """P with P @ x = (-second half, first half) of the first `rotated` of x, and zeros behind, float32 [dim, dim]."""
+    eye = np.eye(rotated // 2, dtype=np.float32)
     zero = np.zeros_like(eye)
-    return np.block([[zero, -eye], [eye, zero]])
+    return np.pad(np.block([[zero, -eye], [eye, zero]]), (0, dim - rotated))
 
 
 class ExecutorchOps:
@@ -169,6 +170,7 @@ class ExecutorchOps:
         self._weights, self._reader = weights, LastRead(weights)
         self._context, self._sequence = context, sequence
         self._int8_activations = int8_activations
+        self._ended = False
         self._open: XnnDelegate | None = None
         self._quantized: dict[int, int] = {}
         self._arguments: dict[str, Value] = {}
@@ -270,7 +272,7 @@ class ExecutorchOps:
         cos, sin = self._id(self._cos), self._id(self._sin)
         graph, dim = self._graph(), self.config.head_dim
         heads = graph.reshape(self._id(x), (1, self._sequence, x.dims[2] // dim, dim))
-        turn = graph.constant(array_blob("constant.half_turn", half_turn(dim)), (dim, dim))
+        turn = graph.constant(array_blob("constant.half_turn", half_turn(dim, self.config.rope.rotated)), (dim, dim))
         turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
         return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
 
@@ -296,20 +298,25 @@ class ExecutorchOps:
         return Value(dims, tensor=out)
 
     def norm(self, x: Value, name: str) -> Value:
-        """RMSNorm; the mean is a fully connected node of one row, whose bias is epsilon."""
-        number = self._id(x)
+        """RMSNorm or LayerNorm; a mean is a fully connected node of one row, whose bias is epsilon for the squares'."""
+        number, layer = self._id(x), self.config.norm == "layer"
         graph, width = self._graph(), x.dims[-1]
         mean_row = np.full((1, width), 1 / width, np.float32)
         row = graph.constant(array_blob(f"constant.mean.{width}", mean_row), mean_row.shape)
         epsilon = graph.constant(array_blob("constant.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
+        if layer:
+            number = graph.binary(xnn.XNNSubtract, number, graph.fully_connected(number, row))
         mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
         scaled = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
-        gain = self._argument(name, lambda: self._vector(name))
-        return self._value(graph.binary(xnn.XNNMultiply, scaled, gain))
+        scaled = graph.binary(xnn.XNNMultiply, scaled, self._argument(name, lambda: self._vector(name)))
+        if layer:
+            bias = f"{name}.bias"
+            scaled = graph.binary(xnn.XNNAdd, scaled, self._argument(bias, lambda: self._vector(bias)))
+        return self._value(scaled)
 
     def linears(self, x: Value, names: list[str]) -> list[Value]:
         """One fully connected node a name; those that take int8 share the quantized input."""
-        number = self._id(x)
+        number = self._id(self._narrowed(x) if self._ended else x)
         return [self._value(self._linear(number, name, name)) for name in names]
 
     def attention(self, q: Value, k: Value, v: Value, layer: int) -> Value:
@@ -325,7 +332,7 @@ class ExecutorchOps:
         attended = Tensor(queries.dims, dynamic=True)
         self._kernel("llama::custom_sdpa.out", (queries, *caches, position, None, 0.0, True, None), attended)
         if layer == config.layers - 1:
-            attended = self._last(attended)
+            attended, self._ended = self._last(attended), True
         value = Value(attended.dims, tensor=attended)
         return self._value(self._join(self._id(value), value.dims))
 
@@ -339,14 +346,24 @@ class ExecutorchOps:
         self.calls.insert(place, Kernel("aten::slice_copy", "Tensor_out", (tensor, 1, -1, 2**63 - 1, 1), out))
         return out
 
+    def _narrowed(self, x: Value) -> Value:
+        """Its last token, which is all that matters after the last attention."""
+        if x.dims[1] == 1:
+            return x
+        last = self._last(self.leave(x), before=self._open)
+        return Value(last.dims, tensor=last)
+
     def gated(self, gate: Value, up: Value) -> Value:
-        """activation(gate) * up; both activations are gate * sigmoid(u), with u = gate for SiLU."""
-        number, other = self._id(gate), self._id(up)
-        graph, inner = self._graph(), number
-        if self.config.activation == "gelu_tanh":
-            inner = self._gelu_inner(number)
-        active = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNSigmoid, inner))
-        return self._value(graph.binary(xnn.XNNMultiply, active, other))
+        """activation(gate) * up."""
+        active, other = self._id(self.activated(gate)), self._id(up)
+        return self._value(self._graph().binary(xnn.XNNMultiply, active, other))
+
+    def activated(self, x: Value) -> Value:
+        """Both activations are x * sigmoid(u), with u = x for SiLU."""
+        number = self._id(x)
+        inner = self._gelu_inner(number) if self.config.activation == "gelu_tanh" else number
+        graph = self._graph()
+        return self._value(graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNSigmoid, inner)))
 
     def _gelu_inner(self, x: int) -> int:
         """0.5 (1 + tanh(z)) = sigmoid(2 z), here with 2 z = x (a + b x^2) and z as GELU's tanh form has it."""
@@ -358,10 +375,7 @@ class ExecutorchOps:
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y; where y is of the last token only, so is the sum."""
-        if y.dims[1] < x.dims[1]:
-            last = self._last(self.leave(x), before=self._open)
-            x = Value(last.dims, tensor=last)
-        first, second = self._id(x), self._id(y)
+        first, second = self._id(self._narrowed(x) if y.dims[1] < x.dims[1] else x), self._id(y)
         return self._value(self._graph().binary(xnn.XNNAdd, first, second))
 
     def lm_head(self, x: Value, name: str) -> Value:

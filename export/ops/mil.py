@@ -6,10 +6,10 @@ written once at the end, for all layers together, and with states exactly one wr
 the same graph serves a cache that goes through inputs and outputs. The mask of the past is the same for every query
 (slot < position), and that of the new tokens is a constant, so neither is an input.
 
-Three forms are chosen for fp16, which is all that the Neural Engine has: a mask of -1e4 and never -inf (neural-engine
-rule 8); an RMSNorm that divides by the row's largest |x| before it squares, since SmolLM2's residual of 24,900 squares
-past 65504; and silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may go through fp32 (rule
-27).
+Four forms are chosen for fp16, which is all that the Neural Engine has: a mask of -1e4 and never -inf (neural-engine
+rule 8); norms that divide by the row's largest |x| before they sum or square, since SmolLM2's residual of 24,900
+squares past 65504; queries that are scaled before they meet the keys, since Phi-2's scores are past it otherwise; and
+silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may go through fp32 (rule 27).
 """
 
 from __future__ import annotations
@@ -152,15 +152,18 @@ class MilOps(ABC):
         return self._enter(x)
 
     def norm(self, x: Var, name: str) -> Var:
-        """RMSNorm of x / max|x|, which is RMSNorm of x but for epsilon, which is divided alike."""
+        """The norm of x / max|x|, which is that of x but for epsilon, which is divided alike."""
         axes = [self.channels]
         peak = self.mb.reduce_max(x=self.mb.abs(x=x), axes=axes, keep_dims=True)
         peak = self.mb.maximum(x=peak, y=self._number(SMALLEST_PEAK))
         y = self.mb.real_div(x=x, y=peak)
+        if self.config.norm == "layer":
+            y = self.mb.sub(x=y, y=self.mb.reduce_mean(x=y, axes=axes, keep_dims=True))
         mean = self.mb.reduce_mean(x=self.mb.mul(x=y, y=y), axes=axes, keep_dims=True)
         epsilon = self.mb.real_div(x=self._number(math.sqrt(self.config.norm_eps)), y=peak)
         root = self.mb.rsqrt(x=self.mb.add(x=mean, y=self.mb.mul(x=epsilon, y=epsilon)), epsilon=self._number(0))
-        return self.mb.mul(x=self.mb.mul(x=y, y=root), y=self._vector(name))
+        scaled = self.mb.mul(x=self.mb.mul(x=y, y=root), y=self._vector(name))
+        return self.mb.add(x=scaled, y=self._vector(f"{name}.bias")) if self.config.norm == "layer" else scaled
 
     def linears(self, x: Var, names: list[str]) -> list[Var]:
         """Each linear apart: the engine gains nothing from packing."""
@@ -178,12 +181,15 @@ class MilOps(ABC):
         return self._attend(queries, (past[0], keys), (past[1], values))
 
     def gated(self, gate: Var, up: Var) -> Var:
-        """silu or tanh-gelu of the gate, times up."""
+        """activation(gate) * up."""
+        return self.mb.mul(x=self.activated(gate), y=up)
+
+    def activated(self, x: Var) -> Var:
+        """silu or tanh-gelu."""
         if self.config.activation == "gelu_tanh":
-            return self.mb.mul(x=self.mb.gelu(x=gate, mode="TANH_APPROXIMATION"), y=up)
-        half = self.mb.mul(x=gate, y=self._number(0.5))
-        active = self.mb.mul(x=half, y=self.mb.add(x=self.mb.tanh(x=half), y=self._number(1)))
-        return self.mb.mul(x=active, y=up)
+            return self.mb.gelu(x=x, mode="TANH_APPROXIMATION")
+        half = self.mb.mul(x=x, y=self._number(0.5))
+        return self.mb.mul(x=half, y=self.mb.add(x=self.mb.tanh(x=half), y=self._number(1)))
 
     def add(self, x: Var, y: Var) -> Var:
         """The residual sum."""
@@ -193,10 +199,21 @@ class MilOps(ABC):
         """Logits [1, S, vocab], from parts of consecutive rows (neural-engine rules 2 and 23)."""
         parts = self._head_parts(name)
         if len(parts) == 1:
-            return self._leave(self._linear(x, parts[0]), "logits")
-        return self.mb.concat(
-            values=[self._leave(self._linear(x, part), None) for part in parts], axis=2, name="logits"
-        )
+            return self._leave(self._linear(x, parts[0], "lm_head.bias"), "logits")
+        pieces, start = [], 0
+        for number, part in enumerate(parts):
+            pieces.append(self._leave(self._head_bias(self._linear(x, part), number, start), None))
+            start += part.shape[0]
+        return self.mb.concat(values=pieces, axis=2, name="logits")
+
+    def _head_bias(self, x: Var, part: int, start: int) -> Var:
+        """The logits of one part of the head, whose first row is `start`, with its piece of the bias."""
+        if not self.weights.has("lm_head.bias"):
+            return x
+        rows = slice(start, start + x.shape[self.channels])
+        shape = self._along_channels(x.shape[self.channels])
+        name = f"{mil_name('lm_head.bias')}__part{part}"
+        return self.mb.add(x=x, y=self._floats(name, lambda: self.weights.vector("lm_head.bias")[rows], shape))
 
     def outputs(self, logits: Var) -> list[Var]:
         """Writes the cache, and lists the function's outputs."""
@@ -275,29 +292,39 @@ class MilOps(ABC):
         return "fp16" if self.dtype is np.float16 else "fp32"
 
     def _rotary_tables(self) -> tuple[Var, Var]:
-        """cos [c, c] and sin [-s, s] of this call's places, so that x * cos + swap(x) * sin turns x."""
+        """cos [c, c, 1] and sin [-s, s, 0] of this call's places, so that x * cos + swap(x) * sin turns x."""
         cos, sin = self._gathered(np.cos), self._gathered(np.sin)
         minus = self.mb.mul(x=sin, y=self._number(-1))
-        return self._table(self.mb.concat(values=[cos, cos], axis=1)), self._table(
-            self.mb.concat(values=[minus, sin], axis=1)
+        passed = self._passed(1), self._passed(0)
+        return self._table(self.mb.concat(values=[cos, cos, *passed[0]], axis=1)), self._table(
+            self.mb.concat(values=[minus, sin, *passed[1]], axis=1)
         )
 
+    def _passed(self, value: int) -> list[Var]:
+        """What the tables hold for the channels of a head that are not rotated, [S, channels]; none if all are."""
+        shape = (self.call.length, self.config.head_dim - self.config.rope.rotated)
+        if shape[1] == 0:
+            return []
+        return [self._floats(f"passed__{value}_{shape[0]}", lambda: np.full(shape, value, np.float32), shape)]
+
     def _gathered(self, f: np.ufunc) -> Var:
-        """f of the angles of this call's places, [S, head_dim / 2]."""
-        shape = (self.call.context, self.config.head_dim // 2)
+        """f of the angles of this call's places, [S, rotated / 2]."""
+        shape = (self.call.context, len(self.config.rope.inv_freq))
         table = self._floats(f"rotary__{f.__name__}", lambda: self._angles_of(f), shape)
         return self.mb.gather(x=table, indices=self._places, axis=0)
 
     def _angles_of(self, f: np.ufunc) -> np.ndarray:
-        """f of the angles, [C, head_dim / 2]; positions times frequencies in fp32, as every reference does."""
+        """f of the angles, [C, rotated / 2]; positions times frequencies in fp32, as every reference does."""
         rope = self.config.rope
         angles = np.arange(self.call.context, dtype=np.float32)[:, None] * np.array(rope.inv_freq, np.float32)
         values: np.ndarray = f(angles.astype(np.float64)) * rope.attention_factor
         return values
 
     def _rotate(self, heads: Var, angles: tuple[Var, Var]) -> Var:
-        first, second = self.mb.split(x=heads, num_splits=2, axis=self.head_channels)
-        swapped = self.mb.concat(values=[second, first], axis=self.head_channels)
+        half, rest = len(self.config.rope.inv_freq), self.config.head_dim - self.config.rope.rotated
+        sizes = {"split_sizes": [half, half, rest]} if rest else {"num_splits": 2}
+        first, second, *passed = self.mb.split(x=heads, **sizes, axis=self.head_channels)
+        swapped = self.mb.concat(values=[second, first, *passed], axis=self.head_channels)
         return self.mb.add(x=self.mb.mul(x=heads, y=angles[0]), y=self.mb.mul(x=swapped, y=angles[1]))
 
     def _later(self) -> np.ndarray:

@@ -5,9 +5,9 @@ palette, int8   constexpr_lut_to_dense: codes of 1, 2, 3, 4, 6 or 8 bits into en
                 or linear. int8 uses the same op and not an affine one, since
                 it is the same from iOS16 to iOS18, works for gather as for conv, and keeps the scale outside too.
 int4, and 8 bits by block
-                constexpr_blockwise_shift_scale, which came with iOS18. Blocks that begin at a minimum have a float for
-                zero point, -minimum / scale rounded to the program's precision, which moves no weight of a block by
-                more than its minimum's own rounding to that precision would.
+                constexpr_blockwise_shift_scale, which came with iOS18. Blocks that begin at a minimum are
+                scale * (code - 8 - zero) with a float for zero, small where the block lies around 0: its rounding to
+                the program's precision moves the block by 1/2048 of its middle at the most.
 fp16, fp32      a const.
 """
 
@@ -37,7 +37,7 @@ class StoredMatrix:
         kind: "lut", "affine" or "plain".
         bits: of a code.
         groups: of rows with a LUT each (lut), or of columns with a scale each (affine).
-        signed: codes in two's complement and no zero points.
+        signed: codes in two's complement; without zero points unless these are `floating`.
         floating: zero points are floats.
     """
 
@@ -131,7 +131,9 @@ class MatrixStore:
         rows, columns, *ones = shape
         codes, blocks = code_dtype(stored.bits, stored.signed), (rows, stored.groups, *ones)
         zeros = self.dtype if stored.floating else codes
-        offset = None if stored.signed else self.store.const(f"{stored.key}__zero", blocks, zeros)
+        offset = (
+            None if stored.signed and not stored.floating else self.store.const(f"{stored.key}__zero", blocks, zeros)
+        )
         return mb.constexpr_blockwise_shift_scale(
             data=self.store.const(f"{stored.key}__index", (rows, columns, *ones), codes),
             scale=self.store.const(f"{stored.key}__blocks", blocks, self.dtype),
@@ -181,14 +183,15 @@ class MatrixStore:
 
     def _put_from_minimum(self, name: str, m: AffineTensor, minimum: np.ndarray) -> StoredMatrix:
         """A block whose scale is lost in the rounding of its minimum is constant: code 0 of a scale of -minimum."""
-        constant = np.abs(minimum) > np.abs(m.scale) * 2 * 2**m.bits / np.finfo(self.dtype).eps
+        middle = 2 ** (m.bits - 1)
+        constant = np.abs(minimum) > np.abs(m.scale) * 4 * middle / np.finfo(self.dtype).eps
         scale = np.where(constant, -minimum, m.scale)
-        zero = np.divide(-minimum, scale, out=np.zeros_like(scale), where=scale != 0)
-        code = m.code * np.repeat(~constant, m.block, axis=1)
-        self.store.put_codes(f"{name}__index", code, m.bits)
+        zero = np.divide(-minimum, scale, out=np.zeros_like(scale), where=scale != 0) - np.where(constant, 0, middle)
+        code = (m.code.astype(np.int16) - middle).astype(np.int8) * np.repeat(~constant, m.block, axis=1)
+        self.store.put_codes(f"{name}__index", code, m.bits, signed=True)
         self.store.put(f"{name}__blocks", scale.astype(self.dtype))
         self.store.put(f"{name}__zero", zero.astype(self.dtype))
-        return StoredMatrix(name, name, m.shape, "affine", m.bits, m.scale.shape[1], floating=True)
+        return StoredMatrix(name, name, m.shape, "affine", m.bits, m.scale.shape[1], signed=True, floating=True)
 
     def _part(self, whole: str, name: str, m: Matrix, start: int, stop: int, shared: bool) -> StoredMatrix:
         rows = _rows(m, start, stop)

@@ -53,7 +53,7 @@ class CacheInputs:
         past: for each layer (key, value), fp32 [batch, kv_heads, context, head_dim].
         last_position: int32 [batch], tokens so far less one.
         total_length: int32 scalar, tokens so far.
-        cosine, sine: fp32 [context, head_dim / 2].
+        cosine, sine: fp32 [context, rotated / 2].
     """
 
     past: Sequence[tuple[ir.Value, ir.Value]]
@@ -88,7 +88,7 @@ class OnnxOps:
     ) -> None:
         self.present: list[tuple[ir.Value, ir.Value]] = []
         self._graph = graph
-        self._config = config
+        self.config = config
         self._weights = weights
         self._ids = ids
         self._cache = cache
@@ -140,16 +140,22 @@ class OnnxOps:
         return self._graph.node("MatMul", f"{output}.of_offsets", [sums, columns])
 
     def norm(self, x: Tensor, name: str) -> Tensor:
-        """RMSNorm; a residual sum that is still open is computed by the same node."""
-        gain = self._graph.initializer(f"{name}.weight", self._weights.vector(name).astype(np.float32))
-        epsilon = {"epsilon": self._config.norm_eps}
-        if not isinstance(x, Sum):
-            return self._graph.node("SimplifiedLayerNormalization", name, [_value(x), gain], epsilon | {"axis": -1})
+        """RMSNorm or LayerNorm; a residual sum that is still open is computed by the same node."""
+        layer = self.config.norm == "layer"
+        op = "LayerNormalization" if layer else "SimplifiedLayerNormalization"
+        vectors = {f"{name}.weight": name} | ({f"{name}.bias": f"{name}.bias"} if layer else {})
+        values = [
+            self._graph.initializer(stored, self._weights.vector(vector).astype(np.float32))
+            for stored, vector in vectors.items()
+        ]
+        epsilon = {"epsilon": self.config.norm_eps}
+        if not isinstance(x, Sum) or x.total is not None:
+            return self._graph.node(op, name, [_value(x), *values], epsilon | {"axis": -1})
         outputs = [True, False, False, name != "norm"]  # after the last norm nobody asks for the sum
-        op = "SkipSimplifiedLayerNormalization"
-        values = self._graph.nodes_out(op, name, [x.x, x.y, gain], epsilon, outputs=outputs, domain=MICROSOFT)
-        x.total = values[3]
-        return values[0]
+        inputs = [x.x, x.y, *values]
+        found = self._graph.nodes_out(f"Skip{op}", name, inputs, epsilon, outputs=outputs, domain=MICROSOFT)
+        x.total = found[3]
+        return found[0]
 
     def linears(self, x: Tensor, names: list[str]) -> list[Tensor]:
         """Linears over one input, packed into one where their weights are of one kind."""
@@ -162,7 +168,7 @@ class OnnxOps:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """GroupQueryAttention with rotary embedding; it writes the cache in place where past and present are one."""
-        c, cache = self._config, self._cache
+        c, cache = self.config, self._cache
         packed = isinstance(q, Part) and len(q.widths) == 3
         qkv = [q.packed, None, None] if isinstance(q, Part) and packed else [_value(q), _value(k), _value(v)]
         inputs = [*qkv, *cache.past[layer], cache.last_position, cache.total_length, cache.cosine, cache.sine]
@@ -191,14 +197,19 @@ class OnnxOps:
                 "Split", f"{name}.split", [gate.packed, widths], {"axis": -1}, outputs=outputs
             )
             gate, up = parts[0], parts[1]
-        if self._config.activation == "silu":
-            active = self._graph.node("QuickGelu", f"{name}.silu", [_value(gate)], {"alpha": 1.0}, domain=MICROSOFT)
-        else:
-            active = self._graph.node("Gelu", f"{name}.gelu", [_value(gate)], {"approximate": "tanh"})
-        return self._graph.node("Mul", f"{name}.gated", [active, _value(up)])
+        return self._graph.node("Mul", f"{name}.gated", [self.activated(gate), _value(up)])
+
+    def activated(self, x: Tensor) -> ir.Value:
+        """SiLU, or GELU in its tanh form."""
+        name = f"layers.{len(self.present) - 1}.mlp"
+        if self.config.activation == "silu":
+            return self._graph.node("QuickGelu", f"{name}.silu", [_value(x)], {"alpha": 1.0}, domain=MICROSOFT)
+        return self._graph.node("Gelu", f"{name}.gelu", [_value(x)], {"approximate": "tanh"})
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """The residual sum, left open for the norm that follows."""
+        """The residual sum, left open for the norm that follows; a sum in it is that of parallel branches."""
+        if isinstance(y, Sum):
+            y = self._graph.node("Add", f"layers.{len(self.present) - 1}.branches", [y.x, y.y])
         return Sum(_value(x), _value(y))
 
     def lm_head(self, x: Tensor, name: str) -> Tensor:
@@ -262,7 +273,7 @@ class OnnxOps:
         return x if stored.dtype == ir.DataType.FLOAT else self._graph.cast(name, x, ir.DataType.FLOAT)
 
     def _rows(self, name: str) -> int:
-        return self._config.matrix_shapes()[name][0]
+        return self.config.matrix_shapes()[name][0]
 
 
 def _value(x: Tensor) -> ir.Value:

@@ -19,8 +19,8 @@ class RecordingOps(TorchOps):
     """A `TorchOps` that keeps its results until they are taken.
 
     Their names are canonical: a norm's, a linear's, "embed_tokens", "lm_head"; and `layers.{i}.self_attn` (heads
-    joined), `layers.{i}.mlp` (the gated product), and for the residual sums `layers.{i}.after_attention`,
-    `layers.{i}.after_mlp`.
+    joined), `layers.{i}.mlp` (what down_proj is given), and for the residual sums `layers.{i}.after_attention`,
+    `layers.{i}.after_mlp`; of parallel branches, `layers.{i}.branches` is their sum.
     """
 
     def __init__(self, config: DecoderConfig, weights: Weights) -> None:
@@ -61,10 +61,16 @@ class RecordingOps(TorchOps):
         """As in TorchOps, recorded."""
         return self._keep_as(f"layers.{self._layer}.mlp", super().gated(gate, up))
 
+    def activated(self, x: torch.Tensor) -> torch.Tensor:
+        """As in TorchOps, recorded unless it is a gate's."""
+        active = super().activated(x)
+        return active if self.config.gated else self._keep_as(f"layers.{self._layer}.mlp", active)
+
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """As in TorchOps, recorded: the first sum of a layer follows its attention."""
+        """As in TorchOps, recorded: a layer has two sums."""
         self._sums += 1
-        place = "after_attention" if self._sums == 1 else "after_mlp"
+        first = "branches" if self.config.parallel else "after_attention"
+        place = first if self._sums == 1 else "after_mlp"
         return self._keep_as(f"layers.{self._layer}.{place}", super().add(x, y))
 
     def lm_head(self, x: torch.Tensor, name: str) -> torch.Tensor:

@@ -29,16 +29,23 @@ class Rotary:
         self._factor = config.rope.attention_factor
 
     def at(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(cos, sin), each fp32 [length, head_dim], for positions start .. start + length."""
+        """(cos, sin), each fp32 [length, rotated], for positions start .. start + length."""
         angle = torch.arange(start, start + length, dtype=torch.float32)[:, None] * self._inv_freq
         angle = torch.cat((angle, angle), dim=-1)
         return angle.cos() * self._factor, angle.sin() * self._factor
 
 
 def rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """[..., head_dim] -> the half-swapped vector whose first half is negated."""
+    """[..., channels] -> the half-swapped vector whose first half is negated."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
+
+
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turns the first channels of [..., head_dim], as many as the tables [sequence, rotated] have."""
+    turned, rest = heads.tensor_split((cos.shape[-1],), dim=-1)
+    turned = turned * cos + rotate_half(turned) * sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
 class Cache:
@@ -106,7 +113,10 @@ class TorchOps:
         return F.embedding(self._ids, self._matrix(name))
 
     def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """RMSNorm in fp32."""
+        """RMSNorm or LayerNorm in fp32."""
+        if self.config.norm == "layer":
+            gain, bias = self._vector(name), self._vector(f"{name}.bias")
+            return F.layer_norm(x, gain.shape, gain, bias, self.config.norm_eps)
         scale = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.config.norm_eps)
         return x * scale * self._vector(name)
 
@@ -120,7 +130,7 @@ class TorchOps:
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int) -> torch.Tensor:
         """Causal attention over the cache; q and the result are [batch, sequence, heads * head_dim]."""
         cos, sin = self._rotary.at(self._start, q.shape[1])
-        queries, keys = (t * cos + rotate_half(t) * sin for t in (self._heads(q), self._heads(k)))
+        queries, keys = (rotate(self._heads(x), cos, sin) for x in (q, k))
         keys, values = self._cache.append(layer, keys, self._heads(v))
         rows = torch.arange(q.shape[1])[:, None] + self._start
         mask = torch.arange(keys.shape[2])[None, :] <= rows
@@ -128,9 +138,12 @@ class TorchOps:
         return joined.transpose(1, 2).flatten(2)
 
     def gated(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """activation(gate) * up."""
+        return self.activated(gate) * up
+
+    def activated(self, x: torch.Tensor) -> torch.Tensor:
         """SiLU, or GELU in its tanh form."""
-        active = F.silu(gate) if self.config.activation == "silu" else F.gelu(gate, approximate="tanh")
-        return active * up
+        return F.silu(x) if self.config.activation == "silu" else F.gelu(x, approximate="tanh")
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """x + y."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
@@ -13,17 +16,26 @@ from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import int8_rows, palettize
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
+from satchel.export.palettize.tables import int8_pieces
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
 from satchel.runtime.memory import return_freed_memory
 
-ReadTensor = Callable[[str], np.ndarray]
+
+class ReadTensor(Protocol):
+    """Where the weights come from."""
+
+    def __call__(self, name: str, rows: slice = ..., /) -> np.ndarray:
+        """Canonical name -> float32 values, all rows or some."""
+
+
+TABLES = ("embed_tokens", "lm_head")
 
 
 def scheme_of(name: str, recipe: Recipe) -> tuple[str, int]:
     """The scheme of one matrix and its bits: the recipe's, but for the embedding and the head."""
-    if name in ("embed_tokens", "lm_head") and recipe.weights not in ("fp16", "fp32"):
+    if name in TABLES and recipe.weights not in ("fp16", "fp32"):
         return recipe.embedding, 8
     (bits,) = recipe.widths_of(name)
     return ("int8" if recipe.calibrated and bits == 8 else recipe.weights), bits
@@ -61,7 +73,7 @@ def compress_model(
     """Fills `store` with every matrix and vector of the model that it does not have yet.
 
     Args:
-        read: canonical name -> float32 values; called once for each tensor.
+        read: called once for each tensor, but twice for the rows of an embedding or head.
         config: says which tensors there are.
         statistics: canonical name -> mean square of each input channel, see compress_matrix.
         recipe: what to do.
@@ -74,9 +86,13 @@ def compress_model(
         if not store.has(name):
             store.put_vector(name, read(name))
     names = [name for name in config.matrix_shapes() if not store.has(name)]
-    calls = ((name, read(name), statistics.get(name), recipe) for name in names)
-    found = workers.map(compress_matrix, calls)
-    for count, (name, matrix) in enumerate(zip(names, found, strict=True), 1):
+    large = [name for name in names if name in TABLES and scheme_of(name, recipe)[0] == "int8"]
+    names = [*large, *(name for name in names if name not in large)]
+    calls = ((name, read(name), statistics.get(name), recipe) for name in names[len(large) :])
+    tables = (int8_pieces(partial(read, name), config.matrix_shapes()[name]) for name in large)
+    for count, (name, matrix) in enumerate(
+        zip(names, chain(tables, workers.map(compress_matrix, calls)), strict=True), 1
+    ):
         store.put_matrix(name, matrix)
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
     return_freed_memory()

@@ -2,11 +2,12 @@
 
 Names in the program are canonical, "__" for "." (see export/formats/coreml.py): the output of a constexpr op or of
 a const is the matrix, `<name>__scale` holds the row scales of a palette, `<name>__partN` consecutive rows of a split
-head. Parts of a tied head repeat rows of embed_tokens and are not reported.
+head or of its bias. Parts of a tied head repeat rows of embed_tokens and are not reported.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class PackageWeights:
     def has(self, name: str) -> bool:
         """Whether there is a matrix or vector of this name."""
         key = name.replace(".", "__")
-        return key in self._matrices or key in self._made
+        return key in self._matrices or bool(self._vector_parts(key))
 
     def matrix(self, name: str) -> np.ndarray:
         """float32 [rows, columns], row scales included; KeyError if there is none."""
@@ -85,8 +86,17 @@ class PackageWeights:
 
     def vector(self, name: str) -> np.ndarray:
         """A norm gain or a bias, float32 [n]; KeyError if there is none."""
-        op = self._made[name.replace(".", "__")]
-        return np.asarray(_constant(self._package, self._made, op).load(), np.float32).reshape(-1)
+        parts = self._vector_parts(name.replace(".", "__"))
+        if not parts:
+            raise KeyError(name)
+        loaded = [_constant(self._package, self._made, op).load() for op in parts]
+        return np.concatenate([np.asarray(values, np.float32).reshape(-1) for values in loaded])
+
+    def _vector_parts(self, key: str) -> list[Any]:
+        """What makes a vector: one const, or those of a split head's bias, in order."""
+        if key in self._made:
+            return [self._made[key]]
+        return list(itertools.takewhile(bool, (self._made.get(f"{key}__part{i}") for i in itertools.count())))
 
 
 def _matrices(made: dict[str, Any]) -> dict[str, list[_Source]]:

@@ -49,6 +49,9 @@ def test_choices_follow_the_facts():
     assert make_plan(IPHONE, SHAPE, weights="int4")["layout"] == "plain"  # blocks are not for the engine
     assert make_plan(older(PIXEL, isa=("fp16",)), SHAPE, weights="int4")["accuracy_level"] == "1"
     assert make_plan(PIXEL, SHAPE, weights="int4")["accuracy_level"] == "4"
+    assert make_plan(PIXEL, SHAPE, weights="source")["accuracy_level"] == "4"
+    assert make_plan(IPHONE, SHAPE, weights="source")["layout"] == "plain"
+    assert make_plan(IPHONE, SHAPE, format="executorch", weights="source")["target"] == "coreml"
     large = dataclasses.replace(SHAPE, parameters=14_000_000_000)
     assert make_plan(IPHONE, large)["layout"] == "plain"  # the engine reads no weight file beyond 2 GiB
     assert make_plan(IPHONE, dataclasses.replace(large, parameters=4_000_000_000))["layout"] == "channels_first"

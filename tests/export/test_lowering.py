@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from coreml_caller import INFO, coreml_plan
 from tiny_folder import tiny_folder
 from tiny_llama import tiny_llama, weights_of
+from tiny_phi import phi_folder, tiny_phi
 
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.registry import load_family
@@ -33,8 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("tiny"), tokenizer=False)
 
 
-def written(folder: Path, scheme: str = "palette", **roles: str) -> Side:
-    reference, config = tiny_llama(vocab=320)
+def written(folder: Path, scheme: str = "palette", tiny: Callable = tiny_llama, **roles: str) -> Side:
+    reference, config = tiny(vocab=320)
     coreml.write(folder, weights_of(reference, config, scheme), config, coreml_plan(**roles), INFO)
     program = mil.load(folder / coreml.PACKAGE)
     return Side(program, "tiny", "prefill" if "prefill" in program.functions else None)
@@ -65,6 +67,16 @@ def test_every_landmark_of_a_lowering_agrees(tmp_path: Path, checkpoint: Path, s
     # The rotary tables are kept in the program's type; all else is computed in fp32 from the same weights.
     assert max(row.measure.error for row in report.rows) < (1e-5 if scheme == "fp32" else 2e-3)
     assert "logits" in {row.a.output for row in report.rows}
+
+
+@pytest.mark.parametrize("roles", [{}, {"layout": "plain", "lm_head": "whole"}], ids=["engine", "plain"])
+def test_every_landmark_of_a_phi_agrees(tmp_path: Path, roles: dict) -> None:
+    side = written(tmp_path / "package", tiny=tiny_phi, **roles)
+    report = against_torch(side, str(phi_folder(tmp_path / "phi")), drawn(side))
+    names = {row.b.name for row in report.rows}
+    assert len(names) == len(report.rows) == 2 + 1 + 2 * (1 + 6 + 4)
+    assert {"norm", "lm_head", "layers.1.branches", "layers.1.after_mlp", "layers.0.mlp"} <= names
+    assert report.equal
 
 
 def test_a_fault_in_the_lowering_is_found_where_it_is(tmp_path: Path, checkpoint: Path) -> None:

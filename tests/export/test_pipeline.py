@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_folder import tiny_folder
+from tiny_phi import phi_folder, save_phi_gguf, tiny_phi
 
 import satchel
 from satchel.devices.profile import PROFILES
@@ -123,6 +124,25 @@ def test_without_a_tokenizer_and_untied(tmp_path):
     assert not bundle.has("tokenizer.json")
     assert "lm_head" in digests(bundle.folder)
     assert validate(bundle, limits={"quality.kl_mean": None, "quality.top1": None}).passed
+
+
+def test_phi_in_every_format(tmp_path):
+    """From a folder, and from llama.cpp's file of the same weights."""
+    folder, limits = phi_folder(tmp_path / "phi", hidden=128), {"quality.kl_mean": None, "quality.top1": None}
+    found = {}
+    for form, device in DEVICES.items():
+        options = {"format": form, "weights": "palette", "context": 128, "output": tmp_path / "out"}
+        (bundle,) = satchel.export(folder, device, **options)
+        report = validate(bundle, limits=limits)
+        assert report.passed, report.to_json()["failures"]
+        found[form] = digests(bundle.folder)
+    assert len(found["coreml"]) == 2 * 6 + 2
+    assert found["coreml"] == found["onnx"] == found["executorch"]
+    file = save_phi_gguf(tmp_path / "other.gguf", tiny_phi(vocab=265, hidden=128)[0], fused=True)
+    (bundle,) = satchel.export(file, "pixel-9", weights="palette", context=128, output=tmp_path)
+    assert bundle.manifest.model.family == "phi"
+    report = validate(bundle, limits=limits)
+    assert report.passed, report.to_json()["failures"]
 
 
 def test_calibration_text_and_seed_change_the_palette(folder, palettes, tmp_path):

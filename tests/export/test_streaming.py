@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import VOCAB, save_gguf, save_tokenizer
 from tiny_llama import MemoryWeights, compress, naive_affine, naive_palette, tiny_llama
+from tiny_phi import save_phi_gguf, tiny_phi
 
 from satchel.export import golden as golden_module
 from satchel.export import streaming
@@ -31,8 +32,15 @@ def small_pieces(monkeypatch):
 
 
 def saved(path, kind, tied, **options):
-    """A checkpoint of some kind; head_dim is not hidden / heads, so that q_proj is not square."""
-    model, config = tiny_llama(vocab=VOCAB, tied=tied, head_dim=32, bias=kind != "gguf", **options)
+    """A checkpoint of some kind; in a folder head_dim is not hidden / heads, so that q_proj is not square."""
+    if kind.startswith("phi"):
+        model, _ = tiny_phi(vocab=265)  # as many as the tokenizer has, which a GGUF file goes by
+        if kind == "phi gguf":
+            return save_phi_gguf(path / "phi.gguf", model, fused=True)
+        model.save_pretrained(path)
+        return path
+    folder = {} if kind == "gguf" else {"head_dim": 32, "bias": True}
+    model, config = tiny_llama(vocab=VOCAB, tied=tied, **folder, **options)
     if kind == "gguf":
         return save_gguf(path / "tiny.gguf", model, config)
     (model.bfloat16() if kind == "bfloat16" else model).save_pretrained(path)
@@ -48,8 +56,11 @@ def compressed(tensors, config, scheme):
     return MemoryWeights({n: compress(n, tensors.read(n), scheme) for n in config.matrix_shapes()}, {})
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "rope", "gguf"])
+@pytest.mark.parametrize(
+    ("kind", "tied"),
+    [("float32", True), ("float32", False), ("bfloat16", False), ("rope", True), ("gguf", True), ("gguf", False),
+     ("phi", False), ("phi gguf", False)],
+)  # fmt: skip
 def test_it_says_what_the_loaded_model_says(tmp_path, kind, tied):
     path = saved(tmp_path, kind, tied)
     config, tensors = load_family(open_checkpoint(path))

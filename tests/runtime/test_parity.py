@@ -192,6 +192,7 @@ def test_limits_table_is_whole_and_can_be_overridden():
         assert limits and all(limit.figure in FIGURES and limit.reason for limit in limits)
     assert set(QUALITY) == {"palette", "int4", "int8", "fp16", "fp32", "source"} and set(LOWERING) == set(TIES)
     assert [arithmetic("onnx", s) for s in ("fp32", "palette")] == ["fp32", "int8"]
+    assert arithmetic("coreml", "source", "fp32") == "fp16"
     assert [arithmetic("coreml", "palette", p) for p in ("fp32", "fp16", None)] == ["fp32", "fp16", "fp16"]
     base = {limit.figure: limit.value for limit in limits_for("lowering", "fp32", "palette")}
     overrides = {"lowering.kl_mean": 1, "lowering.kl_max": None, "quality.top1": 0}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tiny_llama import MemoryWeights, tiny_llama, weights_of
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from satchel.devices.plan import Choice, Plan
 from satchel.export.families.base import DecoderConfig
@@ -25,10 +27,15 @@ def plan(context_length: int = 64, lm_head: str = "last_token") -> Plan:
 
 
 def written(
-    folder: Path, scheme: str, context_length: int = 64, lm_head: str = "last_token", **options: object
-) -> tuple[LlamaForCausalLM, DecoderConfig, MemoryWeights, ModelEntry]:
-    """A tiny Llama in `folder`, with the reference that holds the same dequantized weights."""
-    reference, config = tiny_llama(**options)  # type: ignore[arg-type]
+    folder: Path,
+    scheme: str,
+    context_length: int = 64,
+    lm_head: str = "last_token",
+    tiny: Callable[..., tuple[Any, DecoderConfig]] = tiny_llama,
+    **options: object,
+) -> tuple[Any, DecoderConfig, MemoryWeights, ModelEntry]:
+    """A tiny model in `folder`, with the reference that holds the same dequantized weights."""
+    reference, config = tiny(**options)
     weights = weights_of(reference, config, scheme)
     return reference, config, weights, write(folder, weights, config, plan(context_length, lm_head), INFO)
 
@@ -37,7 +44,7 @@ def tokens(count: int, vocab: int = 256) -> list[int]:
     return [int(t) for t in np.random.default_rng(3).integers(0, vocab, count)]
 
 
-def logits_of(reference: LlamaForCausalLM, ids: list[int]) -> np.ndarray:
+def logits_of(reference: PreTrainedModel, ids: list[int]) -> np.ndarray:
     """fp32 [len(ids), vocab], by transformers."""
     with torch.no_grad():
         return reference(torch.tensor([ids])).logits[0].numpy()

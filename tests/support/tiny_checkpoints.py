@@ -98,8 +98,12 @@ def save_gguf(
     tokenizer: Callable[[gguf.GGUFWriter], None] | None = byte_level,
     metadata: dict[str, object] | None = None,
     extra: dict[str, np.ndarray] | None = None,
+    kinds: dict[str, gguf.GGMLQuantizationType] | None = None,
 ) -> Path:
-    """Writes a GGUF file as llama.cpp's conversion does: matrices in `kind`, norms in F32, q and k reordered."""
+    """Writes a GGUF file as llama.cpp's conversion does: matrices in `kind`, norms in F32, q and k reordered.
+
+    `kinds` names others for some matrices, such as {"q_proj": ..., "embed_tokens": ...}.
+    """
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(config.max_position)
     writer.add_block_count(config.layers)
@@ -128,7 +132,8 @@ def save_gguf(
             values = state[theirs.format(i=layer)].float().numpy()
             heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(theirs.split(".")[-2])
             values = np.ascontiguousarray(gguf_order(values, heads) if heads else values)
-            stored = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else kind
+            own = (kinds or {}).get(theirs.split(".")[-2], kind)
+            stored = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else own
             writer.add_tensor(ours.format(i=layer), gguf.quants.quantize(values, stored), raw_dtype=stored)
     for name, values in (extra or {}).items():
         writer.add_tensor(name, values)

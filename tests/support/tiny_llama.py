@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from satchel.export.families.base import DecoderConfig, Rope
+from satchel.export.families.registry import FAMILIES
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor, PlainTensor
 
 MIXED = {"q_proj": 3, "k_proj": 6, "v_proj": 8, "o_proj": 1, "gate_proj": 4, "up_proj": 2, "down_proj": 3}
@@ -156,19 +157,23 @@ def tiny_llama(
     return reference, config
 
 
-def weights_of(reference: LlamaForCausalLM, config: DecoderConfig, scheme: str = "fp32") -> MemoryWeights:
+def weights_of(reference: PreTrainedModel, config: DecoderConfig, scheme: str = "fp32") -> MemoryWeights:
     """Compresses the reference's weights and, unless they are fp32, writes the dequantized values back into it.
 
     So `reference` afterwards is the independent model of exactly the weights that a format is given.
     """
+    canonical = {stored: name for name, stored in FAMILIES[config.family].tensor_names(config).items()}
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, np.ndarray] = {}
     with torch.no_grad():
         for key, p in reference.state_dict().items():
-            name = key.removeprefix("model.").removesuffix(".weight")
+            if key not in canonical:
+                assert key == "lm_head.weight" and config.tied_embeddings
+                continue
+            name = canonical[key]
             if p.ndim == 1:
                 vectors[name] = p.numpy().copy()
-            elif not (name == "lm_head" and config.tied_embeddings):
+            else:
                 matrices[name] = compress(name, p.numpy().copy(), scheme)
                 p.copy_(torch.from_numpy(matrices[name].dequantize()))
     return MemoryWeights(matrices, vectors)

@@ -56,7 +56,7 @@ def command(
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                 effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, output=output, work=work,
-                tokenizer=not no_tokenizer, overwrite=overwrite, progress=bars,
+                tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:

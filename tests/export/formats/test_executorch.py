@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_llama import naive_affine, tiny_llama, weights_of
+from tiny_phi import tiny_phi
 
 from satchel.devices.errors import PlanError
 from satchel.devices.plan import Choice, Plan
@@ -27,6 +28,7 @@ SHAPES = {
     "untied, biased": {"tied": False, "bias": True},
     "multi-query, odd head_dim": {"hidden": 66, "heads": 3, "kv_heads": 1, "head_dim": 14, "tied": False},
     "one layer": {"layers": 1},
+    "phi": {"tiny": tiny_phi, "rotated": 0.25},
 }
 # Activations are rounded to 8 bits for each token, by XNNPACK's kernels and on purpose. These random models have wide
 # logits and 64 channels only, so a rounding weighs more than in a real one (SmolLM2: KL 0.02). Fp32 weights take the
@@ -40,7 +42,8 @@ def plan(context=32, prefill=0, **roles):
 
 
 def exported(folder, scheme="fp32", shape=(), **options):
-    reference, config = tiny_llama(**dict(shape))
+    given = dict(shape)
+    reference, config = given.pop("tiny", tiny_llama)(**given)
     weights = weights_of(reference, config, scheme)
     entry = write(folder, weights, config, plan(**options), INFO)
     return reference, weights, entry

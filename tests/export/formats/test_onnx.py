@@ -7,15 +7,17 @@ import onnx
 import pytest
 from onnx_models import INFO, SCHEMES, kl, logits_by, logits_of, plan, tokens, written
 from tiny_llama import tiny_llama, weights_of
+from tiny_phi import tiny_phi
 
 from satchel.export.formats.onnx import rotary_tables, write
 from satchel.runtime.backends.onnx import OnnxBackend
-from satchel.runtime.errors import OutputError, PlanError
+from satchel.runtime.errors import FormatError, OutputError, PlanError
 
 SHAPES = {
     "grouped": {},
     "untied_bias": {"tied": False, "bias": True},
     "every_head_its_own": {"kv_heads": 4, "head_dim": 32, "rope_theta": 500000.0},
+    "phi": {"tiny": tiny_phi, "hidden": 128},
 }
 ROUNDING_KL = 5e-3
 """With activations rounded to int8 in blocks of 32, tiny random models came to KL 7e-4 on average, 3.3e-3 at most."""
@@ -35,6 +37,11 @@ def test_agrees_with_transformers_in_prefill_and_decode(scheme, shape, tmp_path)
     else:
         assert kl(want, rounded).mean() < ROUNDING_KL
         assert np.abs(rounded - want).max() > 1e-4, "exact and rounded should be different kernels"
+
+
+def test_rotation_of_a_width_that_onnxruntime_lacks_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="8 rotated channels of 16"):
+        written(tmp_path, "fp32", tiny=tiny_phi)
 
 
 def test_same_input_same_bytes(tmp_path):

@@ -1,10 +1,13 @@
 """The MIL op sets, run by the interpreter: their numbers against transformers, and the forms that devices need."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from coreml_caller import INFO, Caller, coreml_plan
 from tiny_llama import tiny_llama, weights_of
+from tiny_phi import tiny_phi
 
 from satchel.export.formats import coreml
 from satchel.runtime.mil.package import open_package
@@ -57,16 +60,18 @@ def operations(folder, function):
     ids=lambda roles: "-".join(roles.values()) or "engine",
 )
 @pytest.mark.parametrize(
-    "shape",
+    ("tiny", "shape"),
     [
-        {},
-        {"tied": False, "kv_heads": 1, "bias": True, "layers": 1},
-        {"kv_heads": 4, "head_dim": 24, "vocab": 250, "bias": True},
+        (tiny_llama, {}),
+        (tiny_llama, {"tied": False, "kv_heads": 1, "bias": True, "layers": 1}),
+        (tiny_llama, {"kv_heads": 4, "head_dim": 24, "vocab": 250, "bias": True}),
+        (tiny_phi, {}),
+        (tiny_phi, {"kv_heads": 4, "vocab": 250, "rotated": 0.25, "layers": 1}),
     ],
-    ids=["tied-gqa", "untied-mqa-bias", "tied-mha-odd"],
+    ids=["tied-gqa", "untied-mqa-bias", "tied-mha-odd", "phi-gqa", "phi-mha-odd"],
 )
-def test_fp32_is_transformers(tmp_path, roles, shape):
-    model = tiny_llama(**shape)
+def test_fp32_is_transformers(tmp_path, roles, tiny, shape):
+    model = tiny(**shape)
     got = run(tmp_path, model, "fp32", **roles)
     want = reference_logits(model[0])
     assert np.abs(want).max() > 1
@@ -90,8 +95,9 @@ def test_fp32_is_transformers(tmp_path, roles, shape):
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value.values()) or "engine",
 )
-def test_compressed_weights_are_those_of_the_reference(tmp_path, scheme, roles):
-    model = tiny_llama()
+@pytest.mark.parametrize("tiny", [tiny_llama, tiny_phi])
+def test_compressed_weights_are_those_of_the_reference(tmp_path, tiny, scheme, roles):
+    model = tiny()
     for precision, limit in (("fp32", 1e-5), ("fp16", 1e-4)):
         folder = tmp_path / precision
         folder.mkdir()
@@ -110,9 +116,10 @@ def test_states_and_io_compute_the_same(tmp_path):
     assert np.array_equal(found[0], found[2])
 
 
-def test_the_norm_survives_what_fp16_cannot_square(tmp_path):
+@pytest.mark.parametrize("tiny", [partial(tiny_llama, tied=False), tiny_phi])
+def test_the_norm_survives_what_fp16_cannot_square(tmp_path, tiny):
     """A residual of a thousand, far below SmolLM2's: squared it would be infinite."""
-    reference, config = tiny_llama(tied=False)
+    reference, config = tiny()
     with torch.no_grad():
         reference.model.embed_tokens.weight[:, 5] = 1000.0
     got = run(tmp_path, (reference, config), "fp16", "fp16", lm_head="split2")

@@ -36,8 +36,8 @@ def test_every_scheme_through_the_store(tmp_path, weights):
     reference, config = tiny_llama(bias=True)
     plain = weights_of(reference, config)
 
-    def read(name):
-        return plain.matrices[name].dequantize() if name in plain.matrices else plain.vectors[name]
+    def read(name, rows=slice(None)):
+        return plain.matrices[name].dequantize(rows) if name in plain.matrices else plain.vectors[name]
 
     statistics = {n: np.linspace(0.1, 2, s[1], dtype=np.float32) for n, s in config.matrix_shapes().items()}
     seen = []

@@ -1,0 +1,104 @@
+"""What an export needs in memory, from the model's shape alone, and how it does with less.
+
+The figures are upper bounds of what was measured (benchmarks/README.md, large models), in bytes; they count the files
+that are mapped, as operating systems do. A loaded reference takes 4 bytes a weight. Beside it, or without it, the most
+is needed while a model is asked, or while its largest matrices are compressed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from satchel.export.families.base import DecoderConfig
+from satchel.runtime.errors import UsageError
+
+PROGRAMS = 780_000_000
+"""torch, transformers, numba, and the packages that write formats."""
+CHANNEL = 67_000
+"""For each channel between gate and down: activations of the golden prompts, and what allocators keep of pieces."""
+TOKEN = 4320
+"""For each id of the vocabulary: logits of the golden prompts."""
+HELD = 2
+"""Bytes for each weight of an embedding or head while a streamed model reads its codes, or a format its bytes."""
+LINEAR = 10
+"""Bytes for each weight of a linear that is being compressed: as stored, in fp32 twice, and its codes."""
+TABLE = 3
+"""The same of an embedding or head, of which only some rows are in fp32: its codes, and their copy on the way out."""
+LOADED = 4
+FACTORS = 24
+"""Bytes for each pair of columns while a Hessian's factor is computed."""
+WORKERS = 2
+SHARE = 2
+"""A model is loaded whole by default if that takes at most one part in so many of the machine's memory."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How an export keeps within its memory.
+
+    Attributes:
+        streamed: whether the reference's matrices stay in their files.
+        workers: matrices that are compressed at the same time.
+        bytes: needed at the most.
+    """
+
+    streamed: bool
+    workers: int
+    bytes: int
+
+
+def plan_memory(config: DecoderConfig, limit: int | None = None, *, curved: bool = False) -> MemoryPlan:
+    """The fastest way that keeps within the limit: loaded with two workers, streamed with two, streamed with one.
+
+    Args:
+        config: of the model.
+        curved: whether the curvature is measured.
+        limit: bytes; None prefers half of the machine's memory, and refuses nothing.
+
+    Raises:
+        UsageError: even the last way needs more; the message says how much.
+    """
+    ways = [
+        _plan(config, streamed, workers, curved) for streamed, workers in ((False, WORKERS), (True, WORKERS), (True, 1))
+    ]
+    allowed = machine_memory() // SHARE if limit is None else limit
+    for way in ways:
+        if way.bytes <= allowed:
+            return way
+    if limit is None:
+        return ways[1]
+    raise UsageError(
+        "--max-memory is less than this model needs",
+        got=f"{limit / 1e6:,.0f} MB",
+        wanted=f"at least {-(-ways[-1].bytes // 10**6)}MB",
+        hint="its largest matrices must fit, beside the programs that write the formats",
+    )
+
+
+def _plan(config: DecoderConfig, streamed: bool, workers: int, curved: bool) -> MemoryPlan:
+    sizes = {name: rows * columns for name, (rows, columns) in config.matrix_shapes().items()}
+    loaded = 0 if streamed else LOADED * sum(sizes.values())
+    table = max(sizes.pop("embed_tokens"), sizes.pop("lm_head", 0))
+    linear = max(sizes.values())
+    asking = CHANNEL * config.intermediate_size + TOKEN * config.vocab_size + HELD * table
+    compressing = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
+    measuring = _measuring(config, workers) if curved else 0
+    return MemoryPlan(streamed, workers, PROGRAMS + loaded + max(asking, compressing, measuring))
+
+
+def _measuring(config: DecoderConfig, workers: int) -> int:
+    """One layer's weights, the Hessian of each of its linears, and the factors of those that are being worked on."""
+    shapes = [shape for name, shape in config.matrix_shapes().items() if name.startswith("layers.0.")]
+    widest = max(columns for _, columns in shapes)
+    weights, hessians = sum(rows * columns for rows, columns in shapes), sum(columns**2 for _, columns in shapes)
+    largest = max(rows * columns for rows, columns in shapes)
+    return 4 * weights + 4 * hessians + workers * (FACTORS * widest**2 + LINEAR * largest)
+
+
+def machine_memory() -> int:
+    """Bytes of physical memory; where the system does not say, so many that nothing is held back."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 1 << 62
