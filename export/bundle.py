@@ -9,8 +9,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from types import TracebackType
+
+from filelock import FileLock
 
 from satchel.export.model_card import license_text, model_card
 from satchel.runtime.bundle import IGNORED, MANIFEST, PARITY, SUFFIX, sha256
@@ -45,10 +48,11 @@ class BundleWriter:
         self.overwrite = overwrite
         self.needed_bytes = needed_bytes
         self.finished = False
-        mark = secrets.token_hex(4)  # two exports may run side by side; the name goes into no file
+        mark = secrets.token_hex(4)  # goes into no file
         self.folder = self.target.with_name(f".{self.target.name}.{mark}.partial")
         self._replaced = self.target.with_name(f".{self.target.name}.{mark}.replaced")
         self._made: list[Path] = []
+        self._lock = FileLock(self.target.with_name(f".{self.target.name}.lock"))
 
     def __enter__(self) -> BundleWriter:
         if not self.target.name.endswith(SUFFIX):
@@ -57,6 +61,8 @@ class BundleWriter:
             with _explained(self.target):
                 self._check_target()
                 self._make_parents()
+                self._lock.acquire()  # two exports of one bundle follow each other
+                self._clear_remains()
                 self._check_space()
                 self.folder.mkdir()
         except BaseException:
@@ -86,6 +92,7 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.finished:
+            self._unlock()
             return
         full = self.folder.is_dir() and shutil.disk_usage(self.folder).free < RESERVE
         self._clean()
@@ -93,6 +100,11 @@ class BundleWriter:
             _explain(error, self.target)
         if full and isinstance(error, Exception) and not isinstance(error, SatchelError):
             raise _no_space(self.target, error) from error
+
+    def _unlock(self) -> None:
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def _is_ours(self, filename: object) -> bool:
         """Whether an error is about the bundle, and not about a checkpoint that was being read."""
@@ -114,6 +126,15 @@ class BundleWriter:
         for parent in reversed(missing):
             parent.mkdir()
             self._made.append(parent)
+
+    def _clear_remains(self) -> None:
+        """Removes what a process that was killed left of this bundle; an old one that was moved aside goes back."""
+        for old in self.target.parent.glob(f".{escape(self.target.name)}.*.replaced"):
+            if not self.target.exists():
+                old.rename(self.target)
+        for old in self.target.parent.glob(f".{escape(self.target.name)}.*"):
+            if old.suffix in (".partial", ".replaced"):
+                shutil.rmtree(old)
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self.target.parent).free
@@ -148,6 +169,7 @@ class BundleWriter:
             self._replaced.rename(self.target)
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self._replaced, ignore_errors=True)
+        self._unlock()
         for parent in reversed(self._made):
             with suppress(OSError):
                 parent.rmdir()

@@ -29,6 +29,8 @@ LOADED = 4
 FACTORS = 24
 """Bytes for each pair of columns while a Hessian's factor is computed."""
 WORKERS = 2
+WAYS = ((False, WORKERS), (True, WORKERS), (True, 1))
+"""Whether the reference is streamed, and how many workers there are: the fastest way first."""
 SHARE = 2
 """A model is loaded whole by default if that takes at most one part in so many of the machine's memory."""
 
@@ -59,9 +61,7 @@ def plan_memory(config: DecoderConfig, limit: int | None = None, *, curved: bool
     Raises:
         UsageError: even the last way needs more; the message says how much.
     """
-    ways = [
-        _plan(config, streamed, workers, curved) for streamed, workers in ((False, WORKERS), (True, WORKERS), (True, 1))
-    ]
+    ways = [_plan(config, streamed, workers, curved) for streamed, workers in WAYS]
     allowed = machine_memory() // SHARE if limit is None else limit
     for way in ways:
         if way.bytes <= allowed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from satchel.export.progress import Progress, silent
-from satchel.runtime.errors import OutputError
+from satchel.runtime.errors import OutputError, SatchelError
 
 NAME = ".satchel-work"
 LOCK = "lock"
@@ -27,8 +28,8 @@ class WorkFolder:
 
     Args:
         path: made if need be.
-        keep: leave everything there at the end; otherwise it goes once the work is complete. What an exception or a
-            kill ended stays, for the next run to go on from.
+        keep: leave everything there at the end; otherwise it goes once the work is complete, or has failed with one of
+            Satchel's errors. What Ctrl-C or a kill ended stays, for the next run to go on from.
         progress: told while another export works there.
 
     Raises:
@@ -38,10 +39,14 @@ class WorkFolder:
     def __init__(self, path: Path, *, keep: bool = False, progress: Progress = silent) -> None:
         self.path, self.keep, self._progress = path, keep, progress
         self._lock = FileLock(path / LOCK)
+        self._made: list[Path] = []
 
     def __enter__(self) -> WorkFolder:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            for parent in reversed([self.path, *(p for p in self.path.absolute().parents if not p.exists())]):
+                if not parent.exists():
+                    parent.mkdir()
+                    self._made.append(parent)
             self._acquire()
         except OSError as error:
             raise OutputError("no folder to work in", got=error, hint="choose another --output or --work") from error
@@ -58,14 +63,14 @@ class WorkFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = kind is None and not self.keep
-        if done:
-            for path in self.path.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-        self._lock.release()
+        done = (kind is None or issubclass(kind, SatchelError)) and not self.keep
         if done:
             shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+        if done:
+            for folder in reversed(self._made):
+                with suppress(OSError):  # those that hold a bundle stay
+                    folder.rmdir()
 
     def step(self, kind: str, *made_from: Any) -> Path:
         """The folder of a step, made if need be.

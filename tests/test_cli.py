@@ -31,7 +31,7 @@ def bundle(model):
 
 def test_export_json_of_several_devices(model, tmp_path):
     done = satchel(
-        "export", model, "-d", "pixel-9", "-d", "iphone-15-pro", "--context", 128, "-o", tmp_path,
+        "export", model, "-d", "pixel-9", "-d", "iphone-15-pro", "--effort", "low", "--context", 128, "-o", tmp_path,
         "--no-validate", "--json",
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), "no package talks while it is imported"

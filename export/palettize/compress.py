@@ -90,9 +90,8 @@ def compress_model(
     names = [*large, *(name for name in names if name not in large)]
     calls = ((name, read(name), statistics.get(name), recipe) for name in names[len(large) :])
     tables = (int8_pieces(partial(read, name), config.matrix_shapes()[name]) for name in large)
-    for count, (name, matrix) in enumerate(
-        zip(names, chain(tables, workers.map(compress_matrix, calls)), strict=True), 1
-    ):
+    found = zip(names, chain(tables, workers.map(compress_matrix, calls)), strict=True)
+    for count, (name, matrix) in enumerate(found, 1):
         store.put_matrix(name, matrix)
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
     return_freed_memory()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiny_phi import phi_folder, save_phi_gguf, tiny_phi
 
 import satchel
 from satchel.devices.profile import PROFILES
+from satchel.export.work import NAME
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.errors import (
     CheckpointError,
@@ -29,6 +31,7 @@ from satchel.runtime.errors import (
 from satchel.runtime.inspect import inspect_path
 from satchel.runtime.parity import validate
 
+export = partial(satchel.export, effort="low")
 DEVICES = {"coreml": "iphone-15-pro", "onnx": "pixel-9", "executorch": "raspberry-pi-5"}
 
 
@@ -42,7 +45,7 @@ def palettes(folder, tmp_path_factory):
     """The same palette in all three formats."""
     out = tmp_path_factory.mktemp("bundles")
     return {
-        form: satchel.export(folder, device, format=form, weights="palette", context=128, output=out)[0]
+        form: export(folder, device, format=form, weights="palette", context=128, output=out)[0]
         for form, device in DEVICES.items()
     }
 
@@ -87,7 +90,7 @@ def test_a_session_is_the_same_for_every_format(palettes, form):
 
 
 def test_same_input_same_bytes(folder, palettes, tmp_path):
-    again = satchel.export(folder, list(DEVICES.values()), weights="palette", context=128, output=tmp_path)
+    again = export(folder, list(DEVICES.values()), weights="palette", context=128, output=tmp_path)
     for bundle in again:
         assert hashes(bundle.folder) == {
             k: v for k, v in hashes(palettes[bundle.manifest.entry.format].folder).items() if k != "parity.json"
@@ -98,18 +101,18 @@ def test_same_input_same_bytes(folder, palettes, tmp_path):
 @pytest.mark.parametrize("weights", ["palette", "int4"])
 def test_normal_effort_is_repeatable_and_passes(folder, tmp_path, weights):
     options = {"weights": weights, "context": 128, "effort": "normal"}
-    first, again = (satchel.export(folder, "pixel-9", output=tmp_path / n, **options)[0] for n in "ab")
+    first, again = (export(folder, "pixel-9", output=tmp_path / n, **options)[0] for n in "ab")
     assert hashes(first.folder) == hashes(again.folder)
     report = validate(first, limits={"quality.kl_mean": None, "quality.top1": None})
     assert report.passed, report.to_json()["failures"]
-    (low,) = satchel.export(folder, "pixel-9", output=tmp_path / "low", **(options | {"effort": "low"}))
+    (low,) = export(folder, "pixel-9", output=tmp_path / "low", **(options | {"effort": "low"}))
     assert hashes(first.folder) != hashes(low.folder)
 
 
 @pytest.mark.parametrize("weights", ["int4", "int8", "fp16", "fp32"])
 @pytest.mark.parametrize("form", DEVICES)
 def test_other_schemes(folder, tmp_path, form, weights):
-    (bundle,) = satchel.export(folder, DEVICES[form], format=form, weights=weights, context=128, output=tmp_path)
+    (bundle,) = export(folder, DEVICES[form], format=form, weights=weights, context=128, output=tmp_path)
     report = validate(bundle, limits={"quality.kl_mean": None, "quality.top1": None})
     assert report.passed, report.to_json()["failures"]
     assert bundle.manifest.weights.scheme == weights
@@ -118,8 +121,8 @@ def test_other_schemes(folder, tmp_path, form, weights):
 def test_without_a_tokenizer_and_untied(tmp_path):
     folder = tiny_folder(tmp_path / "bare", tied=False, tokenizer=False)
     with pytest.raises(TokenizerError, match="--no-tokenizer"):
-        satchel.export(folder, "pixel-9", output=tmp_path)
-    (bundle,) = satchel.export(folder, "pixel-9", tokenizer=False, context=128, output=tmp_path)
+        export(folder, "pixel-9", output=tmp_path)
+    (bundle,) = export(folder, "pixel-9", tokenizer=False, context=128, output=tmp_path)
     assert all(prompt.text is None for prompt in bundle.golden.prompts)
     assert not bundle.has("tokenizer.json")
     assert "lm_head" in digests(bundle.folder)
@@ -132,14 +135,14 @@ def test_phi_in_every_format(tmp_path):
     found = {}
     for form, device in DEVICES.items():
         options = {"format": form, "weights": "palette", "context": 128, "output": tmp_path / "out"}
-        (bundle,) = satchel.export(folder, device, **options)
+        (bundle,) = export(folder, device, **options)
         report = validate(bundle, limits=limits)
         assert report.passed, report.to_json()["failures"]
         found[form] = digests(bundle.folder)
     assert len(found["coreml"]) == 2 * 6 + 2
     assert found["coreml"] == found["onnx"] == found["executorch"]
     file = save_phi_gguf(tmp_path / "other.gguf", tiny_phi(vocab=265, hidden=128)[0], fused=True)
-    (bundle,) = satchel.export(file, "pixel-9", weights="palette", context=128, output=tmp_path)
+    (bundle,) = export(file, "pixel-9", weights="palette", context=128, output=tmp_path)
     assert bundle.manifest.model.family == "phi"
     report = validate(bundle, limits=limits)
     assert report.passed, report.to_json()["failures"]
@@ -150,7 +153,7 @@ def test_calibration_text_and_seed_change_the_palette(folder, palettes, tmp_path
     text.write_text("a text to calibrate on, with some words. " * 20)
     kept = digests(palettes["onnx"].folder)
     for number, options in enumerate(({"calibration": text}, {"seed": 1})):
-        (bundle,) = satchel.export(folder, "pixel-9", context=128, output=tmp_path / str(number), **options)
+        (bundle,) = export(folder, "pixel-9", context=128, output=tmp_path / str(number), **options)
         other = digests(bundle.folder)
         assert other["embed_tokens"] == kept["embed_tokens"]
         assert other["layers.0.mlp.up_proj"] != kept["layers.0.mlp.up_proj"]
@@ -206,7 +209,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, harm, options, error, s
     output = tmp_path / "out"
     arguments = {"devices": "pixel-9", "context": 128, **options}
     with pytest.raises(error, match=says) as caught:
-        satchel.export(folder, output=output, **arguments)
+        export(folder, output=output, **arguments)
     assert isinstance(caught.value, SatchelError)
     assert not output.exists()
     assert {p.name for p in tmp_path.iterdir()} == {"tiny"}
@@ -214,14 +217,14 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, harm, options, error, s
 
 def test_a_missing_model():
     with pytest.raises(CheckpointError, match="no such model"):
-        satchel.export("./nowhere", "pixel-9")
+        export("./nowhere", "pixel-9")
 
 
 def test_an_existing_bundle_is_replaced_only_when_asked(folder, tmp_path):
-    (bundle,) = satchel.export(folder, "pixel-9", context=128, weights="fp32", output=tmp_path)
+    (bundle,) = export(folder, "pixel-9", context=128, weights="fp32", output=tmp_path)
     with pytest.raises(OutputError, match="exists already"):
-        satchel.export(folder, "pixel-9", context=128, weights="fp32", output=tmp_path)
-    satchel.export(folder, "pixel-9", context=96, weights="fp32", output=tmp_path, overwrite=True)
+        export(folder, "pixel-9", context=128, weights="fp32", output=tmp_path)
+    export(folder, "pixel-9", context=96, weights="fp32", output=tmp_path, overwrite=True)
     assert open_bundle(bundle.folder).manifest.plan.context_length == 96
 
 
@@ -233,14 +236,26 @@ def test_a_full_disk_is_named_and_leaves_nothing(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "save_file", full)
     with pytest.raises(OutputError, match=r"No space left.*make room"):
-        satchel.export(folder, "pixel-9", context=128, output=tmp_path / "out")
+        export(folder, "pixel-9", context=128, output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize(("kind", "after"), [(signal.SIGINT, 2.5), (signal.SIGINT, 5.0), (signal.SIGTERM, 4.0)])
-def test_an_interrupted_run_leaves_nothing(folder, tmp_path, kind, after):
-    command = [sys.executable, "-m", "satchel", "export", str(folder), "-d", "pixel-9", "-o", str(tmp_path / "out")]
+def test_an_interrupted_run_leaves_nothing_half_written(folder, tmp_path, kind, after):
+    command = [
+        sys.executable,
+        "-m",
+        "satchel",
+        "export",
+        str(folder),
+        "-d",
+        "pixel-9",
+        "--effort",
+        "low",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     # A shell's background jobs ignore SIGINT, and so would a child of a test run that is one.
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen([*command, "--context", "128"], stderr=subprocess.PIPE, **listening) as process:
@@ -250,5 +265,5 @@ def test_an_interrupted_run_leaves_nothing(folder, tmp_path, kind, after):
     if process.returncode != 0:  # a fast machine may have finished
         assert process.returncode in (130, -kind), errors
     for left in tmp_path.glob("out/*"):
-        open_bundle(left)  # whole, if it was finished before the signal came; anything else would raise
-    assert not list(tmp_path.glob(".satchel-work-*"))
+        if left.name != NAME:  # from which the next run goes on
+            open_bundle(left)  # whole, if it was finished before the signal came; anything else would raise

@@ -51,7 +51,10 @@ def errors(as_json: bool) -> Iterator[None]:
     except SatchelError as error:
         raise fail(error, as_json=as_json) from error
     except KeyboardInterrupt as interrupt:
-        err.print("interrupted; nothing half-written was left", style="yellow")
+        err.print(
+            "interrupted; nothing half-written was left, and an export goes on from its last finished step",
+            style="yellow",
+        )
         raise typer.Exit(130) from interrupt
 
 

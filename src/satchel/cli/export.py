@@ -43,6 +43,9 @@ def command(
     ),
     no_tokenizer: Annotated[bool, typer.Option("--no-tokenizer", help="Export a model that has no tokenizer.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace bundles that exist.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="For the export, such as 2GB; less is slower. Validation comes on top.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
     ] = True,
