@@ -46,10 +46,11 @@ class Prompt:
 
 def steps_for(config: DecoderConfig) -> int:
     """Ids of a greedy continuation."""
-    return LARGE_STEPS if _is_large(config) else STEPS
+    return LARGE_STEPS if is_large(config) else STEPS
 
 
-def _is_large(config: DecoderConfig) -> bool:
+def is_large(config: DecoderConfig) -> bool:
+    """Whether a model is so large that passes over it are few."""
     return sum(rows * columns for rows, columns in config.matrix_shapes().values()) > LARGE
 
 
@@ -117,7 +118,7 @@ def _condensed(reference: Reference, prompts: Sequence[GoldenPrompt], greedy: np
 
 
 def _forced(reference: Reference, prompts: Sequence[GoldenPrompt]) -> Iterator[np.ndarray]:
-    if _is_large(reference.config):
+    if is_large(reference.config):
         yield from reference.batch_logits([prompt.sequence for prompt in prompts])
         return
     for prompt in prompts:
