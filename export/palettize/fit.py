@@ -7,111 +7,64 @@ of input channel c: the first-order weight of an error in column c on the layer'
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from satchel.export.palettize.kmeans import kmeans_rows
+from satchel.export.palettize.lloyd import assign, in_threads, largest_in_rows, mean_squares, refit, round_rows
+from satchel.export.palettize.lloyd import lookup as lookup
+from satchel.export.palettize.lloyd import nearest as nearest
 from satchel.export.palettize.tensors import PalettizedTensor
 
 LOWEST_EXPONENT = -14  # below it lut * 2**exponent could be an fp16 subnormal, which the Neural Engine flushes to zero
 HIGHEST_EXPONENT = 8  # 128 * 2**8 is still an fp16 number
 ROWS_A_GROUP = 16
-TABLE = 1024  # bins of the constant-time search for the nearest entry
-LLOYD_STEPS = 2
-ROWS_A_STEP = 2048  # of an embedding that are worked on at a time, since its intermediates would be the largest of all
-
-
-@njit(cache=True, nogil=True)
-def lookup(lut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For the nearest entry in constant time: borders between entries, and each bin's first candidate."""
-    borders = (lut[1:] + lut[:-1]) * np.float32(0.5)
-    table = np.zeros(TABLE + 1, np.uint8)
-    if borders.size == 0 or borders[-1] <= borders[0]:
-        return borders, table
-    step = (borders[-1] - borders[0]) / np.float32(TABLE - 1)
-    at = 0
-    for i in range(TABLE + 1):
-        # One bin lower than exact, against rounding: candidates only move up from there.
-        edge = borders[0] + np.float32(i - 1) * step
-        while at < borders.size and edge > borders[at]:
-            at += 1
-        table[i] = at
-    return borders, table
-
-
-@njit(cache=True, nogil=True, inline="always")
-def nearest(u: float, borders: np.ndarray, table: np.ndarray, inverse_step: float) -> int:
-    """The entry nearest to u, by what `lookup` gives; inverse_step is TABLE - 1 over the span of the borders."""
-    place = (u - borders[0]) * inverse_step
-    at = int(table[int(min(max(place, np.float32(0)), np.float32(TABLE)))])
-    while at < borders.size and u > borders[at]:
-        at += 1
-    return at
-
-
-@njit(cache=True, nogil=True)
-def _assign(
-    w: np.ndarray, h: np.ndarray, scale: np.ndarray, lut: np.ndarray, index: np.ndarray, refit: bool, sums: np.ndarray
-) -> None:
-    """index[r, c] = the entry of the ascending lut nearest to w[r, c] / scale[r]; ties go to the lower one.
-
-    Beside it, in the same pass: with `refit`, scale[r] becomes the argmin of the weighted error for the new indices
-    (left alone where that is not positive); and sums [2, entries] gets, for each entry, the weighted sum of its members
-    over the old scale and the sum of their weights, whose quotient is the best entry.
-    """
-    borders, table = lookup(lut)
-    span = borders[-1] - borders[0]
-    inverse_step = np.float32(TABLE - 1) / span if span > 0 else np.float32(0)
-    sums[:] = 0
-    for r in range(w.shape[0]):
-        s = scale[r]
-        inverse = np.float32(1) / s if s > 0 else np.float32(0)
-        above, below = np.float32(0), np.float32(0)
-        for c in range(w.shape[1]):
-            at = nearest(w[r, c] * inverse, borders, table, inverse_step)
-            index[r, c] = at
-            entry, weight, value = lut[at], h[c], w[r, c]
-            above += weight * value * entry
-            below += weight * entry * entry
-            sums[0, at] += weight * s * value
-            sums[1, at] += weight * s * s
-        if refit and above > 0 and below > 0:
-            scale[r] = above / below
-
-
-def _moved(lut: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Each entry at the weighted mean of its members, ascending; one without members stays."""
-    mass = np.maximum(sums[1], np.finfo(np.float64).tiny)
-    return np.sort(np.where(sums[1] > 0, sums[0] / mass, lut)).astype(np.float32)
+SAMPLE = 1 << 20  # weights, in whole rows, that a LUT is first fitted to; all rows have their say afterwards
+STRIDE = 2.5  # how far a scale goes towards what is best for its present codes: the codes then follow it anyway
+FACTORS = (0.5, 1.5, 256)  # of the largest entry over 127: from, to, how many are tried for an int8 LUT
 
 
 def _initial_scales(w: np.ndarray, h: np.ndarray) -> np.ndarray:
     """Weighted root mean square of each row; rows of zeros borrow the smallest of the others."""
-    scale = np.sqrt((w * w) @ h / h.sum(), dtype=np.float32)
+    scale = np.sqrt(mean_squares(w, h) / h.sum(dtype=np.float64)).astype(np.float32)
     live = scale > 0
     scale[~live] = scale[live].min() if live.any() else 1.0
     return scale
 
 
-def _fit_lut(w: np.ndarray, h: np.ndarray, scale: np.ndarray, index: np.ndarray, bits: int, rounds: int) -> np.ndarray:
-    """Alternates k-means and scale refits on one group of rows, in place; float32 [2**bits], ascending."""
-    sums = np.zeros((2, 2**bits))
-    lut = np.zeros(2**bits, np.float32)
-    for _ in range(rounds):
-        lut = kmeans_rows(w, h, scale, 2**bits).astype(np.float32)
-        for _ in range(LLOYD_STEPS):
-            _assign(w, h, scale, lut, index, False, sums)
-            lut = _moved(lut, sums)
-        _assign(w, h, scale, lut, index, True, sums)
+Lut = tuple[np.ndarray, np.ndarray]  # entries (float32, ascending) and by how much an error in each counts
+
+
+def _fit_all(w: np.ndarray, h: np.ndarray, scale: np.ndarray, lut: Lut, refits: int) -> Lut:
+    """Improves the LUT and, in place, the row scales."""
+    for stride in [STRIDE] * (refits - 1) + [1.0]:
+        lut = refit(w, h, scale, lut[0], stride)
     return lut
 
 
-def _round_lut(lut: np.ndarray, keep_zero: bool) -> tuple[np.ndarray, float]:
-    """The LUT as int8 and the factor that was taken out: lut ~ entries * factor."""
-    factor = float(np.abs(lut).max()) / 127 or 1.0
-    entries = np.clip(np.round(lut / factor), -128, 127).astype(np.int8)
+def _fit_lut(w: np.ndarray, h: np.ndarray, scale: np.ndarray, bits: int, rounds: int) -> Lut:
+    """Fits the LUT and, in place, the row scales of one group; of a large group some rows come first, then all."""
+    step = max(w.size // SAMPLE, 1)
+    some, own = (w, scale) if step == 1 else (np.ascontiguousarray(w[::step]), scale[::step].copy())
+    centroids = kmeans_rows(some, h, own, 2**bits).astype(np.float32)
+    lut = _fit_all(some, h, own, (centroids, np.ones(2**bits)), rounds + 1)
+    if step == 1:
+        return lut
+    scale *= np.float32(np.mean(own / scale[::step], dtype=np.float64))  # by how much the LUT shrank meanwhile
+    return _fit_all(w, h, scale, lut, rounds)
+
+
+def _round_lut(lut: np.ndarray, mass: np.ndarray, keep_zero: bool) -> tuple[np.ndarray, float]:
+    """The LUT as int8 and the factor that was taken out: lut ~ entries * factor.
+
+    Of some factors, the one with the least error: with far outliers a step is so wide that it matters where the other
+    entries fall in it, or it is better to cut the outliers off.
+    """
+    largest = float(np.abs(lut).max()) / 127 or 1.0
+    factors = largest * np.geomspace(*FACTORS)
+    entries = np.clip(np.round(lut / factors[:, None]), -128, 127)
     if keep_zero:
-        entries[np.abs(entries.astype(np.int16)).argmin()] = 0
-    return entries, factor
+        entries[np.arange(factors.size), np.abs(entries).argmin(axis=1)] = 0
+    best = int((mass * (entries * factors[:, None] - lut) ** 2).sum(axis=1).argmin())
+    return entries[best].astype(np.int8), float(factors[best])
 
 
 def split_exponent(scale: np.ndarray) -> tuple[int, np.ndarray]:
@@ -130,13 +83,13 @@ def _fit_group(
 ) -> tuple[np.ndarray, int, np.ndarray]:
     """One LUT for all rows of w: (int8 entries, exponent, float16 scales); writes index in place."""
     scale = _initial_scales(w, h)
-    lut = _fit_lut(w, h, scale, index, bits, rounds)
-    entries, factor = _round_lut(lut, keep_zero=bool((~w.any(axis=1)).any()))
-    as_float, sums = entries.astype(np.float32), np.zeros((2, 2**bits))
+    lut, mass = _fit_lut(w, h, scale, bits, rounds)
+    entries, factor = _round_lut(lut, mass, keep_zero=bool((~w.any(axis=1)).any()))
+    as_float = entries.astype(np.float32)
     scale *= np.float32(factor)
-    _assign(w, h, scale, as_float, index, True, sums)
+    refit(w, h, scale, as_float)
     exponent, half = split_exponent(scale)
-    _assign(w, h, np.ldexp(half.astype(np.float32), exponent), as_float, index, False, sums)
+    assign(w, np.ldexp(half.astype(np.float32), exponent), as_float, index)
     return entries, exponent, half
 
 
@@ -150,19 +103,19 @@ def palettize(
         h: float32 [columns], mean square of each input channel; None weighs all columns alike.
         bits: of an index.
         groups: LUTs, each for rows / groups consecutive rows; must divide rows.
-        rounds: alternations of k-means and scale refit.
+        rounds: refits of LUT and row scales that follow k-means, beside the last ones.
     """
     rows, columns = w.shape
     w = np.ascontiguousarray(w, np.float32)
     weight = damped(h, columns)
     index = np.empty(w.shape, np.uint8)
-    luts, exponents, scales = [], [], []
-    for part in np.split(np.arange(rows), groups):
-        at = slice(int(part[0]), int(part[-1]) + 1)
-        entries, exponent, half = _fit_group(w[at], weight, bits, rounds, index[at])
-        luts.append(entries)
-        exponents.append(exponent)
-        scales.append(half)
+    size = rows // groups
+
+    def fit(first: int) -> tuple[np.ndarray, int, np.ndarray]:
+        at = slice(first, first + size)
+        return _fit_group(w[at], weight, bits, rounds, index[at])
+
+    luts, exponents, scales = zip(*in_threads(fit, range(0, rows, size), w.size if groups > 1 else 0), strict=True)
     return PalettizedTensor(index, np.stack(luts), np.array(exponents, np.int8), np.concatenate(scales), bits)
 
 
@@ -179,14 +132,11 @@ def int8_rows(w: np.ndarray) -> PalettizedTensor:
     Args:
         w: float32 [rows, columns].
     """
-    largest = np.maximum(w.max(axis=1), -w.min(axis=1))
+    largest = largest_in_rows(w)
     scale = np.where(largest > 0, largest, largest[largest > 0].min() if largest.any() else 1.0) / 127
     exponent, half = split_exponent(scale.astype(np.float32))
-    step = np.ldexp(half.astype(np.float32), exponent)
     index = np.empty(w.shape, np.uint8)
-    for start in range(0, w.shape[0], ROWS_A_STEP):
-        part = slice(start, start + ROWS_A_STEP)
-        index[part] = np.clip(np.rint(w[part] / step[part, None]), -127, 127) + 128
+    round_rows(w, np.ldexp(half.astype(np.float32), exponent), index)
     lut = np.arange(-128, 128).astype(np.int8)[None]
     return PalettizedTensor(index, lut, np.array([exponent], np.int8), half, 8)
 

@@ -1,10 +1,15 @@
-"""Weighted k-means in one dimension, by a histogram and exact dynamic programming over its bins.
+"""Weighted k-means in one dimension: the best LUT for given values, to 1e-4 of the optimum and nearly always closer.
 
-In one dimension the optimal clusters are intervals, so dynamic programming finds the optimum; the divide-and-conquer
-form (the best split moves monotonically) costs O(k * bins * log bins). See Wang and Song, "Ckmeans.1d.dp" (The R
-Journal, 2011), and Gronlund et al., "Fast Exact k-Means, k-Medians and Bregman Divergence Clustering in 1D" (2017).
-Bins hold the mean of what fell into them, so the only error against the exact optimum is that no cluster border can
-lie inside a bin; a few Lloyd steps on the values themselves remove most of it (fit.py does these).
+In one dimension the optimal clusters are intervals of the sorted values, and dynamic programming finds them; the
+divide-and-conquer form (the best split moves monotonically) costs O(k * cuts * log cuts). See Wang and Song,
+"Ckmeans.1d.dp" (The R Journal, 2011), and Gronlund et al., "Fast Exact k-Means, k-Medians and Bregman Divergence
+Clustering in 1D" (2017). Sums over any interval come from prefix sums, so it need not see the values again:
+
+1. Points in ascending order (points.py): what falls into one of many fine bins, or each distinct value.
+2. A few hundred cuts between them, dense where an interval between two cuts would cost most; the optimum over these.
+3. Each border moves within a window of finer and finer cuts, all borders at once, until single points are reached.
+
+Steps 2 and 3 take the same time whatever the number of values is.
 """
 
 from __future__ import annotations
@@ -14,65 +19,112 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
+from satchel.export.palettize.points import binned, distinct
 
-@njit(cache=True, nogil=True)
-def _histogram_rows(
-    w: np.ndarray, h: np.ndarray, scale: np.ndarray, bins: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """_histogram of the values w[r, c] / scale[r] with weights h[c] * scale[r]**2, without making either array."""
-    low, high = np.float32(np.inf), np.float32(-np.inf)
-    for r in range(w.shape[0]):
-        inverse = np.float32(1) / scale[r]
-        for c in range(w.shape[1]):
-            low = min(low, w[r, c] * inverse)
-            high = max(high, w[r, c] * inverse)
-    w0, w1, w2 = np.zeros(bins), np.zeros(bins), np.zeros(bins)
-    step = np.float32(bins - 1) / (high - low) if high > low else np.float32(0)
-    for r in range(w.shape[0]):
-        inverse = np.float32(1) / scale[r]
-        square = scale[r] * scale[r]
-        for c in range(w.shape[1]):
-            v = w[r, c] * inverse
-            b = int((v - low) * step + np.float32(0.5))
-            weight = float(h[c] * square)
-            w0[b] += weight
-            w1[b] += weight * v
-            w2[b] += weight * v * v
-    return w0, w1, w2
+SORTED = 1 << 14  # values up to which sorting is as fast as binning
+CUTS = 512
+CUTS_A_CENTROID = 8
+REACH = 8  # cuts on each side of a border in one window
+DEEPEST = 200  # windows that follow one border, against an endless loop; a dozen is usual
+BORDER_LOSS = 1e-5  # of the error: what fine bins may lose since no border can lie inside one
 
 
-@njit(cache=True, nogil=True)
-def _histogram(values: np.ndarray, weights: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per bin: sum of weights, of weight * value, of weight * value**2 (float64 [bins])."""
-    low, high = values[0], values[0]
-    for v in values:
-        low = min(low, v)
-        high = max(high, v)
-    w0, w1, w2 = np.zeros(bins), np.zeros(bins), np.zeros(bins)
-    step = (bins - 1) / (high - low) if high > low else 0.0
-    for i in range(values.size):
-        v = float(values[i])
-        b = int((v - low) * step + 0.5)
-        w = float(weights[i])
-        w0[b] += w
-        w1[b] += w * v
-        w2[b] += w * v * v
-    return w0, w1, w2
-
-
-@njit(cache=True, nogil=True)
-def _cost(s0: np.ndarray, s1: np.ndarray, s2: np.ndarray, i: int, j: int) -> float:
-    """Weighted squared error of one cluster over the bins i..j-1, from prefix sums."""
-    w = s0[j] - s0[i]
-    if w <= 0.0:
+@njit(cache=True, nogil=True, inline="always")
+def _cost(sums: np.ndarray, i: int, j: int) -> float:
+    """Weighted squared error of one cluster over the points i..j-1."""
+    mass = sums[j, 0] - sums[i, 0]
+    if mass <= 0.0:
         return 0.0
-    m = s1[j] - s1[i]
-    return max(0.0, s2[j] - s2[i] - m * m / w)
+    first = sums[j, 1] - sums[i, 1]
+    return max(0.0, sums[j, 2] - sums[i, 2] - first * first / mass)
 
 
 @njit(cache=True, nogil=True)
-def _layer(prev: np.ndarray, s0: np.ndarray, s1: np.ndarray, s2: np.ndarray, cur: np.ndarray, arg: np.ndarray) -> None:
-    """cur[j] = min over i <= j of prev[i] + cost(i, j), by divide and conquer on a stack of index ranges."""
+def _prefix_sums(value: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, float]:
+    """Prefix sums of mass * (value - median)**(0, 1, 2), float64 [points + 1, 3], and the median.
+
+    They count from the median outwards, so that an interval near it loses no digits to far outliers on either side.
+    """
+    n, half, before, middle = value.size, mass.sum() / 2, 0.0, 0
+    while middle < n - 1 and before + mass[middle] < half:
+        before += mass[middle]
+        middle += 1
+    median = value[middle]
+    sums = np.zeros((n + 1, 3))
+    for i in range(middle, n):
+        d = value[i] - median
+        sums[i + 1, 0] = sums[i, 0] + mass[i]
+        sums[i + 1, 1] = sums[i, 1] + mass[i] * d
+        sums[i + 1, 2] = sums[i, 2] + mass[i] * d * d
+    for i in range(middle - 1, -1, -1):
+        d = value[i] - median
+        sums[i, 0] = sums[i + 1, 0] - mass[i]
+        sums[i, 1] = sums[i + 1, 1] - mass[i] * d
+        sums[i, 2] = sums[i + 1, 2] - mass[i] * d * d
+    return sums, median
+
+
+@njit(cache=True, nogil=True)
+def _split(value: np.ndarray, sums: np.ndarray, median: float, i: int, j: int) -> int:
+    """Where the points i..j-1 divide at their mean, both parts nonempty."""
+    mean = median + (sums[j, 1] - sums[i, 1]) / (sums[j, 0] - sums[i, 0])
+    return min(max(i + int(np.searchsorted(value[i:j], mean)), i + 1), j - 1)
+
+
+@njit(cache=True, nogil=True)
+def _cuts(value: np.ndarray, sums: np.ndarray, median: float, wanted: int) -> np.ndarray:
+    """Ascending cuts from 0 to n, at least `wanted` of them where there are so many points.
+
+    Intervals divide until each costs less than a limit; its eighth would double their number.
+    """
+    n = value.size
+    cuts = np.array([0, n])
+    limit = _cost(sums, 0, n)
+    lowest = limit * 1e-18
+    while cuts.size <= min(wanted, n) and limit > lowest:
+        limit /= 4
+        finer = np.empty(n + 1 if n < 8 * wanted else 8 * wanted + 1, np.int64)
+        finer[0], count = 0, 1
+        for a in range(cuts.size - 1):
+            count = _divide(value, sums, median, cuts[a], cuts[a + 1], limit, finer, count, cuts.size - a)
+        cuts = finer[:count].copy()
+    return cuts
+
+
+@njit(cache=True, nogil=True)
+def _divide(
+    value: np.ndarray,
+    sums: np.ndarray,
+    median: float,
+    i: int,
+    end: int,
+    limit: float,
+    out: np.ndarray,
+    count: int,
+    reserved: int,
+) -> int:
+    """Appends the cuts after i, up to and including `end`, to out[count:]; the last `reserved` places stay free."""
+    stack = np.empty(64, np.int64)
+    stack[0], top = end, 0
+    while top >= 0:
+        j = stack[top]
+        if j - i > 1 and top < 63 and count + top + reserved < out.size and _cost(sums, i, j) > limit:
+            top += 1
+            stack[top] = _split(value, sums, median, i, j)
+        else:
+            out[count] = j
+            count += 1
+            i = j
+            top -= 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _layer(prev: np.ndarray, sums: np.ndarray, least: np.ndarray, cur: np.ndarray, arg: np.ndarray) -> None:
+    """cur[j] = min over i <= j of prev[i] + cost(i, j), by divide and conquer on a stack of index ranges.
+
+    The best i is no lower than `least`, what it was with one cluster less.
+    """
     n = cur.size - 1
     stack = np.empty((4 * 64, 4), np.int64)
     top = 0
@@ -84,8 +136,8 @@ def _layer(prev: np.ndarray, s0: np.ndarray, s1: np.ndarray, s2: np.ndarray, cur
             continue
         mid = (lo + hi) // 2
         best, best_i = np.inf, opt_lo
-        for i in range(opt_lo, min(mid, opt_hi) + 1):
-            c = prev[i] + _cost(s0, s1, s2, i, mid)
+        for i in range(max(opt_lo, least[mid]), min(mid, opt_hi) + 1):
+            c = prev[i] + _cost(sums, i, mid)
             if c < best:
                 best, best_i = c, i
         cur[mid] = best
@@ -97,71 +149,132 @@ def _layer(prev: np.ndarray, s0: np.ndarray, s1: np.ndarray, s2: np.ndarray, cur
 
 
 @njit(cache=True, nogil=True)
-def _prefix(x: np.ndarray) -> np.ndarray:
-    out = np.zeros(x.size + 1)
-    for i in range(x.size):
-        out[i + 1] = out[i] + x[i]
-    return out
+def _best_cuts(sums: np.ndarray, k: int) -> np.ndarray:
+    """The k + 1 ends of the best k intervals, int64, from prefix sums at the cuts that may be chosen."""
+    n = sums.shape[0] - 1
+    args = np.zeros((k, n + 1), np.int64)
+    prev = np.array([_cost(sums, 0, j) for j in range(n + 1)])
+    for layer in range(1, k):
+        cur = np.full(n + 1, np.inf)
+        _layer(prev, sums, args[layer - 1], cur, args[layer])
+        prev = cur
+    ends = np.empty(k + 1, np.int64)
+    ends[k] = n
+    for layer in range(k - 1, -1, -1):
+        ends[layer] = args[layer, ends[layer + 1]]
+    return ends
 
 
 @njit(cache=True, nogil=True)
-def _cluster(w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, k: int) -> np.ndarray:
-    """Centroids of the best k intervals of bins, ascending (float64 [k])."""
-    used = w0 > 0
-    s0, s1, s2 = _prefix(w0[used]), _prefix(w1[used]), _prefix(w2[used])
-    n = s0.size - 1
-    k_used = min(k, n)
-    prev = np.full(n + 1, np.inf)
-    prev[0] = 0.0
-    args = np.zeros((k_used, n + 1), np.int64)
-    for layer in range(k_used):
-        cur = np.full(n + 1, np.inf)
-        _layer(prev, s0, s1, s2, cur, args[layer])
-        prev = cur
-    out = np.empty(k)
-    j = n
-    for layer in range(k_used - 1, -1, -1):
-        i = args[layer, j]
-        w = s0[j] - s0[i]
-        out[layer] = (s1[j] - s1[i]) / w if w > 0 else (out[layer + 1] if layer + 1 < k_used else s1[n] / s0[n])
-        j = i
-    for layer in range(k_used, k):
-        out[layer] = out[k_used - 1]
-    return np.sort(out)
+def _best_in_windows(sums: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """The best choice of one cut from each row of `windows` [borders, cuts], ascending; int64 [borders]."""
+    borders, width = windows.shape
+    total = np.empty((borders, width))
+    arg = np.zeros((borders, width), np.int64)
+    for b in range(borders):
+        for at in range(width):
+            j = windows[b, at]
+            best = _cost(sums, 0, j) if b == 0 else np.inf
+            for before in range(width if b else 0):
+                i = windows[b - 1, before]
+                if i > j:
+                    break
+                c = total[b - 1, before] + _cost(sums, i, j)
+                if c < best:
+                    best, arg[b, at] = c, before
+            total[b, at] = best
+    n = sums.shape[0] - 1
+    last = np.array([total[borders - 1, at] + _cost(sums, windows[borders - 1, at], n) for at in range(width)])
+    at = int(np.argmin(last))
+    chosen = np.empty(borders, np.int64)
+    for b in range(borders - 1, -1, -1):
+        chosen[b] = windows[b, at]
+        at = arg[b, at]
+    return chosen
 
 
-def kmeans_1d(values: np.ndarray, weights: np.ndarray, k: int, bins: int = 2048) -> np.ndarray:
-    """The k centroids that minimise sum(weights * (values - nearest centroid)**2), over histogram bins.
+@njit(cache=True, nogil=True)
+def _refine(sums: np.ndarray, borders: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Moves borders, each at first within `reach` points, to where moving none within REACH points makes it better."""
+    n = sums.shape[0] - 1
+    windows = np.empty((borders.size, 2 * REACH + 1), np.int64)
+    for _ in range(DEEPEST):
+        step = np.maximum((reach + REACH - 1) // REACH, 1)
+        for b in range(borders.size):
+            for at in range(2 * REACH + 1):
+                windows[b, at] = min(max(borders[b] + (at - REACH) * step[b], 0), n)
+        chosen = _best_in_windows(sums, windows)
+        moved = np.abs(chosen - borders)
+        if step.max() == 1 and moved.max() == 0:
+            break
+        # What stopped at the end of its window would go on; the others need twice their step at most.
+        reach = np.where(moved >= REACH * step, reach, 2 * step)
+        borders = chosen
+    return borders
+
+
+@njit(cache=True, nogil=True)
+def _cluster(value: np.ndarray, mass: np.ndarray, k: int) -> tuple[np.ndarray, float, float]:
+    """The best k intervals of ascending points.
+
+    Returns:
+        Centroids (float64 [k], ascending, the last one repeated where there are fewer points than k), their error, and
+        the most that it could fall if the points on both sides of each border were divided.
+    """
+    sums, median = _prefix_sums(value, mass)
+    n, used = value.size, min(k, value.size)
+    if used == n:
+        ends = np.arange(n + 1)
+    else:
+        cuts = _cuts(value, sums, median, CUTS + CUTS_A_CENTROID * k)
+        best = _best_cuts(sums[cuts], min(used, cuts.size - 1))
+        ends = np.empty(best.size, np.int64)
+        reach = np.empty(best.size, np.int64)
+        for b in range(best.size):
+            at = best[b]
+            ends[b] = cuts[at]
+            reach[b] = max(cuts[min(at + 1, cuts.size - 1)] - cuts[at], cuts[at] - cuts[max(at - 1, 0)])
+        if ends.size > 2:
+            ends[1:-1] = _refine(sums, ends[1:-1].copy(), reach[1:-1].copy())
+    out, count, error, slack = np.empty(k), 0, 0.0, 0.0
+    for b in range(ends.size - 1):
+        i, j = ends[b], ends[b + 1]
+        if i == j:
+            continue
+        out[count] = median + (sums[j, 1] - sums[i, 1]) / (sums[j, 0] - sums[i, 0])
+        error += _cost(sums, i, j)
+        if count:
+            # No more can be gained than by moving a whole point over, by as far as the next one is away.
+            slack += max(mass[i - 1], mass[i]) * (out[count] - out[count - 1]) * (value[i] - value[i - 1])
+        count += 1
+    out[count:] = out[count - 1]
+    return out, error, slack
+
+
+def kmeans_rows(w: np.ndarray, h: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
+    """The k centroids that minimise the weighted squared error of w[r, c] / scale[r], weights h[c] * scale[r]**2.
 
     Args:
-        values: float32 [n], any order, n >= 1.
-        weights: float32 [n], >= 0, not all zero.
+        w: float32 [rows, columns], finite.
+        h: float32 [columns], >= 0, not all zero.
+        scale: float32 [rows], > 0.
         k: number of centroids.
-        bins: of the histogram; the error against the exact optimum shrinks with its square.
 
     Returns:
         float64 [k], ascending; the last one repeats where there are fewer distinct values than k.
     """
-    return _centroids(_histogram(values, weights, bins), k)
+    if w.size > SORTED:
+        value, mass = binned(w, h, scale)
+        if value.size > k:
+            out, error, slack = _cluster(value, mass, k)
+            if slack <= BORDER_LOSS * error:
+                return np.asarray(out)
+    return np.asarray(_cluster(*distinct(w, h, scale), k)[0])
 
 
-def kmeans_rows(w: np.ndarray, h: np.ndarray, scale: np.ndarray, k: int, bins: int = 2048) -> np.ndarray:
-    """kmeans_1d of the values w[r, c] / scale[r] with weights h[c] * scale[r]**2.
-
-    Args:
-        w: float32 [rows, columns].
-        h: float32 [columns], >= 0, not all zero.
-        scale: float32 [rows], > 0.
-        k, bins: as for kmeans_1d.
-    """
-    return _centroids(_histogram_rows(w, h, scale, bins), k)
-
-
-def _centroids(moments: tuple[np.ndarray, np.ndarray, np.ndarray], k: int) -> np.ndarray:
-    """Centroids from the moments of a histogram, about their mean: far from zero the costs would cancel."""
-    w0, w1, w2 = moments
-    shift = w1.sum() / w0.sum()
-    return np.asarray(_cluster(w0, w1 - shift * w0, w2 - 2 * shift * w1 + shift * shift * w0, k) + shift)
+def kmeans_1d(values: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
+    """kmeans_rows of values in any order, float32 [n], n >= 1, with weights >= 0, float32 [n], not all zero."""
+    return kmeans_rows(values[None], weights, np.ones(1, np.float32), k)
 
 
 def kmeans_1d_slow(values: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, float]:

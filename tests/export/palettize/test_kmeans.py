@@ -21,7 +21,7 @@ def test_equals_the_slow_twin(k):
     weights = rng.uniform(0.01, 3, 70).astype(np.float32)
     centroids, cost = kmeans_1d_slow(values, weights, k)
     assert error(values, weights, centroids) == pytest.approx(cost, rel=1e-9)
-    assert error(values, weights, kmeans_1d(values, weights, k, bins=1 << 15)) <= cost * (1 + 1e-4) + 1e-12
+    assert error(values, weights, kmeans_1d(values, weights, k)) <= cost * (1 + 1e-4) + 1e-12
 
 
 def test_no_worse_than_scikit_learn():
@@ -62,7 +62,7 @@ def test_never_worse_than_one_cluster_and_never_better_than_exact(pairs, k):
     values, weights = np.array(pairs, np.float32).T.copy()
     if weights.sum() == 0:
         weights[:] = 1
-    got = error(values, weights, kmeans_1d(values, weights, k, bins=1 << 14))
+    got = error(values, weights, kmeans_1d(values, weights, k))
     _, best = kmeans_1d_slow(values, weights, min(k, values.size))
     mean = np.average(values.astype(np.float64), weights=weights)
     spread = float((weights * (values - mean) ** 2).sum())
