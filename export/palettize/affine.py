@@ -76,7 +76,7 @@ def _search(
     return scale, zero
 
 
-def _round_scale(scale: np.ndarray, dtype: ScaleDtype) -> np.ndarray:
+def round_scale(scale: np.ndarray, dtype: ScaleDtype) -> np.ndarray:
     """Scales rounded to what the file holds, kept away from zero and from subnormals."""
     target = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
     return np.maximum(scale, 6.2e-5).astype(target).astype(np.float32)
@@ -90,7 +90,7 @@ def fit_blocks(
     Arguments as `affine` has them.
     """
     scale, zero = _search(w, damped(h, w.shape[1]), block, symmetric, CANDIDATES)
-    return _round_scale(scale, scale_dtype), zero
+    return round_scale(scale, scale_dtype), zero
 
 
 def affine(

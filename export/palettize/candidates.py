@@ -10,10 +10,12 @@ import numpy as np
 from satchel.export.palettize import gptq
 from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import ROWS_A_GROUP, int8_rows
-from satchel.export.palettize.spec import Recipe
-from satchel.export.palettize.tensors import Matrix
+from satchel.export.palettize.refine import refine_affine, refine_palette
+from satchel.export.palettize.spec import Effort, Recipe
+from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
 
-REFINING_SWEEPS = 2
+SWEEPS: dict[Effort, int] = {"low": 0, "normal": 0, "high": 3}
+"""Of coordinate descent after GPTQ."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,20 @@ def _forms(
         if bits == 8 or (recipe.weights == "int4" and w.shape[1] % recipe.block):
             yield "8", int8_rows(w)  # a row that is no multiple of the block has no 4-bit kernel in any runtime
         elif recipe.weights == "palette":
-            groups = lut_groups(w.shape[0], recipe)
-            yield str(bits), gptq.palette(w, curvature.hessian, bits=bits, groups=groups, rounds=recipe.rounds)
+            yield str(bits), _palette(w, curvature.hessian, recipe, bits)
         else:
-            yield from _affine(w, curvature, recipe, several=len(widths) > 1)
+            yield from _affine(w, curvature.hessian, recipe, several=len(widths) > 1)
 
 
-def _affine(w: np.ndarray, curvature: Curvature, recipe: Recipe, *, several: bool) -> Iterator[tuple[str, Matrix]]:
+def _palette(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, bits: int) -> PalettizedTensor:
+    groups = lut_groups(w.shape[0], recipe)
+    found = gptq.palette(w, hessian, bits=bits, groups=groups, rounds=recipe.rounds)
+    return refine_palette(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found
+
+
+def _affine(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, *, several: bool) -> Iterator[tuple[str, AffineTensor]]:
     """Codes with zero points, and, where there is a choice, the smaller form without them."""
     for symmetric in (recipe.symmetric,) if recipe.symmetric or not several else (False, True):
-        form = "4" if symmetric == recipe.symmetric else "4-symmetric"
-        yield form, gptq.affine(
-            w, curvature.hessian, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype,
-            sweeps=REFINING_SWEEPS if recipe.effort == "high" else 0,
-        )  # fmt: skip
+        form, dtype = "4" if symmetric == recipe.symmetric else "4-symmetric", recipe.scale_dtype
+        found = gptq.affine(w, hessian, block=recipe.block, symmetric=symmetric, scale_dtype=dtype)
+        yield form, refine_affine(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found

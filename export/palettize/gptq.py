@@ -148,16 +148,14 @@ def palette(w: np.ndarray, hessian: np.ndarray, *, bits: int = 4, groups: int = 
 
 
 def affine(
-    w: np.ndarray, hessian: np.ndarray, *, block: int = 32, symmetric: bool = False,
-    scale_dtype: ScaleDtype = "float16", sweeps: int = 0,
-) -> AffineTensor:  # fmt: skip
+    w: np.ndarray, hessian: np.ndarray, *, block: int = 32, symmetric: bool = False, scale_dtype: ScaleDtype = "float16"
+) -> AffineTensor:
     """4-bit affine codes: each block's scale and zero point are searched once the blocks before it are settled.
 
     Args:
         w: float32 [rows, columns], columns a multiple of `block`.
         hessian: float32 [columns, columns].
         block, symmetric, scale_dtype: as affine.affine has them.
-        sweeps: of the refinement that follows, see refine.affine.
     """
     factor, weights = inverse_factor(hessian), np.diagonal(hessian)
     work, codes = np.array(w, np.float32), np.empty(w.shape, np.uint8)

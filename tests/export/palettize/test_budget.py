@@ -59,9 +59,9 @@ def test_budgets_that_cannot_be_met_say_what_can():
     options = options_of([(0.5, 0.3, 0.1)] * 3)
     with pytest.raises(UsageError, match=r"so small.*0\.0 MB with the fewest bits"):
         select(options, 100, Recipe(widths=(4, 6), budget=Budget(max_bytes=100), effort="normal"))
+    strict = Recipe(widths=(4, 6), budget=Budget(max_kl=0.5), effort="normal")
     with pytest.raises(UsageError, match=r"KL of 0\.6000 with the most bits"):
-        kl = Recipe(widths=(4, 6), budget=Budget(max_kl=0.5), effort="normal")
-        select(options, 100, kl, correction=2.0)
+        select(options, 100, strict, correction=2.0)
     met = select(options, 100, Recipe(widths=(4, 6), budget=Budget(max_kl=0.7), effort="normal"), correction=2.0)
     assert met.counts == {"8": 3} and met.expected_kl == pytest.approx(0.6)
 

@@ -9,6 +9,7 @@ from satchel.export.palettize import gptq
 from satchel.export.palettize.affine import affine
 from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import palettize
+from satchel.export.palettize.refine import refine_affine, refine_palette
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,35 @@ def test_affine_codes_lose_far_less_than_by_rounding(problem, symmetric):
     ours = gptq.affine(w, curvature.hessian, symmetric=symmetric)
     assert ours.symmetric == symmetric
     assert curvature.loss(ours.dequantize() - w) < 0.3 * curvature.loss(rounded.dequantize() - w)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_refined_blocks_lose_less(problem, symmetric):
+    w, curvature = problem
+    start = gptq.affine(w, curvature.hessian, symmetric=symmetric)
+    once, thrice = (refine_affine(w, curvature.hessian, start, sweeps) for sweeps in (1, 3))
+    losses = [curvature.loss(t.dequantize() - w) for t in (start, once, thrice)]
+    assert losses[1] < 0.97 * losses[0] and losses[2] < losses[1]
+    assert once.symmetric == symmetric and np.array_equal(once.scale, once.scale.astype(np.float16))
+
+
+@pytest.mark.parametrize(("groups", "bits"), [(1, 4), (4, 4), (1, 3)])
+def test_a_refined_palette_loses_less_with_the_same_luts(problem, groups, bits):
+    w, curvature = problem
+    start = gptq.palette(w, curvature.hessian, groups=groups, bits=bits)
+    once, thrice = (refine_palette(w, curvature.hessian, start, sweeps) for sweeps in (1, 3))
+    losses = [curvature.loss(t.dequantize() - w) for t in (start, once, thrice)]
+    assert losses[1] < 0.99 * losses[0] and losses[2] <= losses[1]
+    assert np.array_equal(once.lut, start.lut)
+
+
+def test_channels_that_are_never_used_and_rows_of_zeros(problem):
+    w, curvature = problem
+    w, hessian = w.copy(), curvature.hessian.copy()
+    w[3] = 0
+    hessian[7], hessian[:, 7] = 0, 0
+    for found in (
+        refine_palette(w, hessian, gptq.palette(w, hessian), 1),
+        refine_affine(w, hessian, gptq.affine(w, hessian), 1),
+    ):
+        assert np.isfinite(found.dequantize()).all() and np.abs(found.dequantize()[3]).max() < 1e-3
