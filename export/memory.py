@@ -26,6 +26,10 @@ LINEAR = 10
 TABLE = 3
 """The same of an embedding or head, of which only some rows are in fp32: its codes, and their copy on the way out."""
 LOADED = 4
+ACTIVATIONS = 12
+"""Values for each token and channel that a layer's backward pass keeps, gradients counted."""
+BATCH_TOKENS, BATCH_LOGITS = 2048, 1 << 26
+"""What calibration/fisher.py works on at a time: of a large vocabulary fewer tokens than of a small one."""
 FACTORS = 24
 """Bytes for each pair of columns while a Hessian's factor is computed."""
 WORKERS = 2
@@ -72,7 +76,8 @@ def plan_memory(config: DecoderConfig, limit: int | None = None, *, curved: bool
         "--max-memory is less than this model needs",
         got=f"{limit / 1e6:,.0f} MB",
         wanted=f"at least {-(-ways[-1].bytes // 10**6)}MB",
-        hint="its largest matrices must fit, beside the programs that write the formats",
+        hint="its largest matrices must fit, beside the programs that write the formats; "
+        + ("--effort low needs less" if curved else "nothing needs less"),
     )
 
 
@@ -93,7 +98,11 @@ def _measuring(config: DecoderConfig, workers: int) -> int:
     widest = max(columns for _, columns in shapes)
     weights, hessians = sum(rows * columns for rows, columns in shapes), sum(columns**2 for _, columns in shapes)
     largest = max(rows * columns for rows, columns in shapes)
-    return 4 * weights + 4 * hessians + workers * (FACTORS * widest**2 + LINEAR * largest)
+    layer = (
+        4 * weights + 4 * hessians + 4 * BATCH_TOKENS * ACTIVATIONS * (config.hidden_size + config.intermediate_size)
+    )
+    at_the_end = 4 * config.vocab_size * config.hidden_size + 16 * BATCH_LOGITS
+    return max(layer + workers * (FACTORS * widest**2 + LINEAR * largest), at_the_end)
 
 
 def machine_memory() -> int:

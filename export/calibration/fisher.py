@@ -26,12 +26,11 @@ import torch
 from satchel.export.calibration.borders import Borders
 from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
+from satchel.export.memory import BATCH_LOGITS, BATCH_TOKENS
 from satchel.export.ops.base import Weights
 from satchel.export.ops.torch import Cache, TorchOps
 from satchel.export.palettize.curvature import Curvature
 from satchel.export.progress import Progress, silent
-
-BATCH_TOKENS = 2048
 
 
 @contextmanager
@@ -122,7 +121,7 @@ def curvatures(
     _forward(config, weights, batches, borders, progress)
     done = borders.load_gradient()
     if done is None:
-        done = config.layers, _at_the_end(config, weights, batches, borders, seed)
+        done = config.layers, _at_the_end(config, weights, tokens, borders, seed)
         borders.save_gradient(*done)
     border, gradient = done
     for layer in reversed(range(border)):
@@ -150,12 +149,12 @@ def _forward(
 
 @reduced_precision()
 def _at_the_end(
-    config: DecoderConfig, weights: Weights, batches: tuple[torch.Tensor, ...], borders: Borders, seed: int
+    config: DecoderConfig, weights: Weights, tokens: torch.Tensor, borders: Borders, seed: int
 ) -> torch.Tensor:
     """Gradient of -log p(label) at the last border, fp32 [sequences, length, hidden], labels drawn from p."""
     random = torch.Generator().manual_seed(seed)
     ops, start, parts = TorchOps(config, weights), 0, []
-    for batch in batches:
+    for batch in tokens.split(max(1, BATCH_LOGITS // (tokens.shape[1] * config.vocab_size))):
         x = borders.get(config.layers, start, len(batch)).requires_grad_(True)
         ops.begin(batch, 0, Cache())
         logits = head(ops, config, x).flatten(0, 1)
