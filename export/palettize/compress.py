@@ -100,22 +100,26 @@ def compress_model(
 def store_candidates(
     read: ReadTensor,
     layers: Iterable[Mapping[str, Curvature]],
+    wanted: Mapping[Recipe, Mapping[str, tuple[str, ...]]],
     stores: Mapping[Recipe, WeightStore],
     *,
     workers: Workers = Workers(),  # noqa: B008  # frozen
 ) -> None:
-    """Stores every form of every linear for each recipe, with what it costs.
+    """Stores forms of linears, with what each costs; what a store has already is not made again.
 
     Args:
         read: canonical name -> float32 values.
         layers: for each layer in any order: canonical name -> curvature; one is held at a time.
-        stores: where the forms under each recipe go. All recipes share one pass over the curvatures.
+        wanted: for each recipe: canonical name -> forms. All recipes share one pass over the curvatures.
+        stores: where the forms under each recipe go.
         workers: who does it.
     """
     for layer in layers:
-        calls = [(name, recipe) for name in layer for recipe in stores]
-        arguments = ((name, read(name), layer[name], recipe) for name, recipe in calls)
-        for (name, recipe), found in zip(calls, workers.map(candidates, arguments), strict=True):
+        pairs = [(name, recipe) for name in layer for recipe in stores]
+        missing = ((name, recipe, stores[recipe].lacking(name, wanted[recipe][name])) for name, recipe in pairs)
+        calls = [call for call in missing if call[2]]
+        arguments = ((read(name), layer[name], recipe, forms) for name, recipe, forms in calls)
+        for (name, recipe, _), found in zip(calls, workers.map(candidates, arguments), strict=True):
             _put(stores[recipe], name, found)
 
 

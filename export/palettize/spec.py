@@ -6,7 +6,7 @@ are read by export/recipes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -99,6 +99,7 @@ class Recipe:
         scale_dtype: what affine scales are rounded to.
         rounds: alternations of k-means and the least-squares refit of the row scales.
         embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
+        no_zero_points: patterns of linears whose bits are settled, and whose 4-bit blocks go without zero points.
     """
 
     weights: WeightsName = "palette"
@@ -112,6 +113,7 @@ class Recipe:
     scale_dtype: ScaleDtype = "float16"
     rounds: int = 3
     embedding: Literal["int8", "fp16", "fp32"] = "int8"
+    no_zero_points: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field, kind in (("weights", WeightsName), ("effort", Effort)):
@@ -149,6 +151,15 @@ class Recipe:
         """The bits that a linear may have, by its canonical name."""
         settled = next((bits for pattern, bits in self.overrides if fnmatchcase(name, pattern)), None)
         return self.widths if settled is None else (settled,)
+
+    def lacks_zero_points(self, name: str) -> bool:
+        """Whether no_zero_points names a linear."""
+        return any(fnmatchcase(name, pattern) for pattern in self.no_zero_points)
+
+    @property
+    def measured(self) -> Recipe:
+        """The recipe without what only chooses among the forms of a linear: equal ones share what was measured."""
+        return replace(self, widths=(4,), overrides=(), budget=None, embedding="int8", no_zero_points=())
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
