@@ -13,10 +13,9 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.palettize.affine import affine
 from satchel.export.palettize.candidates import Candidate, candidates, lut_groups
 from satchel.export.palettize.curvature import Curvature
-from satchel.export.palettize.fit import int8_rows, palettize
+from satchel.export.palettize.fit import int8_pieces, int8_rows, palettize
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
-from satchel.export.palettize.tables import int8_pieces
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
