@@ -55,7 +55,8 @@ def compress_matrix(name: str, w: np.ndarray, h: np.ndarray | None, recipe: Reci
     if scheme == "palette":
         return palettize(w, h, bits=bits, groups=lut_groups(w.shape[0], recipe), rounds=recipe.rounds)
     if scheme == "int4" and w.shape[1] % recipe.block == 0:
-        return affine(w, h, block=recipe.block, symmetric=recipe.symmetric, scale_dtype=recipe.scale_dtype)
+        symmetric = recipe.symmetric or recipe.lacks_zero_points(name)
+        return affine(w, h, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype)
     return int8_rows(w)  # for int4 too: a row that is no multiple of the block has no 4-bit kernel in any runtime
 
 
