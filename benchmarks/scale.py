@@ -56,6 +56,7 @@ formats = ["coreml", "onnx"]
 [sources]
 """
 DEVICES = ("mac", "pixel-9")
+OPTIONS = ["--effort", "low"]
 WRITE = "import sys; sys.path.insert(0, sys.argv[1]); import scale; scale.write_checkpoint(*sys.argv[2:])"
 
 
@@ -139,7 +140,7 @@ def main() -> None:
         shape = Shape(**{**asdict(shape), "layers": ours.layers})
     folder = ours.folder or Path(tempfile.mkdtemp(prefix="scale-"))
     try:
-        print_row(ours.shape, shape, folder, ours.device or DEVICES, [r for r in rest if r != "--"])
+        print_row(ours.shape, shape, folder, ours.device or DEVICES, [r for r in rest if r != "--"] or OPTIONS)
     finally:
         if not ours.keep:
             shutil.rmtree(folder, ignore_errors=True)

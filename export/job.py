@@ -19,6 +19,7 @@ from satchel.export.memory import MemoryPlan, plan_memory
 from satchel.export.palettize.source_codes import check_source
 from satchel.export.palettize.spec import Recipe
 from satchel.export.recipe import Wishes, recipe_for
+from satchel.export.recipes.recipe_file import check_patterns
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.runtime.bundle import SUFFIX
@@ -105,17 +106,19 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
 
 
 def make_job(
-    model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, weights: str | None,
-    context: int | None, output: Path, tokenizer: bool, overwrite: bool, max_memory: int | None,
+    model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, context: int | None,
+    output: Path, tokenizer: bool, overwrite: bool, max_memory: int | None,
 ) -> Job:  # fmt: skip
     """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
     profiles = [load_device(name) for name in devices]
     if not profiles or len({profile.name for profile in profiles}) != len(profiles):
         raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
     opened = open_model(model, with_tokenizer=tokenizer)
+    check_patterns(wishes, [name for name in opened.config.matrix_shapes() if name.startswith("layers.")])
     by_loss = wishes.effort != "low"
     plans = [
-        make_plan(p, opened.shape, format=format, weights=weights, context=context, by_loss=by_loss) for p in profiles
+        make_plan(p, opened.shape, format=format, weights=wishes.weights, context=context, by_loss=by_loss)
+        for p in profiles
     ]
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)

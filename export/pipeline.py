@@ -16,6 +16,7 @@ from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
 from satchel.export.recipe import make_wishes
 from satchel.export.tools import tool_versions
+from satchel.export.recipes.recipe_file import load_recipe
 from satchel.export.work import NAME, WorkFolder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
@@ -32,11 +33,12 @@ def export(
     *,
     format: str | None = None,
     weights: str | None = None,
-    effort: str = "normal",
+    effort: str | None = None,
     bits: int | None = None,
     max_size: str | int | None = None,
     max_kl: float | None = None,
     context: int | None = None,
+    recipe: str | Path | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
     output: str | Path = "bundles",
@@ -53,12 +55,14 @@ def export(
         devices: names of profiles (`satchel devices`), or paths of your own.
         format: "coreml", "onnx" or "executorch" instead of each device's own.
         weights: "palette", "int4", "int8", "fp16", "fp32" or "source" instead of each device's own.
-        effort: "low", in a minute for a model of 135 million weights; "normal", some minutes more for far less loss;
-            "high", for the least (docs/quantization.md).
+        effort: "low", in a minute for a model of 135 million weights; "normal", some minutes more for far less loss,
+            and what it is by default; "high", for the least (docs/quantization.md).
         bits: of every linear, instead of a choice among several widths by what each was measured to cost.
         max_size: of a bundle, such as "1.2GB": the least loss within it.
         max_kl: mean KL divergence to the reference in nats a token: the fewest bytes within it.
         context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
+        recipe: such as "smallest", or the path of your own TOML file (export/recipes/README.md); other arguments add
+            only what it leaves open.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates and that ships with Satchel.
         seed: of that generated text.
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
@@ -77,11 +81,12 @@ def export(
         CheckpointError, TokenizerError, DeviceError, PlanError, UsageError, OutputError, MissingPackageError: the
             input or the options are bad, or there is no space; nothing half-written is left.
     """
-    wishes = make_wishes(effort, bits=bits, max_size=max_size, max_kl=max_kl)
+    read = None if recipe is None else load_recipe(recipe)
+    wishes = make_wishes(effort, bits=bits, max_size=max_size, max_kl=max_kl, weights=weights, recipe=read)
     names = [devices] if isinstance(devices, str) else list(devices)
     job = make_job(
-        model, names, wishes, format=format, weights=weights, context=context, output=Path(output),
-        tokenizer=tokenizer, overwrite=overwrite,
+        model, names, wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
+        overwrite=overwrite,
         max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
     )  # fmt: skip
     text = _read_text(calibration)

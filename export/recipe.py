@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from satchel.devices.plan import Plan
-from satchel.export.palettize.spec import Budget, Effort, Recipe
+from satchel.export.palettize.spec import Budget, Effort, EmbeddingName, Recipe, WeightsName
+from satchel.export.palettize.widths import fitting
 from satchel.runtime.errors import UsageError
 from satchel.runtime.sizes import parse_size
 
@@ -25,24 +26,29 @@ class Wishes:
     """What a user asks of the weights beyond the scheme; None leaves it to the device and the effort.
 
     Attributes:
-        effort: see Recipe.
+        effort: see Recipe; None is "normal".
         widths: bits that the linears may have.
         budget: what to choose among them by; needs no widths.
         overrides: see Recipe.
         embedding: see Recipe.
+        weights: the scheme instead of the device's own.
+        no_zero_points: see Recipe.
     """
 
-    effort: Effort = "normal"
+    effort: Effort | None = None
     widths: tuple[int, ...] | None = None
     budget: Budget | None = None
     overrides: tuple[tuple[str, int], ...] = ()
-    embedding: str | None = None
+    embedding: EmbeddingName | None = None
+    weights: WeightsName | None = None
+    no_zero_points: tuple[str, ...] = ()
 
 
 def make_wishes(
-    effort: str = "normal", *, bits: int | None = None, max_size: str | int | None = None, max_kl: float | None = None
-) -> Wishes:
-    """What a user asks, from the arguments of pipeline.export.
+    effort: str | None = None, *, bits: int | None = None, max_size: str | int | None = None,
+    max_kl: float | None = None, weights: str | None = None, recipe: Wishes | None = None,
+) -> Wishes:  # fmt: skip
+    """What a user asks, from the arguments of pipeline.export, of which `recipe` is what its file says.
 
     Raises:
         UsageError: they exclude each other, or one is out of range.
@@ -54,14 +60,32 @@ def make_wishes(
             "the bits of the weights follow from one figure", got=" and ".join(named), wanted="one of bits, max_size "
             "and max_kl", hint="for more, write a recipe"
         )  # fmt: skip
-    if effort not in get_args(Effort):
+    if effort is not None and effort not in get_args(Effort):
         raise UsageError("unknown effort", got=effort, wanted=", ".join(get_args(Effort)))
     budget = None
     if max_size is not None:
         budget = Budget(max_bytes=parse_size(max_size, "the size of a bundle"))
     elif max_kl is not None:
         budget = Budget(max_kl=max_kl)
-    return Wishes(effort, None if bits is None else (bits,), budget)  # type: ignore[arg-type]  # checked above
+    asked = Wishes(effort, None if bits is None else (bits,), budget, weights=weights)  # type: ignore[arg-type]  # the planner checks
+    return asked if recipe is None else _joined(asked, recipe)
+
+
+def _joined(asked: Wishes, recipe: Wishes) -> Wishes:
+    """A recipe, with what it leaves open as the arguments say."""
+    told = {"effort": recipe.effort, "weights": recipe.weights, "bits": recipe.widths, "budget": recipe.budget}
+    also = {"effort": asked.effort, "weights": asked.weights, "bits": asked.widths, "budget": asked.budget}
+    twice = [key for key in told if told[key] is not None and also[key] is not None]
+    settled = recipe.widths is not None and len(recipe.widths) == 1
+    if twice or (recipe.budget and asked.widths) or (settled and asked.budget):
+        raise UsageError(
+            "the recipe settles that already", got=", ".join(twice) or "bits and a budget",
+            hint="leave the option out, or take the key out of the recipe",
+        )  # fmt: skip
+    return replace(
+        recipe, effort=recipe.effort or asked.effort, weights=recipe.weights or asked.weights,
+        widths=recipe.widths or asked.widths, budget=recipe.budget or asked.budget,
+    )  # fmt: skip
 
 
 def recipe_for(plan: Plan, wishes: Wishes) -> Recipe:
@@ -75,13 +99,13 @@ def recipe_for(plan: Plan, wishes: Wishes) -> Recipe:
         recipe = _palette(plan, wishes)
     elif scheme == "int4":
         recipe = _int4(plan, wishes)
-    elif wishes.widths or wishes.budget or wishes.overrides:
+    elif wishes.widths or wishes.budget or wishes.overrides or wishes.no_zero_points:
         raise UsageError(
             "bits are chosen for palettes and int4", got=f"weights {scheme} for {plan.device}", wanted="palette or int4"
         )
     else:
         recipe = Recipe(weights=scheme)  # type: ignore[arg-type]  # Recipe checks it
-    return replace(recipe, embedding=wishes.embedding) if wishes.embedding else recipe  # type: ignore[arg-type]
+    return replace(recipe, embedding=wishes.embedding or recipe.embedding, no_zero_points=wishes.no_zero_points)
 
 
 def _palette(plan: Plan, wishes: Wishes) -> Recipe:
@@ -91,27 +115,34 @@ def _palette(plan: Plan, wishes: Wishes) -> Recipe:
             "XNNPACK stores a palette as int8 codes, whose size a budget cannot change", got=plan.device,
             hint="--weights int4, or another format",
         )  # fmt: skip
-    widths, budget, overrides = wishes.widths, wishes.budget, wishes.overrides
+    widths, budget, overrides, effort = wishes.widths, wishes.budget, wishes.overrides, wishes.effort or "normal"
     if budget:
-        widths = widths or BUDGET_WIDTHS
-    elif widths is None and wishes.effort == "low":
+        widths = _stored(plan, widths or BUDGET_WIDTHS)
+    elif widths is None and effort == "low":
         widths = (4,)
         overrides = (*overrides, *((f"*.{n}_proj", 8) for n in "kv" if plan["kv_weights"] == "int8"))
     elif widths is None or len(widths) > 1:
         widths = widths or DEFAULT_WIDTHS
         budget = Budget(average_bits=AVERAGE_BITS)
     groups = "rows16" if plan["lut_groups"] == "rows16" else "tensor"
-    return Recipe("palette", widths, overrides, budget, wishes.effort, lut_groups=groups)  # type: ignore[arg-type]
+    return Recipe("palette", widths, overrides, budget, effort, lut_groups=groups)  # type: ignore[arg-type]
+
+
+def _stored(plan: Plan, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Those widths that the plan's file has: what it stores wider is no saving."""
+    if plan.format != "coreml":
+        return widths
+    return tuple(sorted({fitting(bits, blockwise=plan["target"] == "iOS18") for bits in widths}))
 
 
 def _int4(plan: Plan, wishes: Wishes) -> Recipe:
     xnnpack = plan["scale_dtype"] == "bfloat16"
-    widths, budget = wishes.widths, wishes.budget
-    if widths is None and wishes.effort == "low":
+    widths, budget, effort = wishes.widths, wishes.budget, wishes.effort or "normal"
+    if widths is None and effort == "low" and budget is None:
         widths = (4,)
     elif widths is None or len(widths) > 1:
         widths, budget = widths or (4, 8), budget or Budget(average_bits=AVERAGE_INT4_BITS)
     return Recipe(
-        "int4", widths, wishes.overrides, budget, wishes.effort, symmetric=xnnpack,
+        "int4", widths, wishes.overrides, budget, effort, symmetric=xnnpack,
         scale_dtype="bfloat16" if xnnpack else "float16",
     )  # fmt: skip

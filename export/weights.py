@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.golden import Prompt, golden, golden_prompts, with_weights
 from satchel.export.job import Job
 from satchel.export.palettize.budget import Options, fewest, total
+from satchel.export.palettize.candidates import forms_of
 from satchel.export.palettize.compress import compress_model, store_candidates
 from satchel.export.palettize.selection import Selection, apply, read_selection, select
 from satchel.export.palettize.source_codes import keep_codes
@@ -102,7 +103,7 @@ class _Stages:
     def run(self) -> dict[Recipe, Compressed]:
         answers = self._answers()
         stores = {r: WeightStore(self._step("weights", r.to_json(), self._room(r))) for r in self._job.recipes}
-        self._measure({r: s for r, s in stores.items() if r.curved and read_selection(s) is None})
+        self._measure([r for r, s in stores.items() if r.curved and read_selection(s) is None])
         for recipe, store in stores.items():
             self._fill(recipe, store)
         return {r: Compressed(s, self._with_weights(answers, s), read_selection(s)) for r, s in stores.items()}
@@ -154,17 +155,42 @@ class _Stages:
             aside.replace(path)
         return np.asarray(np.load(path))
 
-    def _measure(self, stores: Mapping[Recipe, WeightStore]) -> None:
+    @property
+    def _linears(self) -> dict[str, tuple[int, int]]:
+        """Canonical name -> shape of the linears of the layers."""
+        return {name: shape for name, shape in self._config.matrix_shapes().items() if name.startswith("layers.")}
+
+    def _forms(self, recipe: Recipe) -> dict[str, tuple[str, ...]]:
+        return {name: forms_of(name, columns, recipe) for name, (_, columns) in self._linears.items()}
+
+    def _measured(self, recipe: Recipe) -> WeightStore:
+        """Where forms are that serve every budget."""
+        return WeightStore(self._step("forms", recipe.measured.to_json()))
+
+    def _measure(self, recipes: Sequence[Recipe]) -> None:
         """Stores every form of every linear, for all recipes of one effort in one pass over its curvature."""
-        for effort in sorted({recipe.effort for recipe in stores}):
-            these = {recipe: store for recipe, store in stores.items() if recipe.effort == effort}
-            folder = self._step("curvature", sorted(store.folder.name for store in these.values()))
-            layers = curvatures(
-                self._config, self._original, self._ids(effort), folder,
-                seed=self._setting.seed, progress=self._setting.progress,
-            )  # fmt: skip
-            found = (curvature for _, curvature in layers)
-            store_candidates(self._model.tensors.read, found, these, workers=self._setting.workers)
+        for effort in sorted({recipe.effort for recipe in recipes}):
+            wanted: dict[Recipe, dict[str, tuple[str, ...]]] = {}
+            for recipe in recipes:
+                if recipe.effort == effort:
+                    known = wanted.setdefault(recipe.measured, {})
+                    for name, forms in self._forms(recipe).items():
+                        known[name] = tuple(sorted({*known.get(name, ()), *forms}))
+            self._measure_forms(effort, wanted)
+
+    def _measure_forms(self, effort: Effort, wanted: Mapping[Recipe, Mapping[str, tuple[str, ...]]]) -> None:
+        stores = {recipe: self._measured(recipe) for recipe in wanted}
+        if not any(stores[recipe].lacking(*item) for recipe, names in wanted.items() for item in names.items()):
+            return
+        # A layer that an ended run finished is not visited again, so that the folder is one of these very forms.
+        folder = self._step("curvature", effort, [[recipe.to_json(), names] for recipe, names in wanted.items()])
+        layers = curvatures(
+            self._config, self._original, self._ids(effort), folder,
+            seed=self._setting.seed, progress=self._setting.progress,
+        )  # fmt: skip
+        found = (curvature for _, curvature in layers)
+        store_candidates(self._model.tensors.read, found, wanted, stores, workers=self._setting.workers)
+        self._work.drop(folder)
 
     def _fill(self, recipe: Recipe, store: WeightStore) -> None:
         """Chooses among the forms, and compresses what has none."""
@@ -172,7 +198,8 @@ class _Stages:
             keep_codes(self._model.tensors, self._config, store, self._setting.progress)
             return
         if recipe.curved:
-            apply(read_selection(store) or self._select(recipe, store), store)
+            forms = self._measured(recipe)
+            apply(read_selection(store) or self._select(recipe, forms), forms, store)
         statistics = {}
         if recipe.calibrated and not recipe.curved and not all(map(store.has, self._config.matrix_shapes())):
             statistics = mean_squares(self._config, self._original, self._ids(recipe.effort), self._setting.progress)
@@ -182,10 +209,8 @@ class _Stages:
         )  # fmt: skip
 
     def _select(self, recipe: Recipe, store: WeightStore) -> Selection:
-        linears = [name for name in self._config.matrix_shapes() if name.startswith("layers.")]
-        options = {name: store.costs(name) for name in linears}
-        sizes = [self._config.matrix_shapes()[name] for name in linears]
-        weights = sum(rows * columns for rows, columns in sizes)
+        options = {name: store.costs(name, forms) for name, forms in self._forms(recipe).items()}
+        weights = sum(rows * columns for rows, columns in self._linears.values())
         correction = 1.0
         if recipe.budget is not None and recipe.budget.max_kl is not None:
             correction = self._correction(recipe.effort, store, options)

@@ -83,3 +83,10 @@ class WorkFolder:
         folder = self.path / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
         folder.mkdir(exist_ok=True)
         return folder
+
+    def drop(self, step: Path) -> None:
+        """Removes a step's folder that is of no more use. A kill meanwhile leaves no half of it under its name."""
+        gone = step.with_name(f"gone-{step.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        step.replace(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -20,6 +20,6 @@ def parse_size(text: str | int, option: str) -> int:
         UsageError: it is no size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
-    if not found or found[2] not in UNITS:
+    if not found or found[2] not in UNITS or len(found[1]) > 30:
         raise UsageError(option, got=text, wanted="bytes, such as 2GB, 512MiB or 1000000")
     return int(float(found[1]) * UNITS[found[2]])

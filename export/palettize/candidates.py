@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,9 @@ from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTen
 
 SWEEPS: dict[Effort, int] = {"low": 0, "normal": 0, "high": 3}
 """Of coordinate descent after GPTQ."""
+
+SYMMETRIC = "4-symmetric"
+"""The form of affine codes that goes without zero points where the recipe has them: smaller, and a little worse."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Candidate:
     """One form of a matrix.
 
     Attributes:
-        form: its name among those of one matrix: the bits of a code, such as "4", or "4-symmetric".
+        form: its name among those of one matrix: the bits of a code, such as "4", or SYMMETRIC.
         matrix: the form itself.
         cost: of this form.
     """
@@ -46,10 +48,30 @@ class Candidate:
     cost: Cost
 
 
-def candidates(name: str, w: np.ndarray, curvature: Curvature, recipe: Recipe) -> list[Candidate]:
-    """The forms of the linear `name`, float32 [rows, columns], under a palette or affine recipe."""
+def forms_of(name: str, columns: int, recipe: Recipe) -> tuple[str, ...]:
+    """The forms that a palette or affine recipe allows the linear `name`, whose rows have so many weights."""
+    widths = sorted(set(recipe.widths_of(name)))
+    if recipe.weights == "palette":
+        return tuple(map(str, widths))
+    if columns % recipe.block:
+        return ("8",)  # no runtime has a 4-bit kernel for a row that is no multiple of the block
+    if recipe.symmetric or len(widths) == 1:
+        return tuple(SYMMETRIC if bits == 4 and recipe.lacks_zero_points(name) else str(bits) for bits in widths)
+    return ("4", SYMMETRIC, "8")
+
+
+def candidates(w: np.ndarray, curvature: Curvature, recipe: Recipe, forms: tuple[str, ...]) -> list[Candidate]:
+    """Some forms of a linear.
+
+    Args:
+        w: its weights, float32 [rows, columns].
+        curvature: of the linear.
+        recipe: a palette or affine one; what it says of budgets and widths does not matter here.
+        forms: as forms_of has them.
+    """
     found = []
-    for form, matrix in _forms(w, curvature, recipe, recipe.widths_of(name)):
+    for form in forms:
+        matrix = _form(w, curvature.hessian, recipe, form)
         cost = Cost(curvature.loss(matrix.dequantize() - w), matrix.stored_bytes)
         found.append(Candidate(form, matrix, cost))
     return found
@@ -60,16 +82,12 @@ def lut_groups(rows: int, recipe: Recipe) -> int:
     return rows // ROWS_A_GROUP if recipe.lut_groups == "rows16" and rows % ROWS_A_GROUP == 0 else 1
 
 
-def _forms(
-    w: np.ndarray, curvature: Curvature, recipe: Recipe, widths: tuple[int, ...]
-) -> Iterator[tuple[str, Matrix]]:
-    for bits in sorted(set(widths)):
-        if bits == 8 or (recipe.weights == "int4" and w.shape[1] % recipe.block):
-            yield "8", int8_rows(w)  # a row that is no multiple of the block has no 4-bit kernel in any runtime
-        elif recipe.weights == "palette":
-            yield str(bits), _palette(w, curvature.hessian, recipe, bits)
-        else:
-            yield from _affine(w, curvature.hessian, recipe, several=len(widths) > 1)
+def _form(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, form: str) -> Matrix:
+    if form == "8":
+        return int8_rows(w)
+    if recipe.weights == "palette":
+        return _palette(w, hessian, recipe, int(form))
+    return _affine(w, hessian, recipe, symmetric=recipe.symmetric or form == SYMMETRIC)
 
 
 def _palette(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, bits: int) -> PalettizedTensor:
@@ -78,9 +96,6 @@ def _palette(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, bits: int) -> P
     return refine_palette(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found
 
 
-def _affine(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, *, several: bool) -> Iterator[tuple[str, AffineTensor]]:
-    """Codes with zero points, and, where there is a choice, the smaller form without them."""
-    for symmetric in (recipe.symmetric,) if recipe.symmetric or not several else (False, True):
-        form, dtype = "4" if symmetric == recipe.symmetric else "4-symmetric", recipe.scale_dtype
-        found = gptq.affine(w, hessian, block=recipe.block, symmetric=symmetric, scale_dtype=dtype)
-        yield form, refine_affine(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found
+def _affine(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, *, symmetric: bool) -> AffineTensor:
+    found = gptq.affine(w, hessian, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype)
+    return refine_affine(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found

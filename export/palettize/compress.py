@@ -13,10 +13,9 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.palettize.affine import affine
 from satchel.export.palettize.candidates import Candidate, candidates, lut_groups
 from satchel.export.palettize.curvature import Curvature
-from satchel.export.palettize.fit import int8_rows, palettize
+from satchel.export.palettize.fit import int8_pieces, int8_rows, palettize
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
-from satchel.export.palettize.tables import int8_pieces
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
@@ -56,7 +55,8 @@ def compress_matrix(name: str, w: np.ndarray, h: np.ndarray | None, recipe: Reci
     if scheme == "palette":
         return palettize(w, h, bits=bits, groups=lut_groups(w.shape[0], recipe), rounds=recipe.rounds)
     if scheme == "int4" and w.shape[1] % recipe.block == 0:
-        return affine(w, h, block=recipe.block, symmetric=recipe.symmetric, scale_dtype=recipe.scale_dtype)
+        symmetric = recipe.symmetric or recipe.lacks_zero_points(name)
+        return affine(w, h, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype)
     return int8_rows(w)  # for int4 too: a row that is no multiple of the block has no 4-bit kernel in any runtime
 
 
@@ -100,22 +100,26 @@ def compress_model(
 def store_candidates(
     read: ReadTensor,
     layers: Iterable[Mapping[str, Curvature]],
+    wanted: Mapping[Recipe, Mapping[str, tuple[str, ...]]],
     stores: Mapping[Recipe, WeightStore],
     *,
     workers: Workers = Workers(),  # noqa: B008  # frozen
 ) -> None:
-    """Stores every form of every linear for each recipe, with what it costs.
+    """Stores forms of linears, with what each costs; what a store has already is not made again.
 
     Args:
         read: canonical name -> float32 values.
         layers: for each layer in any order: canonical name -> curvature; one is held at a time.
-        stores: where the forms under each recipe go. All recipes share one pass over the curvatures.
+        wanted: for each recipe: canonical name -> forms. All recipes share one pass over the curvatures.
+        stores: where the forms under each recipe go.
         workers: who does it.
     """
     for layer in layers:
-        calls = [(name, recipe) for name in layer for recipe in stores]
-        arguments = ((name, read(name), layer[name], recipe) for name, recipe in calls)
-        for (name, recipe), found in zip(calls, workers.map(candidates, arguments), strict=True):
+        pairs = [(name, recipe) for name in layer for recipe in stores]
+        missing = ((name, recipe, stores[recipe].lacking(name, wanted[recipe][name])) for name, recipe in pairs)
+        calls = [call for call in missing if call[2]]
+        arguments = ((read(name), layer[name], recipe, forms) for name, recipe, forms in calls)
+        for (name, recipe, _), found in zip(calls, workers.map(candidates, arguments), strict=True):
             _put(stores[recipe], name, found)
 
 

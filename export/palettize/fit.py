@@ -6,6 +6,8 @@ of input channel c: the first-order weight of an error in column c on the layer'
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from satchel.export.palettize.kmeans import kmeans_rows
@@ -17,6 +19,7 @@ from satchel.export.palettize.tensors import PalettizedTensor
 LOWEST_EXPONENT = -14  # below it lut * 2**exponent could be an fp16 subnormal, which the Neural Engine flushes to zero
 HIGHEST_EXPONENT = 8  # 128 * 2**8 is still an fp16 number
 ROWS_A_GROUP = 16
+WEIGHTS_A_STEP = 1 << 22  # of an embedding, that are in memory as fp32
 SAMPLE = 1 << 20  # weights, in whole rows, that a LUT is first fitted to; all rows have their say afterwards
 STRIDE = 2.5  # how far a scale goes towards what is best for its present codes: the codes then follow it anyway
 FACTORS = (0.5, 1.5, 256)  # of the largest entry over 127: from, to, how many are tried for an int8 LUT
@@ -132,11 +135,24 @@ def int8_rows(w: np.ndarray) -> PalettizedTensor:
     Args:
         w: float32 [rows, columns].
     """
-    largest = largest_in_rows(w)
+    return int8_pieces(lambda rows: w[rows], (w.shape[0], w.shape[1]))
+
+
+def int8_pieces(read: Callable[[slice], np.ndarray], shape: tuple[int, int]) -> PalettizedTensor:
+    """int8_rows of a matrix that is read some rows at a time: embeddings and heads are the largest of a model.
+
+    Args:
+        read: float32 rows of the matrix; each row is asked for twice.
+        shape: (rows, columns).
+    """
+    step = max(1, WEIGHTS_A_STEP // shape[1])
+    parts = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+    largest = np.concatenate([largest_in_rows(read(part)) for part in parts])
     scale = np.where(largest > 0, largest, largest[largest > 0].min() if largest.any() else 1.0) / 127
     exponent, half = split_exponent(scale.astype(np.float32))
-    index = np.empty(w.shape, np.uint8)
-    round_rows(w, np.ldexp(half.astype(np.float32), exponent), index)
+    unit, index = np.ldexp(half.astype(np.float32), exponent), np.empty(shape, np.uint8)
+    for part in parts:
+        round_rows(read(part), unit[part], index[part])
     lut = np.arange(-128, 128).astype(np.int8)[None]
     return PalettizedTensor(index, lut, np.array([exponent], np.int8), half, 8)
 

@@ -10,40 +10,37 @@ import numpy as np
 from numba import njit
 
 BINS = 1 << 16
+LANES = 16  # independent sums, so that vectors can be used in the order that is written
 DIGIT = 11  # bits that a pass of the radix sort takes
 
 
-# Without NaN and signed zeros the order of comparisons does not matter, so the compiler may use vectors.
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _extremes(row: np.ndarray) -> tuple[np.float32, np.float32]:
-    low, high = row[0], row[0]
-    for v in row:
-        low = min(low, v)
-        high = max(high, v)
-    return low, high
-
-
 @njit(cache=True, nogil=True)
-def _range(w: np.ndarray, scale: np.ndarray) -> tuple[np.float32, np.float32]:
-    """The smallest and largest w[r, c] / scale[r], as float32."""
-    low, high = np.float32(np.inf), np.float32(-np.inf)
+def _mean_size(w: np.ndarray, h: np.ndarray, scale: np.ndarray) -> float:
+    """Weighted mean of the absolute values."""
+    lanes, whole = np.empty(LANES), w.shape[1] // LANES * LANES
+    total, mass = 0.0, 0.0
     for r in range(w.shape[0]):
-        inverse = np.float32(1) / scale[r]
-        row_low, row_high = _extremes(w[r])
-        low = min(low, row_low * inverse)
-        high = max(high, row_high * inverse)
-    return low, high
+        lanes[:] = 0
+        for start in range(0, whole, LANES):
+            for lane in range(LANES):
+                lanes[lane] += np.float64(abs(w[r, start + lane])) * h[start + lane]
+        above = lanes.sum()
+        for c in range(whole, w.shape[1]):
+            above += np.float64(abs(w[r, c])) * h[c]
+        total += above * scale[r]
+        mass += np.float64(scale[r]) * scale[r]
+    return total / (mass * h.astype(np.float64).sum())
 
 
 @njit(cache=True, nogil=True)
-def _bins(w: np.ndarray, h: np.ndarray, scale: np.ndarray, low: float, step: float) -> np.ndarray:
-    """Sums of mass and of mass * value in bins of equal width, float64 [BINS, 2]."""
+def _bins(w: np.ndarray, h: np.ndarray, scale: np.ndarray, size: float) -> np.ndarray:
+    """Sums of mass and of mass * value in bins of equal width of v / (size + |v|), float64 [BINS, 2]."""
     out = np.zeros((BINS, 2))
     for r in range(w.shape[0]):
         inverse, square = np.float32(1) / scale[r], np.float64(scale[r]) * np.float64(scale[r])
         for c in range(w.shape[1]):
-            v = w[r, c] * inverse
-            b = min(max(int((v - low) * step), 0), BINS - 1)
+            v = np.float64(w[r, c] * inverse)
+            b = min(max(int(BINS // 2 + (BINS // 2) * (v / (size + abs(v)))), 0), BINS - 1)
             mass = h[c] * square
             out[b, 0] += mass
             out[b, 1] += mass * v
@@ -63,7 +60,7 @@ def _means(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def binned(w: np.ndarray, h: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points at the means of narrow bins; none at all where the range of the values is too wide or narrow for them.
+    """Points at the means of bins that are narrow where values of usual size lie, and wider outwards.
 
     Args:
         w: float32 [rows, columns], finite.
@@ -73,12 +70,8 @@ def binned(w: np.ndarray, h: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray,
     Returns:
         (value, mass > 0), float64 [points], values ascending.
     """
-    low, high = _range(w, scale)
-    with np.errstate(all="ignore"):
-        step = np.float32(BINS - 1) / np.float32(high - low)
-    if not (np.isfinite(step) and step > 0):
-        return np.empty(0), np.empty(0)
-    return _means(_bins(w, h, scale, np.float32(low), step))  # type: ignore[no-any-return]
+    size = _mean_size(w, h, scale) or 1.0
+    return _means(_bins(w, h, scale, size))  # type: ignore[no-any-return]
 
 
 @njit(cache=True, nogil=True)

@@ -94,13 +94,13 @@ def _bytes(budget: Budget, weights: int) -> int:
     return int(budget.average_bits * weights / 8)
 
 
-def apply(selection: Selection, store: WeightStore) -> None:
-    """Makes the chosen forms the matrices of a store. What was written down is done again after a kill."""
+def apply(selection: Selection, forms: WeightStore, store: WeightStore) -> None:
+    """Makes the chosen of all `forms` the matrices of a store. What was written down is done again after a kill."""
     aside = store.folder / f"{FILE}.part"
     aside.write_text(json.dumps(selection.to_json(), sort_keys=True))
     aside.replace(store.folder / FILE)
     for name, form in selection.forms.items():
-        store.choose(name, form)
+        store.adopt(forms, name, form)
 
 
 def read_selection(store: WeightStore) -> Selection | None:

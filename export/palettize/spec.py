@@ -6,8 +6,9 @@ are read by export/recipes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from math import inf
 from typing import Any, Literal, get_args
 
 from satchel.runtime.errors import UsageError
@@ -16,6 +17,7 @@ WeightsName = Literal["palette", "int4", "int8", "fp16", "fp32", "source"]
 LutGroups = Literal["tensor", "rows16"]
 ScaleDtype = Literal["float16", "bfloat16"]
 Effort = Literal["low", "normal", "high"]
+EmbeddingName = Literal["int8", "fp16", "fp32"]
 
 PALETTE_WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits of a palette; 8 stands for a scale a row without a LUT."""
@@ -69,7 +71,7 @@ class Budget:
         if len(given) != 1:
             raise UsageError("a budget is one figure", got=", ".join(given) or "none", wanted=", ".join(asdict(self)))
         value = getattr(self, given[0])
-        if not value > 0:
+        if not 0 < value < inf:
             raise UsageError(f"a budget's {given[0]} is more than nothing", got=value, wanted="a positive number")
 
     def __str__(self) -> str:
@@ -99,6 +101,7 @@ class Recipe:
         scale_dtype: what affine scales are rounded to.
         rounds: alternations of k-means and the least-squares refit of the row scales.
         embedding: the scheme of the embedding and the head; 8 bits since 4 doubled the KL.
+        no_zero_points: patterns of linears whose bits are settled, and whose 4-bit blocks go without zero points.
     """
 
     weights: WeightsName = "palette"
@@ -111,7 +114,8 @@ class Recipe:
     symmetric: bool = False
     scale_dtype: ScaleDtype = "float16"
     rounds: int = 3
-    embedding: Literal["int8", "fp16", "fp32"] = "int8"
+    embedding: EmbeddingName = "int8"
+    no_zero_points: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field, kind in (("weights", WeightsName), ("effort", Effort)):
@@ -132,6 +136,10 @@ class Recipe:
                 "several widths need a budget to choose by, and a budget several widths", got=list(self.widths),
                 hint="give one of average_bits, max_size and max_kl beside two widths or more",
             )  # fmt: skip
+        if self.no_zero_points and (self.weights != "int4" or self.symmetric):
+            raise UsageError(
+                "only int4 has zero points to leave out", got=self.weights, hint="drop zero_points = false"
+            )
         if self.budget is not None and self.effort == "low":
             raise UsageError("a budget needs measured losses", got="effort low", wanted="normal or high")
 
@@ -149,6 +157,15 @@ class Recipe:
         """The bits that a linear may have, by its canonical name."""
         settled = next((bits for pattern, bits in self.overrides if fnmatchcase(name, pattern)), None)
         return self.widths if settled is None else (settled,)
+
+    def lacks_zero_points(self, name: str) -> bool:
+        """Whether no_zero_points names a linear."""
+        return any(fnmatchcase(name, pattern) for pattern in self.no_zero_points)
+
+    @property
+    def measured(self) -> Recipe:
+        """The recipe without what only chooses among the forms of a linear: equal ones share what was measured."""
+        return replace(self, widths=(4,), overrides=(), budget=None, embedding="int8", no_zero_points=())
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

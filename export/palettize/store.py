@@ -5,8 +5,10 @@ This is the one artifact that all formats are written from. It implements `Weigh
 
 from __future__ import annotations
 
-import glob
 import json
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,33 +73,42 @@ class WeightStore:
         self._save(f"{name}.vector", {"values": np.asarray(vector, np.float32)}, {})
 
     def put_candidate(self, name: str, candidate: Candidate) -> None:
-        """Stores one form of a matrix of several; `choose` makes one of them the matrix."""
+        """Stores one form of a matrix of several; `adopt` makes one of them a matrix."""
         arrays, meta = _encode(candidate.matrix)
         cost = candidate.cost
         self._save(
             f"{name}@{candidate.form}.matrix", arrays, meta | {"loss": repr(cost.loss), "bytes": str(cost.bytes)}
         )
 
-    def costs(self, name: str) -> dict[str, Cost]:
-        """Form -> cost of every stored form of a matrix."""
+    def lacking(self, name: str, forms: Iterable[str]) -> tuple[str, ...]:
+        """Those forms of a matrix that are not stored."""
+        return tuple(form for form in forms if not self._path(f"{name}@{form}.matrix").exists())
+
+    def costs(self, name: str, forms: Iterable[str]) -> dict[str, Cost]:
+        """Form -> cost of some stored forms of a matrix."""
         found = {}
-        for path in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
-            with safe_open(path, framework="numpy") as file:
+        for form in sorted(forms):
+            with safe_open(self._path(f"{name}@{form}.matrix"), framework="numpy") as file:
                 meta = json.loads(file.metadata()["matrix"])
-            found[path.name.rpartition("@")[2].partition(".")[0]] = Cost(float(meta["loss"]), int(meta["bytes"]))
-        return dict(sorted(found.items()))
+            found[form] = Cost(float(meta["loss"]), int(meta["bytes"]))
+        return found
 
     def candidate(self, name: str, form: str) -> Matrix:
         """A stored form of a matrix."""
         return self.matrix(f"{name}@{form}")
 
-    def choose(self, name: str, form: str) -> None:
-        """Makes a stored form the matrix `name`, and drops the others; doing it again changes nothing."""
-        chosen = self._path(f"{name}@{form}.matrix")
-        if chosen.exists():
-            chosen.replace(self._path(f"{name}.matrix"))
-        for other in self.folder.glob(f"{glob.escape(name)}@*.matrix.safetensors"):
-            other.unlink()
+    def adopt(self, forms: WeightStore, name: str, form: str) -> None:
+        """Makes a form that another store has the matrix `name` here, if there is none yet. The bytes are shared."""
+        if self.has(name):
+            return
+        source, target = forms._path(f"{name}@{form}.matrix"), self._path(f"{name}.matrix")
+        aside = target.with_suffix(".part")
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(source, aside)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, aside)
+        aside.replace(target)
 
     def matrix(self, name: str) -> Matrix:
         """The matrix `name`; KeyError if there is none."""

@@ -27,13 +27,19 @@ def command(
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Text to calibrate on instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration text.")] = 0,
-    effort: Annotated[str, typer.Option(help="low, normal or high: how long to look for the best weights.")] = "normal",
+    effort: Annotated[
+        str | None, typer.Option(help="low, normal (the default) or high: how long to look for the best weights.")
+    ] = None,
     bits: Annotated[int | None, typer.Option(help="Of every linear: 2, 3, 4, 6 or 8; mixed by default.")] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of a bundle, such as 1.2GB; the best quality within it.")
     ] = None,
     max_kl: Annotated[
         float | None, typer.Option(metavar="NATS", help="KL divergence a token; the smallest bundle within it.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.toml", help="What becomes of the weights, see export/recipes."),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep finished steps there for further exports.")
@@ -58,7 +64,7 @@ def command(
         with Bars(enabled=not as_json) as bars:
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
-                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, output=output, work=work,
+                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
                 tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from coremltools._deps.kmeans1d import cluster
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from satchel.export.palettize import kmeans
@@ -75,6 +75,7 @@ def test_as_good_as_kmeans1d(shape):
             check(values, weights.astype(np.float32), k)
 
 
+@example([(0.0, 1.0), (1.0, 1e-21)], 2)
 @given(
     st.lists(st.tuples(st.floats(-100, 100, width=32), st.floats(0, 10, width=32)), min_size=1, max_size=60),
     st.integers(1, 16),

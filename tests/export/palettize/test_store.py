@@ -95,7 +95,7 @@ def test_manifests_say_what_the_file_of_a_plan_holds():
 
 
 def test_recipes_are_strict():
-    with pytest.raises(UsageError, match="unknown weight scheme"):
+    with pytest.raises(UsageError, match="unknown weights"):
         Recipe(weights="int3")
     with pytest.raises(UsageError, match="bits"):
         Recipe(bits=5)
