@@ -16,8 +16,8 @@ from satchel.export.palettize.widths import stored_scheme
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
 from satchel.export.recipe import make_wishes
-from satchel.export.tools import tool_versions
 from satchel.export.recipes.recipe_file import load_recipe
+from satchel.export.tools import tool_versions
 from satchel.export.work import NAME, WorkFolder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
@@ -38,8 +38,8 @@ def export(
     bits: int | None = None,
     max_size: str | int | None = None,
     max_kl: float | None = None,
-    context: int | None = None,
     recipe: str | Path | None = None,
+    context: int | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
     output: str | Path = "bundles",
@@ -61,9 +61,9 @@ def export(
         bits: of every linear, instead of a choice among several widths by what each was measured to cost.
         max_size: of a bundle, such as "1.2GB": the least loss within it.
         max_kl: mean KL divergence to the reference in nats a token: the fewest bytes within it.
-        context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         recipe: such as "smallest", or the path of your own TOML file (export/recipes/README.md); other arguments add
             only what it leaves open.
+        context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates and that ships with Satchel.
         seed: of that generated text.
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
