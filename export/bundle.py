@@ -63,6 +63,7 @@ class BundleWriter:
                 self._make_parents()
                 self._lock.acquire()  # two exports of one bundle follow each other
                 self._clear_remains()
+                self._check_target()  # an old bundle may be back
                 self._check_space()
                 self.folder.mkdir()
         except BaseException:
@@ -70,8 +71,20 @@ class BundleWriter:
             raise
         return self
 
-    def finish(self, manifest: Manifest) -> Path:
+    def clear_remains(self) -> None:
+        """Removes what a process that was killed left beside the bundle."""
+        self._lock.acquire()
+        try:
+            self._clear_remains()
+        finally:
+            self._unlock()
+
+    def finish(self, manifest: Manifest, *, note: Path | None = None) -> Path:
         """Adds LICENSE, README.md and manifest.json (its `files` filled in), and moves the bundle into its place.
+
+        Args:
+            manifest: but for its files.
+            note: a file that gets the manifest's sha256 before the bundle appears.
 
         Returns:
             The target.
@@ -84,6 +97,9 @@ class BundleWriter:
             Manifest.from_bytes(data)  # what the reader would refuse is not written
             (self.folder / MANIFEST).write_bytes(data)
             _synchronize(self.folder)
+            if note is not None:
+                note.parent.mkdir(exist_ok=True)
+                note.write_text(sha256(self.folder / MANIFEST))
             self._move()
         self.finished = True
         return self.target
@@ -103,7 +119,8 @@ class BundleWriter:
 
     def _unlock(self) -> None:
         if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+            with suppress(OSError):  # those who wait notice that it is gone, and make a new one
+                Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
     def _is_ours(self, filename: object) -> bool:

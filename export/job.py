@@ -23,7 +23,7 @@ from satchel.export.recipes.recipe_file import check_patterns
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.runtime.bundle import SUFFIX
-from satchel.runtime.errors import OutputError, UsageError
+from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import GenerationDefaults, ModelInfo, TokenRules
 
 
@@ -123,9 +123,4 @@ def make_job(
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     memory = plan_memory(opened.config, max_memory, curved=any(recipe.curved for recipe in recipes))
-    job = Job(opened, tuple(plans), recipes, output, overwrite, memory)
-    for plan in plans:
-        if job.target(plan).exists() and not overwrite:
-            hint = "pass --overwrite, or another --output"
-            raise OutputError("the bundle exists already", got=job.target(plan), hint=hint)
-    return job
+    return Job(opened, tuple(plans), recipes, output, overwrite, memory)

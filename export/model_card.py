@@ -57,6 +57,8 @@ def _origin(model: ModelInfo) -> list[tuple[str, str]]:
 def _changes(manifest: Manifest) -> str:
     counts = Counter(manifest.weights.tensors.values())
     lines = [f"- {n} matrices: {scheme}{_described(scheme)}" for scheme, n in sorted(counts.items())]
+    if manifest.weights.selection is not None:
+        lines.append(f"- bits by what rounding each linear was measured to cost: {manifest.weights.selection}")
     lines.append(f"- the program was rewritten for {manifest.plan.format}, to suit {manifest.plan.device}")
     lines.append("- tokenizer and chat template are the checkpoint's; nothing was trained")
     return "\n".join(["The weights were changed in precision only:", "", *lines])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from satchel.devices.plan import Plan
 from satchel.export.bundle import BundleWriter
+from satchel.export.finished import Finished
 from satchel.export.formats import write_model
 from satchel.export.job import Job, make_job
 from satchel.export.palettize.store import WeightStore
@@ -15,8 +16,8 @@ from satchel.export.palettize.widths import stored_scheme
 from satchel.export.parallel import Workers
 from satchel.export.progress import Progress, silent
 from satchel.export.recipe import make_wishes
-from satchel.export.tools import tool_versions
 from satchel.export.recipes.recipe_file import load_recipe
+from satchel.export.tools import tool_versions
 from satchel.export.work import NAME, WorkFolder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
@@ -37,8 +38,8 @@ def export(
     bits: int | None = None,
     max_size: str | int | None = None,
     max_kl: float | None = None,
-    context: int | None = None,
     recipe: str | Path | None = None,
+    context: int | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
     output: str | Path = "bundles",
@@ -60,9 +61,9 @@ def export(
         bits: of every linear, instead of a choice among several widths by what each was measured to cost.
         max_size: of a bundle, such as "1.2GB": the least loss within it.
         max_kl: mean KL divergence to the reference in nats a token: the fewest bytes within it.
-        context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         recipe: such as "smallest", or the path of your own TOML file (export/recipes/README.md); other arguments add
             only what it leaves open.
+        context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates and that ships with Satchel.
         seed: of that generated text.
         output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
@@ -90,12 +91,21 @@ def export(
         max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
     )  # fmt: skip
     text = _read_text(calibration)
-    with WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress) as folder:
+    folder = WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress)
+    folder.clear_remains()
+    finished = Finished(folder, job, seed, text)
+    finished.check()
+    with folder:
         from satchel.export.weights import Setting, compressed_weights  # imports torch
 
         setting = Setting(seed, text, job.memory.streamed, Workers(job.memory.workers), progress)
         made = compressed_weights(job, folder, setting)
-        return [_write(job, plan, made[recipe], progress) for plan, recipe in zip(job.plans, job.recipes, strict=True)]
+        bundles = [
+            _read(job, plan) if finished.has(plan) else _write(job, plan, made[recipe], finished, progress)
+            for plan, recipe in zip(job.plans, job.recipes, strict=True)
+        ]
+        finished.forget()
+        return bundles
 
 
 def _read_text(path: str | Path | None) -> str | None:
@@ -108,7 +118,14 @@ def _read_text(path: str | Path | None) -> str | None:
         raise UsageError("the calibration text cannot be read", got=error, wanted="a UTF-8 text file") from error
 
 
-def _write(job: Job, plan: Plan, made: Compressed, progress: Progress) -> Bundle:
+def _read(job: Job, plan: Plan) -> Bundle:
+    """A bundle that is finished."""
+    target = job.target(plan)
+    BundleWriter(target).clear_remains()
+    return open_bundle(target, verify=False)
+
+
+def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress: Progress) -> Bundle:
     """One bundle."""
     model, store = job.model, made.store
     with BundleWriter(job.target(plan), overwrite=job.overwrite, needed_bytes=_estimate(store)) as writer:
@@ -121,7 +138,7 @@ def _write(job: Job, plan: Plan, made: Compressed, progress: Progress) -> Bundle
             model=model.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes),
             tokens=model.rules, generation=model.generation, tools=tool_versions(plan.format),
         )  # fmt: skip
-        return open_bundle(writer.finish(manifest), verify=False)
+        return open_bundle(writer.finish(manifest, note=finished.note(plan)), verify=False)
 
 
 def _estimate(store: WeightStore) -> int:

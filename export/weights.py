@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from satchel.export.progress import Progress
 from satchel.export.reference import Reference
 from satchel.export.tools import tool_versions
 from satchel.export.work import WorkFolder
-from satchel.runtime.errors import CheckpointError
+from satchel.runtime.errors import BundleError, CheckpointError
 from satchel.runtime.golden import Golden
 
 DONE = "done"
@@ -103,7 +104,7 @@ class _Stages:
     def run(self) -> dict[Recipe, Compressed]:
         answers = self._answers()
         stores = {r: WeightStore(self._step("weights", r.to_json(), self._room(r))) for r in self._job.recipes}
-        self._measure([r for r, s in stores.items() if r.curved and read_selection(s) is None])
+        self._measure([r for r, s in stores.items() if r.curved and not self._is_chosen(s)])
         for recipe, store in stores.items():
             self._fill(recipe, store)
         return {r: Compressed(s, self._with_weights(answers, s), read_selection(s)) for r, s in stores.items()}
@@ -146,14 +147,15 @@ class _Stages:
         """The calibration text, int64 [sequences, length]."""
         calibration = replace(CALIBRATION[effort], seed=self._setting.seed)
         path = self._step("calibration", asdict(calibration)) / "ids.npy"
-        if not path.exists():
-            text = self._setting.text
-            ids = calibration_ids(self._reference(), self._model.tokenizer, calibration, text, self._setting.progress)
-            aside = path.with_suffix(".part")
-            with aside.open("wb") as file:
-                np.save(file, ids)
-            aside.replace(path)
-        return np.asarray(np.load(path))
+        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+            return np.asarray(np.load(path))
+        text = self._setting.text
+        ids = calibration_ids(self._reference(), self._model.tokenizer, calibration, text, self._setting.progress)
+        aside = path.with_suffix(".part")
+        with aside.open("wb") as file:
+            np.save(file, ids)
+        aside.replace(path)
+        return ids
 
     @property
     def _linears(self) -> dict[str, tuple[int, int]]:
@@ -167,6 +169,9 @@ class _Stages:
         """Where forms are that serve every budget."""
         return WeightStore(self._step("forms", recipe.measured.to_json()))
 
+    def _is_chosen(self, store: WeightStore) -> bool:
+        return read_selection(store) is not None and all(map(store.has, self._linears))
+
     def _measure(self, recipes: Sequence[Recipe]) -> None:
         """Stores every form of every linear, for all recipes of one effort in one pass over its curvature."""
         for effort in sorted({recipe.effort for recipe in recipes}):
@@ -176,7 +181,8 @@ class _Stages:
                     known = wanted.setdefault(recipe.measured, {})
                     for name, forms in self._forms(recipe).items():
                         known[name] = tuple(sorted({*known.get(name, ()), *forms}))
-            self._measure_forms(effort, wanted)
+            for _ in range(2):  # once more for what an ended run left damaged in layers behind it
+                self._measure_forms(effort, wanted)
 
     def _measure_forms(self, effort: Effort, wanted: Mapping[Recipe, Mapping[str, tuple[str, ...]]]) -> None:
         stores = {recipe: self._measured(recipe) for recipe in wanted}
@@ -235,7 +241,8 @@ class _Stages:
 def _kept(folder: Path, make: Callable[[], Golden]) -> Golden:
     """Golden data from a folder, or made and put there."""
     if (folder / DONE).exists():
-        return Golden.read(folder)
+        with suppress(BundleError):  # damaged
+            return Golden.read(folder)
     found = make()
     found.write(folder)
     (folder / DONE).touch()

@@ -81,7 +81,7 @@ def size_of(path: Path) -> int:
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
-    manifest = bundle.manifest.to_json()
+    manifest, chosen = bundle.manifest.to_json(), bundle.manifest.weights.selection
     return {
         "kind": "bundle",
         "path": bundle.folder.name,
@@ -90,5 +90,6 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "entry": manifest["entry"],
         "choices": manifest["plan"]["choices"],
         "schemes": manifest["weights"]["tensors"],
+        **({"bits": str(chosen), "selection": manifest["weights"]["selection"]} if chosen else {}),
         "files": manifest["files"],
     }

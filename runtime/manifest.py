@@ -79,16 +79,50 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class ChosenWidths:
+    """Which bits the linears of the layers got, and why.
+
+    Attributes:
+        budget: what they were chosen to meet, in words, such as "at most 80.0 MB"; "" where they were settled.
+        average_bits: of a weight of these linears, scales and LUTs counted.
+        expected_kl: mean KL divergence to the original in nats a token that rounding them was measured to cost.
+        correction: what measured losses were multiplied by, since the whole model lost so much more than the sum of
+            its linears; 1 where that was not measured.
+        counts: form -> how many linears have it: the bits of a code, with "-symmetric" for blocks without zero points.
+    """
+
+    budget: str
+    average_bits: float
+    expected_kl: float
+    correction: float
+    counts: dict[str, int]
+
+    def __str__(self) -> str:
+        """In words, such as "4 bits: 142 linears, 6 bits: 66; 4.40 bits a weight; expected KL 0.058"."""
+        parts = [f"{_in_words(form)}: {n}" for form, n in sorted(self.counts.items())]
+        counted = ", ".join([f"{parts[0]} linears", *parts[1:]]) if parts else "no linears"
+        told = f"{counted}; {self.average_bits:.2f} bits a weight; expected KL {self.expected_kl:.3g}"
+        return f"{told} ({self.budget})" if self.budget else told
+
+
+def _in_words(form: str) -> str:
+    bits, _, symmetric = form.partition("-")
+    return f"{bits} bits without zero points" if symmetric else f"{bits} bits"
+
+
+@dataclass(frozen=True)
 class WeightSchemes:
     """How the matrices are stored.
 
     Attributes:
         scheme: that was asked for: "palette", "int4", "int8", "fp16", "fp32" or "source".
         tensors: canonical name of each matrix -> its scheme, such as "palette4", "int8" or "int4-block32".
+        selection: why; None where losses were not measured, and in bundles from before there was one.
     """
 
     scheme: str
     tensors: dict[str, str]
+    selection: ChosenWidths | None = field(default=None, metadata=strict_json.OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from satchel.runtime.errors import BundleError
 T = TypeVar("T")
 
 LARGEST_INTEGER = 2**53 - 1  # beyond it a JavaScript number loses units
+OPTIONAL = {"optional": True}
+"""Metadata of a dataclass field that may be None, and is then left out."""
 
 
 def canonical(value: Any) -> bytes:
@@ -78,9 +80,10 @@ def _check(value: Any, where: str, largest: int | None) -> None:
 
 
 def encode(value: Any) -> Any:
-    """A dataclass of JSON types -> a JSON value; tuples become lists."""
+    """A dataclass of JSON types -> a JSON value; tuples become lists, and fields with OPTIONAL that are None go."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        present = [f for f in dataclasses.fields(value) if not (_optional(f) and getattr(value, f.name) is None)]
+        return {f.name: encode(getattr(value, f.name)) for f in present}
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -89,7 +92,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: type[T], value: Any, where: str) -> T:
-    """A JSON value -> a dataclass, strictly: every field present, of its type, and no other key.
+    """A JSON value -> a dataclass, strictly: every field present but those with OPTIONAL, of its type, no other key.
 
     Args:
         kind: a dataclass whose fields are str, int, float, bool, None, Any, Literal, tuple[X, ...], dict[str, X],
@@ -125,10 +128,13 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 
 def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    for kind in kinds:
-        if value is None and kind is type(None):
-            return None
-        if kind is not type(None) and value is not None:
+    others = [kind for kind in kinds if kind is not type(None)]
+    if value is None and len(others) < len(kinds):
+        return None
+    if len(others) == 1 and value is not None:
+        return _decode(others[0], value, where)  # with its own message
+    for kind in others:
+        if value is not None:
             try:
                 return _decode(kind, value, where)
             except BundleError:
@@ -140,11 +146,16 @@ def _decode_fields(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), value, "an object", where)
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
-    unknown, missing = sorted(set(value) - set(names)), sorted(set(names) - set(value))
+    required = {f.name for f in dataclasses.fields(kind) if not _optional(f)}
+    unknown, missing = sorted(set(value) - set(names)), sorted(required - set(value))
     if unknown or missing:
         what = f"unknown keys in {where}" if unknown else f"keys missing from {where}"
         raise BundleError(what, got=_short(unknown or missing), wanted=names, hint="export the bundle again")
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names if name in value})
+
+
+def _optional(field: dataclasses.Field[Any]) -> bool:
+    return "optional" in field.metadata
 
 
 def _expect(good: bool, value: Any, wanted: object, where: str) -> Any:

@@ -12,6 +12,7 @@ from satchel.export.palettize.spec import Budget, Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.runtime.errors import UsageError
 
+from satchel.runtime.manifest import ChosenWidths
 FILE = "selection.json"
 
 
@@ -39,6 +40,10 @@ class Selection:
         return dict(sorted(Counter(self.forms.values()).items()))
 
     def to_json(self) -> dict[str, Any]:
+    def summary(self) -> ChosenWidths:
+        """As a manifest tells it."""
+        return ChosenWidths(self.budget, self.average_bits, self.expected_kl, self.correction, self.counts)
+
         """As a JSON object."""
         return asdict(self)
 

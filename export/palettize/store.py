@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def _decode(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Matrix:
     return PlainTensor(arrays["values"])
 
 
+def _metadata(path: Path) -> dict[str, str] | None:
+    """What _encode said of a file's matrix; None for a file that is missing or was cut off."""
+    if not path.exists():
+        return None
+    with suppress(SafetensorError), safe_open(path, framework="numpy") as file:
+        return dict(json.loads(file.metadata()["matrix"]))
+    return None
+
+
 class WeightStore:
     """Compressed matrices and plain vectors in a folder.
 
@@ -81,8 +91,8 @@ class WeightStore:
         )
 
     def lacking(self, name: str, forms: Iterable[str]) -> tuple[str, ...]:
-        """Those forms of a matrix that are not stored."""
-        return tuple(form for form in forms if not self._path(f"{name}@{form}.matrix").exists())
+        """Those forms of a matrix that are not stored, or were cut off."""
+        return tuple(form for form in forms if _metadata(self._path(f"{name}@{form}.matrix")) is None)
 
     def costs(self, name: str, forms: Iterable[str]) -> dict[str, Cost]:
         """Form -> cost of some stored forms of a matrix."""
@@ -120,8 +130,8 @@ class WeightStore:
         return self._load(f"{name}.vector", name)[0]["values"]
 
     def has(self, name: str) -> bool:
-        """Whether a matrix or vector of this name exists."""
-        return self._path(f"{name}.matrix").exists() or self._path(f"{name}.vector").exists()
+        """Whether a matrix or vector of this name exists, and is whole."""
+        return any(_metadata(self._path(f"{name}.{kind}")) is not None for kind in ("matrix", "vector"))
 
     def _path(self, stem: str) -> Path:
         return self.folder / f"{stem}.safetensors"

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from numpy_bundle import manifest
 
 from satchel.devices.plan import Choice, Plan
+from satchel.export.model_card import model_card
 from satchel.runtime import strict_json
 from satchel.runtime.errors import BundleError
-from satchel.runtime.manifest import FileEntry, Manifest, check_path
+from satchel.runtime.manifest import ChosenWidths, FileEntry, Manifest, check_path
 
 KEPT = Path(__file__).parent.parent / "golden" / "manifest.json"
 
@@ -24,6 +25,20 @@ def complete() -> Manifest:
 def test_bytes_are_these_and_are_read_back():
     assert complete().to_bytes() == KEPT.read_bytes()
     assert Manifest.from_bytes(KEPT.read_bytes()) == complete()
+
+
+def test_what_was_chosen_may_be_absent_and_is_told_in_words():
+    chosen = ChosenWidths("at most 80.0 MB", 4.402, 0.05812, 1.0, {"4": 142, "4-symmetric": 2, "6": 66})
+    with_choice = replace(complete(), weights=replace(complete().weights, selection=chosen))
+    data = with_choice.to_bytes()
+    assert Manifest.from_bytes(data) == with_choice and b'"selection"' not in complete().to_bytes()
+    told = "4 bits: 142 linears, 4 bits without zero points: 2, 6 bits: 66; 4.40 bits a weight; expected KL 0.0581"
+    assert str(chosen) == f"{told} (at most 80.0 MB)" and str(replace(chosen, budget="")) == told
+    assert told in model_card(with_choice) and "expected KL" not in model_card(complete())
+    lacking = json.loads(data)
+    del lacking["weights"]["selection"]["budget"]
+    with pytest.raises(BundleError, match=r"keys missing.*selection.*budget"):
+        Manifest.from_bytes(json.dumps(lacking).encode())
 
 
 def test_the_plan_s_own_json_is_the_manifest_s():

@@ -88,6 +88,7 @@ def _record(bundle: Any) -> dict[str, Any]:
         "context_length": manifest.plan.context_length,
         "bytes": bundle.bytes,
         "parameters": manifest.model.parameters,
+        **({"bits": str(chosen)} if (chosen := manifest.weights.selection) else {}),
     }
 
 
@@ -102,3 +103,5 @@ def _print_bundles(bundles: list[Any]) -> None:
             megabytes(record["bytes"]), f"{share:.1%}", record["path"],
         )  # fmt: skip
     out.print(table)
+    for words in dict.fromkeys(record["bits"] for record in map(_record, bundles) if "bits" in record):
+        out.print(words)
