@@ -17,7 +17,6 @@ from tiny_phi import phi_folder, save_phi_gguf, tiny_phi
 
 import satchel
 from satchel.devices.profile import PROFILES
-from satchel.export.work import NAME
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.errors import (
     CheckpointError,
