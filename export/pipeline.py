@@ -134,8 +134,9 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
             (writer.folder / name).write_bytes(content)
         made.golden.write(writer.folder / "golden")
         schemes = {name: stored_scheme(plan, store.matrix(name)) for name in model.config.matrix_shapes()}
+        chosen = made.selection.summary() if made.selection else None
         manifest = Manifest(
-            model=model.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes),
+            model=model.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes, chosen),
             tokens=model.rules, generation=model.generation, tools=tool_versions(plan.format),
         )  # fmt: skip
         return open_bundle(writer.finish(manifest, note=finished.note(plan)), verify=False)

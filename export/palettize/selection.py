@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from satchel.export.palettize.budget import Options, total, within_bytes, within
 from satchel.export.palettize.spec import Budget, Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.runtime.errors import UsageError
-
 from satchel.runtime.manifest import ChosenWidths
+
 FILE = "selection.json"
 
 
@@ -39,11 +40,11 @@ class Selection:
         """Form -> how many linears have it."""
         return dict(sorted(Counter(self.forms.values()).items()))
 
-    def to_json(self) -> dict[str, Any]:
     def summary(self) -> ChosenWidths:
         """As a manifest tells it."""
         return ChosenWidths(self.budget, self.average_bits, self.expected_kl, self.correction, self.counts)
 
+    def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
 
@@ -110,5 +111,6 @@ def apply(selection: Selection, forms: WeightStore, store: WeightStore) -> None:
 
 def read_selection(store: WeightStore) -> Selection | None:
     """What `apply` wrote down, if it did."""
-    path = store.folder / FILE
-    return Selection(**json.loads(path.read_text())) if path.exists() else None
+    with suppress(OSError, ValueError):  # not there, or damaged
+        return Selection(**json.loads((store.folder / FILE).read_bytes()))
+    return None
