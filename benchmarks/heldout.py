@@ -1,33 +1,54 @@
 """Text that no calibration has seen: documentation and prose, the same on every machine.
 
 The documentation is Python's own reference (`pydoc_data.topics`, part of every CPython); the prose was written for this
-file.
+file. A model that was trained for a benchmark has texts of its own beside it: documentation.txt and prose.txt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
 
 PROSE = Path(__file__).parent / "prose.txt"
 TOPICS = ("assert", "attribute-access", "calls", "class", "for", "import", "lambda", "numbers", "try", "while", "with")
+KINDS = ("documentation", "prose")
 
 
-def documents() -> dict[str, str]:
-    """Kind of text -> text."""
+@dataclass(frozen=True)
+class Block:
+    """Consecutive ids of one text.
+
+    Attributes:
+        kind: of the text.
+        ids: its tokens.
+    """
+
+    kind: str
+    ids: list[int]
+
+
+def documents(folder: Path | None = None) -> dict[str, str]:
+    """Kind of text -> text; from a model's folder where it has its own."""
+    if folder and all((folder / f"{kind}.txt").exists() for kind in KINDS):
+        return {kind: (folder / f"{kind}.txt").read_text(encoding="utf-8") for kind in KINDS}
     return {"documentation": "\n\n".join(topics[t] for t in TOPICS), "prose": PROSE.read_text(encoding="utf-8")}
 
 
-def blocks(encode: object, tokens: int, length: int = 256) -> list[list[int]]:
+def blocks(
+    encode: Callable[[str], list[int]], tokens: int, length: int = 256, folder: Path | None = None
+) -> list[Block]:
     """`tokens` ids, half of each kind, in blocks of `length`.
 
     Args:
         encode: text -> ids.
         tokens: altogether; a multiple of 2 * length.
         length: of a block.
+        folder: of a model that may have texts of its own.
     """
-    out: list[list[int]] = []
-    for text in documents().values():
-        ids = encode(text)[: tokens // 2]  # type: ignore[operator]
-        out += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
+    out = []
+    for kind, text in documents(folder).items():
+        ids = encode(text)[: tokens // 2]
+        out += [Block(kind, ids[i : i + length]) for i in range(0, len(ids) - length + 1, length)]
     return out

@@ -74,7 +74,7 @@ class Bench:
         speed = self.python("speed", HERE / "speed.py", genai, bundles["onnx"], affine)
         self.results["speed"] |= json.loads(speed.output)
         quality = self.python(
-            "quality", HERE / "quality.py", "smollm2", bundles["onnx"], affine, bundles["executorch"], "--genai", genai
+            "quality", HERE / "quality.py", "smollm2", bundles["onnx"], affine, bundles["executorch"], genai
         )  # fmt: skip
         self.results["quality"] |= json.loads(quality.output)
         interpreter = self.python("coreml", HERE / "coreml.py", bundles["coreml"])

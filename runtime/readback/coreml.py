@@ -42,7 +42,13 @@ class _Source:
 
 
 def read_weights(path: Path) -> Iterator[WeightRecord]:
-    """Yields every weight matrix of the package's default function, in the order of the program.
+    """Every weight matrix; arguments, order and errors as read_matrices has them."""
+    return (record for record, _ in read_matrices(path))
+
+
+def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """Yields every weight matrix of the package's default function and its values, float32 [rows, columns], in the
+    order of the program.
 
     Args:
         path: of the .mlpackage.
@@ -56,8 +62,8 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
     for name, sources in _matrices(made).items():
         values = np.concatenate([_values(package, made, s) for s in sources])
         used = sum(_bytes(package, value, seen) for s in sources for value in _stored(made, s))
-        bits = _bits(made, sources[0].op)
-        yield WeightRecord(name.replace("__", "."), (values.shape[0], values.shape[1]), bits, used, digest(values))
+        bits, shape = _bits(made, sources[0].op), (values.shape[0], values.shape[1])
+        yield WeightRecord(name.replace("__", "."), shape, bits, used, digest(values)), values
 
 
 class PackageWeights:

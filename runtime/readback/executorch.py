@@ -30,7 +30,13 @@ Found = tuple[str, np.ndarray, int, int]
 
 
 def read_weights(path: Path) -> Iterator[WeightRecord]:
-    """Every matrix of the file, in the order of the forward pass; a head that is the embedding is not told again.
+    """Every matrix of the file; arguments, order and errors as read_matrices has them."""
+    return (record for record, _ in read_matrices(path))
+
+
+def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """Every matrix of the file and its values, float32 [rows, columns], in the order of the forward pass; a head that
+    is the embedding is not told again.
 
     Raises:
         FormatError: for a file that is not a whole .pte, or not one of this exporter's.
@@ -44,12 +50,12 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
         for name, values, bits, size in _matrices(pte):
             if name not in seen:
                 seen.add(name)
-                yield WeightRecord(name, (values.shape[0], values.shape[1]), bits, size, digest(values))
+                yield WeightRecord(name, (values.shape[0], values.shape[1]), bits, size, digest(values)), values
 
 
-def _coreml(pte: Pte) -> Iterator[WeightRecord]:
+def _coreml(pte: Pte) -> Iterator[tuple[WeightRecord, np.ndarray]]:
     with tempfile.TemporaryDirectory() as folder:
-        yield from coreml.read_weights(unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(folder)))
+        yield from coreml.read_matrices(unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(folder)))
 
 
 def _matrices(pte: Pte) -> Iterator[Found]:

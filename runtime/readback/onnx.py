@@ -111,7 +111,13 @@ class _Graph:
 
 
 def read_weights(path: Path) -> Iterator[WeightRecord]:
-    """The matrices of a model.onnx, in the order of the forward pass; a tied head once, as embed_tokens.
+    """The matrices of a model.onnx; arguments, order and errors as read_matrices has them."""
+    return (record for record, _ in read_matrices(path))
+
+
+def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """The matrices of a model.onnx and their values, float32 [rows, columns], in the order of the forward pass; a tied
+    head once, as embed_tokens.
 
     Args:
         path: of model.onnx, its external data beside it.
@@ -140,7 +146,7 @@ def read_weights(path: Path) -> Iterator[WeightRecord]:
 
 def _records(
     graph: _Graph, node: Any, names: Sequence[str], rows: Sequence[int], counted: set[str]
-) -> Iterator[WeightRecord]:
+) -> Iterator[tuple[WeightRecord, np.ndarray]]:
     values, operands = _dequantized(graph, node)
     if sum(rows) != len(values) or len(rows) != len(names):
         raise FormatError(f"ONNX: the rows of {names}", got=list(rows), wanted=f"{len(values)} in all", hint=HINT)
@@ -152,7 +158,7 @@ def _records(
         size = sum(_share(graph, source, name, count, len(values)) for source in sources)
         own = [source for source in sources if source.startswith(f"{name}.")]
         bits = _stored_bits(graph, node, own or sources, name, part.size)
-        yield WeightRecord(name, (part.shape[0], part.shape[1]), bits, size, digest(part))
+        yield WeightRecord(name, (part.shape[0], part.shape[1]), bits, size, digest(part)), part
         start += count
 
 
