@@ -69,7 +69,8 @@ def _bar(at: float, y: Any, both: Mapping[str, float], color: str) -> str:
 
 def _points(points: list[tuple[float, float, str]]) -> list[str]:
     """A dot and a name each; a name that would lie on another one goes below it."""
-    parts, placed = [], []
+    parts: list[str] = []
+    placed: list[tuple[float, float, str]] = []
     for at, height, name in points:
         text = height + 4
         while any(abs(text - other) < LINE and abs(at - x) < 7 * len(n) + 20 for x, other, n in placed):

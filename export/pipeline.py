@@ -90,7 +90,7 @@ def export(
         overwrite=overwrite,
         max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
     )  # fmt: skip
-    text = _read_text(calibration)
+    text = read_text(calibration)
     folder = WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress)
     folder.clear_remains()
     finished = Finished(folder, job, seed, text)
@@ -108,8 +108,12 @@ def export(
         return bundles
 
 
-def _read_text(path: str | Path | None) -> str | None:
-    """A calibration text."""
+def read_text(path: str | Path | None) -> str | None:
+    """A calibration text.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     if path is None:
         return None
     try:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from satchel.devices.plan import Plan
-from satchel.export.palettize.spec import Budget, Effort, EmbeddingName, Recipe, WeightsName
+from satchel.export.palettize.spec import (
+    AFFINE_WIDTHS,
+    WIDTHS,
+    Budget,
+    Effort,
+    EmbeddingName,
+    Recipe,
+    WeightsName,
+)
 from satchel.export.palettize.widths import fitting
 from satchel.runtime.errors import UsageError
 from satchel.runtime.sizes import parse_size
@@ -126,6 +134,18 @@ def _palette(plan: Plan, wishes: Wishes) -> Recipe:
         budget = Budget(average_bits=AVERAGE_BITS)
     groups = "rows16" if plan["lut_groups"] == "rows16" else "tensor"
     return Recipe("palette", widths, overrides, budget, effort, lut_groups=groups)  # type: ignore[arg-type]
+
+
+def with_all_widths(plan: Plan, recipe: Recipe) -> Recipe:
+    """A recipe that chooses among all widths that the plan's file can have, which a default leaves out.
+
+    Raises:
+        UsageError: its scheme has one width.
+    """
+    if recipe.weights not in WIDTHS:
+        wanted = ", ".join(WIDTHS)
+        raise UsageError("one width, of which there is nothing to choose", got=recipe.weights, wanted=wanted)
+    return replace(recipe, widths=_stored(plan, BUDGET_WIDTHS) if recipe.weights == "palette" else AFFINE_WIDTHS)
 
 
 def _stored(plan: Plan, widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -19,9 +19,9 @@ from satchel.export.calibration.texts import calibration_ids, held_back_ids
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.golden import Prompt, golden, golden_prompts, with_weights
 from satchel.export.job import Job
-from satchel.export.palettize.budget import Options, fewest, total
+from satchel.export.palettize.budget import Options, total, within_loss
 from satchel.export.palettize.candidates import forms_of
-from satchel.export.palettize.compress import compress_model, store_candidates
+from satchel.export.palettize.compress import compress_matrix, compress_model, store_candidates
 from satchel.export.palettize.selection import Selection, apply, read_selection, select
 from satchel.export.palettize.source_codes import keep_codes
 from satchel.export.palettize.spec import CALIBRATION, Effort, Recipe
@@ -86,6 +86,19 @@ def compressed_weights(job: Job, work: WorkFolder, setting: Setting) -> dict[Rec
         stages.close()
 
 
+def measured_losses(job: Job, work: WorkFolder, setting: Setting) -> tuple[Options, Selection]:
+    """What each form of each linear costs under the first recipe of a job, and what its budget chooses.
+
+    Raises:
+        UsageError: as compressed_weights.
+    """
+    stages = _Stages(job, work, setting)
+    try:
+        return stages.losses(job.recipes[0])
+    finally:
+        stages.close()
+
+
 class _Stages:
     """The steps of one job. The reference model is loaded when the first step asks for it."""
 
@@ -108,6 +121,11 @@ class _Stages:
         for recipe, store in stores.items():
             self._fill(recipe, store)
         return {r: Compressed(s, self._with_weights(answers, s), read_selection(s)) for r, s in stores.items()}
+
+    def losses(self, recipe: Recipe) -> tuple[Options, Selection]:
+        self._measure([recipe])
+        forms = self._measured(recipe)
+        return self._options(recipe, forms), self._select(recipe, forms)
 
     def close(self) -> None:
         if self._loaded is not None:
@@ -214,19 +232,24 @@ class _Stages:
             progress=self._setting.progress,
         )  # fmt: skip
 
+    def _options(self, recipe: Recipe, store: WeightStore) -> Options:
+        return {name: store.costs(name, forms) for name, forms in self._forms(recipe).items()}
+
     def _select(self, recipe: Recipe, store: WeightStore) -> Selection:
-        options = {name: store.costs(name, forms) for name, forms in self._forms(recipe).items()}
+        options = self._options(recipe, store)
         weights = sum(rows * columns for rows, columns in self._linears.values())
         correction = 1.0
         if recipe.budget is not None and recipe.budget.max_kl is not None:
-            correction = self._correction(recipe.effort, store, options)
+            correction = self._correction(recipe, store, options, within_loss(options, recipe.budget.max_kl))
         return select(options, weights, recipe, other_bytes=self._room(recipe), correction=correction)
 
-    def _correction(self, effort: Effort, store: WeightStore, options: Options) -> float:
-        """By how much the measured loss exceeds the second-order one, of the smallest forms, on text held back."""
-        chosen = fewest(options)
-        ids = held_back_ids(self._ids(effort), self._model.tokenizer, self._config, self._setting.seed)
-        other = Mixed(self._original, store, chosen)
+    def _correction(self, recipe: Recipe, store: WeightStore, options: Options, chosen: Mapping[str, str]) -> float:
+        """By how much the measured loss of a choice exceeds the second-order one, on text held back.
+
+        What the embedding and the head lose is part of it. A choice near the one that is looked for tells most.
+        """
+        ids = held_back_ids(self._ids(recipe.effort), self._model.tokenizer, self._config, self._setting.seed)
+        other = Mixed(self._original, store, chosen, lambda name, w: compress_matrix(name, w, None, recipe))
         measured = divergence(self._config, self._original, other, ids, self._setting.progress)
         return measured / max(total(options, chosen).loss, 1e-9)
 

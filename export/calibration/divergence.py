@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 
@@ -16,22 +18,29 @@ from satchel.runtime.metrics import kl
 
 
 class Mixed:
-    """Weights of a model, some of whose linears are stored forms. Implements `Weights` (export/ops/base.py).
+    """Weights of a model whose linears are stored forms. Implements `Weights` (export/ops/base.py).
 
     Args:
         original: all weights.
         store: holds the forms.
         forms: linear -> the form to take.
+        rounded: what becomes of another matrix, float32 [rows, columns], by its name.
     """
 
-    def __init__(self, original: Weights, store: WeightStore, forms: dict[str, str]) -> None:
-        self._original, self._store, self._forms = original, store, forms
+    def __init__(
+        self,
+        original: Weights,
+        store: WeightStore,
+        forms: Mapping[str, str],
+        rounded: Callable[[str, np.ndarray], Matrix],
+    ) -> None:
+        self._original, self._store, self._forms, self._rounded = original, store, forms, rounded
 
     def matrix(self, name: str) -> Matrix:
-        """A form, or what the original has; KeyError if there is none."""
+        """A form, or the original's rounded; KeyError if there is none."""
         if name in self._forms:
             return self._store.candidate(name, self._forms[name])
-        return self._original.matrix(name)
+        return self._rounded(name, self._original.matrix(name).dequantize())
 
     def vector(self, name: str) -> np.ndarray:
         """The original's."""

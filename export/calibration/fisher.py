@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from satchel.export.calibration.borders import Borders
+from satchel.export.calibration.sums import Sums
 from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.memory import BATCH_LOGITS, BATCH_TOKENS
@@ -47,40 +48,10 @@ def reduced_precision() -> Iterator[None]:
         matmul.fp32_precision = before
 
 
-class _Sums:
-    """Sums over tokens for each linear of a layer."""
-
-    def __init__(self) -> None:
-        self.hessian: dict[str, torch.Tensor] = {}
-        self.squares: dict[str, torch.Tensor] = {}
-
-    def add(self, name: str, x: torch.Tensor, gradient: torch.Tensor) -> None:
-        rows, gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        squares = gradients.square()
-        weighted = rows * squares.sum(1).sqrt()[:, None]
-        if name not in self.hessian:
-            self.hessian[name] = torch.zeros(rows.shape[1], rows.shape[1])
-            self.squares[name] = torch.zeros(gradients.shape[1])
-        self.hessian[name].addmm_(weighted.T, weighted)
-        self.squares[name] += squares.sum(0)
-
-    def result(self, tokens: int) -> dict[str, Curvature]:
-        found = {}
-        for name, hessian in self.hessian.items():
-            total = self.squares[name].sum()
-            share = (
-                self.squares[name] / total
-                if total > 0
-                else torch.full_like(self.squares[name], 1 / len(self.squares[name]))
-            )
-            found[name] = Curvature((hessian / tokens).numpy(), share.numpy())
-        return found
-
-
 class _Observed(TorchOps):
     """The torch op set, whose linears tell `sums` their input and the gradient at their output."""
 
-    def __init__(self, config: DecoderConfig, weights: Weights, sums: _Sums) -> None:
+    def __init__(self, config: DecoderConfig, weights: Weights, sums: Sums) -> None:
         super().__init__(config, weights)
         self._sums = sums
 
@@ -176,7 +147,7 @@ def _backward(
     gradient: torch.Tensor,
 ) -> Mapping[str, Curvature]:
     """Runs a layer again and takes `gradient` through it, in place: from its end to its beginning."""
-    sums, start = _Sums(), 0
+    sums, start = Sums(), 0
     ops = _Observed(config, weights, sums)
     for batch in batches:
         part = gradient[start : start + len(batch)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import satchel
-from satchel.cli import bench, coreml, devices, export, inspect, run, validate
+from satchel.cli import bench, coreml, devices, export, inspect, run, sensitivity, validate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +38,7 @@ app.command("validate")(validate.command)
 app.command("run")(run.command)
 app.command("inspect")(inspect.command)
 app.command("devices")(devices.command)
+app.command("sensitivity")(sensitivity.command)
 app.command("bench")(bench.command)
 app.add_typer(coreml.app, name="coreml")
 
