@@ -14,8 +14,10 @@ folder of compressed matrices from `--work`, or a safetensors file as coremltool
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +71,33 @@ class Judge:
     Args:
         model: as `satchel export` takes it; a folder's own held-out texts are taken where it has them.
         tokens: altogether, half of each kind.
-        cache: a folder for the reference's logits.
+        cache: a folder for the reference's logits and for what was judged before.
     """
 
     def __init__(self, model: str, tokens: int, cache: Path | None) -> None:
-        self._source, self.texts = resolve(model), texts_of(model, tokens)
+        self._source, self._texts, self._cache = resolve(model), texts_of(model, tokens), cache
         self._reference = Reference(self._source)
-        self.wanted = reference_logits(self._reference.logits, self.texts, cache)
+        self._wanted = reference_logits(self._reference.logits, self._texts, cache)
 
     def judge(self, path: Path) -> tuple[Judged, Size]:
-        """An artifact's losses and size. A GGUF file is loaded by transformers, which knows all its kinds of codes."""
+        """An artifact's losses and size, from the cache where they lie there."""
+        if self._cache is None:
+            return self._judge(path)
+        key = json.dumps([str(path.resolve()), path.stat().st_mtime_ns, [block.ids for block in self._texts]])
+        place = self._cache / f"judged-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        if not place.with_suffix(".json").exists():
+            judged, size = self._judge(path)
+            judged.save(place.with_suffix(".npz"))
+            place.with_suffix(".json").write_text(json.dumps(asdict(size)))
+        return Judged.read(place.with_suffix(".npz")), Size(**json.loads(place.with_suffix(".json").read_text()))
+
+    def _judge(self, path: Path) -> tuple[Judged, Size]:
+        # transformers itself loads GGUF files, since it knows all their kinds of codes.
         if path.suffix == ".gguf":
             with Reference(path) as other:
-                return judge(other.logits, self.wanted, self.texts), gguf_size(path)
+                return judge(other.logits, self._wanted, self._texts), gguf_size(path)
         size = load_weights(self._reference, path)
-        return judge(self._reference.logits, self.wanted, self.texts), size
-
-    def original(self) -> Judged:
-        """The reference against itself: its own perplexity. Only before anything was judged."""
-        return judge(self._reference.logits, self.wanted, self.texts)
+        return judge(self._reference.logits, self._wanted, self._texts), size
 
 
 def texts_of(model: str, tokens: int) -> list[Block]:
