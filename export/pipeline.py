@@ -13,7 +13,7 @@ from satchel.export.formats import write_model
 from satchel.export.job import Job, make_job
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.widths import stored_scheme
-from satchel.export.parallel import Workers
+from satchel.export.parallel import THREADS, open_workers, parse_place
 from satchel.export.progress import Progress, silent
 from satchel.export.recipe import make_wishes
 from satchel.export.recipes.recipe_file import load_recipe
@@ -47,6 +47,7 @@ def export(
     tokenizer: bool = True,
     overwrite: bool = False,
     max_memory: int | str | None = None,
+    parallel: str = THREADS,
     progress: Progress = silent,
 ) -> list[Bundle]:
     """Writes one bundle a device.
@@ -73,6 +74,8 @@ def export(
         overwrite: replace bundles that exist, each once the new one is complete.
         max_memory: bytes that the export may take, or such as "2GB"; a model that does not fit is read from its files
             whenever it is used, which by default is done where loading it would take half of the machine's memory.
+        parallel: "threads"; or "dask" or "ray", a cluster that is running, which then works on single matrices; with
+            its address where its own settings do not name it, such as "dask=tcp://host:8786".
         progress: told what is being done.
 
     Returns:
@@ -84,6 +87,7 @@ def export(
     """
     read = None if recipe is None else load_recipe(recipe)
     wishes = make_wishes(effort, bits=bits, max_size=max_size, max_kl=max_kl, weights=weights, recipe=read)
+    place = parse_place(parallel)
     names = [devices] if isinstance(devices, str) else list(devices)
     job = make_job(
         model, names, wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
@@ -95,10 +99,11 @@ def export(
     folder.clear_remains()
     finished = Finished(folder, job, seed, text)
     finished.check()
-    with folder:
+    limit = None if max_memory is None else job.memory.workers
+    with open_workers(place, job.memory.workers, limit) as workers, folder:
         from satchel.export.weights import Setting, compressed_weights  # imports torch
 
-        setting = Setting(seed, text, job.memory.streamed, Workers(job.memory.workers), progress)
+        setting = Setting(seed, text, job.memory.streamed, workers, progress)
         made = compressed_weights(job, folder, setting)
         bundles = [
             _read(job, plan) if finished.has(plan) else _write(job, plan, made[recipe], finished, progress)

@@ -52,6 +52,9 @@ def command(
     max_memory: Annotated[
         str | None, typer.Option(help="For the export, such as 2GB; less is slower. Validation comes on top.")
     ] = None,
+    parallel: Annotated[
+        str, typer.Option(metavar="WHERE", help="threads, or a cluster that is running: dask[=ADDRESS], ray[=ADDRESS].")
+    ] = "threads",
     check: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
     ] = True,
@@ -65,7 +68,8 @@ def command(
             bundles = export(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                 effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
-                tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, progress=bars,
+                tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, parallel=parallel,
+                progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
