@@ -23,6 +23,7 @@ from satchel.export.ops.base import Weights
 from satchel.export.palettize.expand import expand
 from satchel.export.palettize.tensors import Matrix
 from satchel.runtime.errors import CheckpointError
+from satchel.runtime.memory import return_freed_memory
 
 WEIGHTS_A_PIECE = 1 << 21
 """8 MB in fp32: of this size pieces stay in the caches from being widened to being multiplied."""
@@ -115,6 +116,7 @@ class Streamed:
             yield
         finally:
             torch.set_num_threads(before)
+            return_freed_memory()
 
     def map(
         self, work: Callable[[slice], torch.Tensor], shape: tuple[int, int]

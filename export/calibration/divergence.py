@@ -14,6 +14,7 @@ from satchel.export.ops.torch import Cache, TorchOps
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.tensors import Matrix
 from satchel.export.progress import Progress, silent
+from satchel.runtime.memory import return_freed_memory
 from satchel.runtime.metrics import kl
 
 
@@ -79,6 +80,7 @@ def _final_states(config: DecoderConfig, weights: Weights, ids: np.ndarray, prog
     x = embed(_begun(config, weights, tokens))
     for layer in range(config.layers):
         x = block(_begun(config, weights, tokens), x, layer)
+        return_freed_memory()
         progress("Measuring the loss", layer + 1, config.layers)
     return x
 

@@ -32,6 +32,7 @@ from satchel.export.ops.base import Weights
 from satchel.export.ops.torch import Cache, TorchOps
 from satchel.export.palettize.curvature import Curvature
 from satchel.export.progress import Progress, silent
+from satchel.runtime.memory import return_freed_memory
 
 
 @contextmanager
@@ -99,6 +100,7 @@ def curvatures(
         progress("Measuring curvature", 2 * config.layers - layer - 1, 2 * config.layers)
         yield layer, _backward(config, weights, batches, borders, layer, gradient)
         borders.save_gradient(layer, gradient)
+        return_freed_memory()  # else the heap grows with every layer, by holes that nothing fits into
     progress("Measuring curvature", 2 * config.layers, 2 * config.layers)
 
 
@@ -115,6 +117,7 @@ def _forward(
                 borders.put(layer + 1, start, x)
                 start += len(batch)
             borders.finish(layer + 1)
+            return_freed_memory()
             progress("Measuring curvature", layer + 1, 2 * config.layers)
 
 

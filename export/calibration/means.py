@@ -10,6 +10,7 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.ops.base import Weights
 from satchel.export.ops.torch import Cache, TorchOps
 from satchel.export.progress import Progress, silent
+from satchel.runtime.memory import return_freed_memory
 
 
 class _Squares:
@@ -44,8 +45,9 @@ def mean_squares(
     squares, tokens = _Squares(), torch.from_numpy(ids)
     x: torch.Tensor | None = None
     for layer in range(-1, config.layers):
-        ops = TorchOps(config, weights, on_linear=squares.add)  # a new one, so that the last layer's weights go
+        ops = TorchOps(config, weights, on_linear=squares.add, keep=False)  # each matrix is used once
         ops.begin(tokens, 0, Cache())
         x = embed(ops) if x is None else block(ops, x, layer)
+        return_freed_memory()  # else the heap grows with every layer, by holes that nothing fits into
         progress("Reading calibration text", layer + 1, config.layers)
     return squares.means(tokens.numel())
