@@ -258,7 +258,7 @@ class _Stages:
         if recipe.budget is None or recipe.budget.max_bytes is None:
             return 0
         plans = [plan for plan, asked in zip(self._job.plans, self._job.recipes, strict=True) if asked == recipe]
-        return max(other_bytes(self._model, plan) for plan in plans)
+        return max(other_bytes(self._model, plan, recipe.embedding) for plan in plans)
 
 
 def _kept(folder: Path, make: Callable[[], Golden]) -> Golden:
