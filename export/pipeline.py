@@ -101,6 +101,7 @@ def export(
     finished.check()
     limit = None if max_memory is None else job.memory.workers
     with open_workers(place, job.memory.workers, limit) as workers, folder:
+        finished.check()  # again, since an export that had the folder may have written one meanwhile
         from satchel.export.weights import Setting, compressed_weights  # imports torch
 
         setting = Setting(seed, text, job.memory.streamed, workers, progress)
