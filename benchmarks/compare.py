@@ -138,10 +138,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "| top-1 | perplexity | seconds | CPU seconds | peak memory |", "|" + "---|" * 11,
     ]  # fmt: skip
     for name, f in sorted(found.items(), key=lambda item: item[1]["both"]["kl"]):
-        both, kinds = f["both"], [f"{f[kind]['kl']:.4f}" for kind in ("documentation", "prose")]
-        more = "" if name == BASELINE else f"{both['kl_more']:+.4f} +- {both['kl_more_se']:.4f}"
+        both, kinds = f["both"], [f"{f[kind]['kl']:.5f}" for kind in ("documentation", "prose")]
+        more = "" if name == BASELINE else f"{both['kl_more']:+.5f} +- {both['kl_more_se']:.5f}"
         cells = [
-            name, f"{f['bits']:.2f} ({f['linear_bits']:.2f})", f"{both['kl']:.4f} +- {both['kl_se']:.4f}", *kinds, more,
+            name, f"{f['bits']:.2f} ({f['linear_bits']:.2f})", f"{both['kl']:.5f} +- {both['kl_se']:.5f}", *kinds, more,
             f"{both['top1']:.1%}", f"{both['perplexity']:.2f}", f"{f['seconds']:.0f}", f"{f['cpu_seconds']:.0f}",
             f"{f['peak_mb']:,.0f} MB",
         ]  # fmt: skip

@@ -59,7 +59,7 @@ class Judged:
     def figures(self) -> dict[str, float]:
         """Mean KL with its standard error, top-1 agreement, perplexity."""
         return {
-            "kl": round(float(self.kl.mean()), 4), "kl_se": round(standard_error(self.kl, RUN), 4),
+            "kl": round(float(self.kl.mean()), 6), "kl_se": round(standard_error(self.kl, RUN), 6),
             "top1": round(float(self.agrees.mean()), 4),
             "perplexity": round(float(np.exp(np.nanmean(self.loss))), 3),
         }  # fmt: skip
@@ -67,7 +67,7 @@ class Judged:
     def beside(self, baseline: Judged) -> dict[str, float]:
         """By how much more the KL is than another model's, with the standard error of the paired difference."""
         difference = self.kl - baseline.kl
-        return {"kl_more": round(float(difference.mean()), 4), "kl_more_se": round(standard_error(difference, RUN), 4)}
+        return {"kl_more": round(float(difference.mean()), 6), "kl_more_se": round(standard_error(difference, RUN), 6)}
 
 
 def by_kind(judged: Judged, baseline: Judged | None = None) -> dict[str, dict[str, float]]:
