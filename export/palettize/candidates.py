@@ -13,7 +13,7 @@ from satchel.export.palettize.refine import refine_affine, refine_palette
 from satchel.export.palettize.spec import Effort, Recipe
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
 
-SWEEPS: dict[Effort, int] = {"low": 0, "normal": 0, "high": 3}
+SWEEPS: dict[Effort, int] = {"low": 0, "normal": 1, "high": 3}
 """Of coordinate descent after GPTQ."""
 
 SYMMETRIC = "4-symmetric"

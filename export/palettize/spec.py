@@ -94,7 +94,7 @@ class Recipe:
         budget: what the choice among several widths is to meet.
         effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
             curvature and lets later columns make up for the errors of earlier ones (GPTQ); "high" measures it over more
-            text, and refines what GPTQ found.
+            text, and refines longer what GPTQ found (refine.py).
         lut_groups: one LUT for the whole tensor, or one for each 16 rows.
         block: weights that share an affine scale.
         symmetric: affine codes without zero points, as XNNPACK wants them.
