@@ -12,7 +12,6 @@ from satchel.export.palettize.packing import pack_bits, pack_nibbles, unpack_bit
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.widths import stored_scheme
-from satchel.runtime.errors import UsageError
 
 
 @given(st.integers(1, 8), st.lists(st.integers(0, 255), max_size=33))
@@ -92,10 +91,3 @@ def test_manifests_say_what_the_file_of_a_plan_holds():
     assert stored["onnx", "opset21"] == stored["coreml", "iOS18"] == stored["executorch", "coreml"] == own
     assert set(stored["executorch", "xnnpack"].values()) == {"int8"}
     assert stored["coreml", "iOS16"] == {n: s.replace("palette3", "palette4") for n, s in own.items()}
-
-
-def test_recipes_are_strict():
-    with pytest.raises(UsageError, match="unknown weights"):
-        Recipe(weights="int3")
-    with pytest.raises(UsageError, match="bits"):
-        Recipe(bits=5)
