@@ -39,8 +39,11 @@ def other_bytes(model: Model, plan: Plan, embedding: EmbeddingName = "int8") -> 
     rotary = 4 * plan.context_length * config.head_dim
     files = model.tokenizer.files(plan.format) if model.tokenizer else {}  # type: ignore[arg-type]  # the plan's are known
     tokenizer = sum(map(len, files.values()))
-    layer, head = PROGRAM_BYTES["xnnpack" if plan["target"] == "xnnpack" else plan.format]
+    xnnpack = plan.format == "executorch" and plan["target"] == "xnnpack"
+    layer, head = PROGRAM_BYTES["xnnpack" if xnnpack else plan.format]
     program = (layer + head * config.kv_heads) * (config.layers + ENDS)
+    if xnnpack:  # its row scales of 8-bit codes are fp32, of which two bytes are counted as the matrix's
+        program += 2 * sum(rows for rows, _ in config.matrix_shapes().values())
     papers = PAPERS_BYTES + len(model.info.license_text.encode()) + LAYER_IN_MANIFEST * config.layers
     return ends + vectors + rotary + tokenizer + program + papers + _golden_bytes(model, plan)
 

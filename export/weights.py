@@ -17,7 +17,7 @@ from satchel.export.calibration.fisher import curvatures
 from satchel.export.calibration.means import mean_squares
 from satchel.export.calibration.texts import calibration_ids, held_back_ids
 from satchel.export.calibration.uncompressed import Uncompressed
-from satchel.export.golden import Prompt, golden, golden_prompts, with_weights
+from satchel.export.golden import Prompt, golden, golden_prompts, is_large, with_weights
 from satchel.export.job import Job
 from satchel.export.palettize.budget import Options, total, within_loss
 from satchel.export.palettize.candidates import forms_of
@@ -241,7 +241,10 @@ class _Stages:
         correction = 1.0
         if recipe.budget is not None and recipe.budget.max_kl is not None:
             correction = self._correction(recipe, store, options, within_loss(options, recipe.budget.max_kl))
-        return select(options, weights, recipe, other_bytes=self._room(recipe), correction=correction)
+        selection = select(options, weights, recipe, other_bytes=self._room(recipe), correction=correction)
+        if self._room(recipe) and not is_large(self._config):  # of a large model two passes more take minutes
+            selection = selection.corrected(self._correction(recipe, store, options, selection.forms))
+        return selection
 
     def _correction(self, recipe: Recipe, store: WeightStore, options: Options, chosen: Mapping[str, str]) -> float:
         """By how much the measured loss of a choice exceeds the second-order one, on text held back.

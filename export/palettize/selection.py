@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from satchel.export.palettize.budget import Options, total, within_bytes, within_loss
@@ -39,6 +39,11 @@ class Selection:
     def counts(self) -> dict[str, int]:
         """Form -> how many linears have it."""
         return dict(sorted(Counter(self.forms.values()).items()))
+
+    def corrected(self, correction: float) -> Selection:
+        """The same choice, of which it was measured how much more it loses."""
+        expected = self.expected_kl / self.correction * correction
+        return replace(self, expected_kl=round(expected, 6), correction=correction)
 
     def summary(self) -> ChosenWidths:
         """As a manifest tells it."""

@@ -28,12 +28,13 @@ def test_bytes_are_these_and_are_read_back():
 
 
 def test_what_was_chosen_may_be_absent_and_is_told_in_words():
-    chosen = ChosenWidths("at most 80.0 MB", 4.402, 0.05812, 1.0, {"4": 142, "4-symmetric": 2, "6": 66})
+    chosen = ChosenWidths("at most 80.0 MB", 4.402, 0.05812, 1.5, {"4": 142, "4-symmetric": 2, "6": 66})
     with_choice = replace(complete(), weights=replace(complete().weights, selection=chosen))
     data = with_choice.to_bytes()
     assert Manifest.from_bytes(data) == with_choice and b'"selection"' not in complete().to_bytes()
     told = "4 bits: 142 linears, 4 bits without zero points: 2, 6 bits: 66; 4.40 bits a weight; expected KL 0.0581"
     assert str(chosen) == f"{told} (at most 80.0 MB)" and str(replace(chosen, budget="")) == told
+    assert "single linears sum to a KL of 0.0581" in str(replace(chosen, correction=1.0))
     assert told in model_card(with_choice) and "expected KL" not in model_card(complete())
     lacking = json.loads(data)
     del lacking["weights"]["selection"]["budget"]
