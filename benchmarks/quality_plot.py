@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 900, 520
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 56
-TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 68, 56
+TICKS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LINE = 15  # between two names
 COLORS = {"Satchel": "#2a6fb0", "llama.cpp": "#7a5aa6", "onnxruntime-genai": "#c2331c", "coremltools": "#8a6d00"}
 STYLE = (
@@ -68,18 +68,27 @@ def _bar(at: float, y: Any, both: Mapping[str, float], color: str) -> str:
 
 
 def _points(points: list[tuple[float, float, str]]) -> list[str]:
-    """A dot and a name each; a name that would lie on another one goes below it."""
+    """A dot and a name each; the name beside or below it, where there is room."""
     parts: list[str] = []
-    placed: list[tuple[float, float, str]] = []
+    taken = [(x - 6, x + 6, y) for x, y, _ in points]
     for at, height, name in points:
-        text = height + 4
-        while any(abs(text - other) < LINE and abs(at - x) < 7 * len(n) + 20 for x, other, n in placed):
-            text += 1
-        placed.append((at, text, name))
+        left, right, text = _place(at, height, 7 * len(name), taken)
+        taken.append((left, right, text))
         color = _color(name)
         parts.append(f'<circle cx="{at:.1f}" cy="{height:.1f}" r="5" fill="{color}"/>')
-        parts.append(f'<text x="{at + 10:.1f}" y="{text:.1f}" style="fill:{color}">{escape(name)}</text>')
+        parts.append(f'<text x="{left:.1f}" y="{text + 4:.1f}" style="fill:{color}">{escape(name)}</text>')
     return parts
+
+
+def _place(at: float, height: float, width: float, taken: list[tuple[float, float, float]]) -> tuple[float, ...]:
+    """(left, right, middle) of a name: the first place that nothing has taken, going outwards from its dot."""
+    for step in range(0, 10 * LINE, 3):
+        for left in (at + 10, at - 10 - width):
+            for text in (height - step, height + step):
+                free = all(abs(text - y) >= LINE or left > b or left + width < a for a, b, y in taken)
+                if free and left > LEFT and left + width < WIDTH:
+                    return left, left + width, text
+    return at + 10, at + 10 + width, height
 
 
 def main() -> None:
