@@ -134,6 +134,9 @@ def _genai(folder: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[s
 
     model = onnx.load(str(folder / "model.onnx"))
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    if "model.embed_tokens.weight" in stored:  # an untied embedding stays as it is
+        table = stored["model.embed_tokens.weight"]
+        yield "embed_tokens", table.astype(np.float32), table.nbytes
     for name, codes in stored.items():
         if not name.endswith(".weight_Q4"):
             continue
@@ -146,7 +149,7 @@ def _genai(folder: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[s
 
 def _canonical(name: str) -> str:
     plain = name.removeprefix("model.").removesuffix(".MatMul.weight_Q4")
-    return plain.replace(".attn.", ".self_attn.")
+    return plain.replace(".attn.", ".self_attn.").replace(".fc1", ".up_proj").replace(".fc2", ".down_proj")
 
 
 def _split(
