@@ -7,7 +7,7 @@ ORACLE := $(VENV)/.oracle
 DEVICES := iphone-15-pro pixel-9 raspberry-pi-5
 OUT := bundles
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-quality clean
 
 $(STAMP): pyproject.toml
 	./tools/install.sh "$(PYTHON)" "$(VENV)"
@@ -36,6 +36,10 @@ test: lint $(ORACLE)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+# Quality against size beside onnxruntime-genai, llama.cpp and coremltools: an hour or so.
+bench-quality: $(ORACLE)
+	$(BIN)/python benchmarks/compare.py --coremltools --plot docs/quantization.svg
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache
