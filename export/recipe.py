@@ -22,7 +22,7 @@ from satchel.runtime.sizes import parse_size
 AVERAGE_BITS = 4.48
 """Of a palette by default, scales and LUTs counted, so that SmolLM2 takes less than 90 MB with its embedding at 8 bits;
 the loss of other averages is in docs/quantization.md."""
-AVERAGE_INT4_BITS = 4.57
+AVERAGE_INT4_BITS = 4.56
 """The same for int4: a little less than all blocks with zero points would take."""
 DEFAULT_WIDTHS = (4, 6, 8)
 BUDGET_WIDTHS = (2, 3, 4, 6, 8)
