@@ -93,8 +93,8 @@ def compress_model(
     found = zip(names, chain(tables, workers.map(compress_matrix, calls)), strict=True)
     for count, (name, matrix) in enumerate(found, 1):
         store.put_matrix(name, matrix)
+        return_freed_memory()
         progress(f"Compressing weights ({recipe.weights})", count, len(names))
-    return_freed_memory()
 
 
 def store_candidates(
