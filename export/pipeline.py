@@ -18,11 +18,10 @@ from satchel.export.progress import Progress, silent
 from satchel.export.recipe import make_wishes
 from satchel.export.recipes.recipe_file import load_recipe
 from satchel.export.tools import tool_versions
-from satchel.export.work import NAME, WorkFolder
+from satchel.export.work import work_folder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import Manifest, WeightSchemes
-from satchel.runtime.sizes import parse_size
 
 if TYPE_CHECKING:
     from satchel.export.weights import Compressed
@@ -91,11 +90,10 @@ def export(
     names = [devices] if isinstance(devices, str) else list(devices)
     job = make_job(
         model, names, wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
-        overwrite=overwrite,
-        max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
+        overwrite=overwrite, max_memory=max_memory,
     )  # fmt: skip
     text = read_text(calibration)
-    folder = WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress)
+    folder = work_folder(work, job.output, progress)
     folder.clear_remains()
     finished = Finished(folder, job, seed, text)
     finished.check()
@@ -110,7 +108,8 @@ def export(
             _read(job, plan) if finished.has(plan) else _write(job, plan, made[recipe], finished, progress)
             for plan, recipe in zip(job.plans, job.recipes, strict=True)
         ]
-        finished.forget()
+        if folder.keep:  # one that goes takes the notes along, all at once
+            finished.forget()
         return bundles
 
 
