@@ -25,6 +25,7 @@ from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rule
 from satchel.runtime.bundle import SUFFIX
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import GenerationDefaults, ModelInfo, TokenRules
+from satchel.runtime.sizes import parse_size
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,14 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
 
 def make_job(
     model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, context: int | None,
-    output: Path, tokenizer: bool, overwrite: bool, max_memory: int | None,
+    output: Path, tokenizer: bool, overwrite: bool, max_memory: int | str | None,
 ) -> Job:  # fmt: skip
     """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
     profiles = [load_device(name) for name in devices]
     if not profiles or len({profile.name for profile in profiles}) != len(profiles):
         raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
     opened = open_model(model, with_tokenizer=tokenizer)
-    check_patterns(wishes, [name for name in opened.config.matrix_shapes() if name.startswith("layers.")])
+    check_patterns(wishes, list(opened.config.linear_shapes()))
     by_loss = wishes.effort != "low"
     plans = [
         make_plan(p, opened.shape, format=format, weights=wishes.weights, context=context, by_loss=by_loss)
@@ -122,5 +123,6 @@ def make_job(
     ]
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
-    memory = plan_memory(opened.config, max_memory, curved=any(recipe.curved for recipe in recipes))
+    limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
+    memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
     return Job(opened, tuple(plans), recipes, output, overwrite, memory)

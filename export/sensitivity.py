@@ -17,9 +17,8 @@ from satchel.export.pipeline import read_text
 from satchel.export.progress import Progress, silent
 from satchel.export.recipe import Wishes, make_wishes, with_all_widths
 from satchel.export.recipes.recipe_file import recipe_text
-from satchel.export.work import NAME, WorkFolder
+from satchel.export.work import work_folder
 from satchel.runtime.errors import UsageError
-from satchel.runtime.sizes import parse_size
 
 REFERENCE_BITS = 4
 """Losses are compared where every linear has as many."""
@@ -114,15 +113,7 @@ class Sensitivity:
         base = max(common, key=lambda b: (common[b], b), default=REFERENCE_BITS)
         bare = tuple(linear.name for linear in self.linears if linear.chosen == SYMMETRIC)
         settled = tuple((name, b) for name, b in bits.items() if b != base or name in bare)
-        wishes = Wishes(
-            self.effort,
-            (base,),
-            None,
-            settled,
-            self.embedding,
-            self.weights,
-            bare,
-        )
+        wishes = Wishes(self.effort, (base,), None, settled, self.embedding, self.weights, bare)
         about = f"{self.model_id} for {self.device}"
         return recipe_text(wishes, [f"Bits as measured: {about}.", f"{self.selection.summary()}."])
 
@@ -163,17 +154,16 @@ def sensitivity(
     wishes = make_wishes(effort, max_size=max_size, max_kl=max_kl, weights=weights)
     job = make_job(
         model, [device], wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
-        overwrite=True, max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
+        overwrite=True, max_memory=max_memory,
     )  # fmt: skip
     recipe, text = with_all_widths(job.plans[0], job.recipes[0]), read_text(calibration)
     job = replace(job, recipes=(recipe,))
-    folder = WorkFolder(Path(work) if work else job.output / NAME, keep=work is not None, progress=progress)
-    with folder:
+    with work_folder(work, job.output, progress) as folder:
         from satchel.export.weights import Setting, measured_losses  # imports torch
 
         setting = Setting(seed, text, job.memory.streamed, Workers(job.memory.workers), progress)
         options, selection = measured_losses(job, folder, setting)
-    shapes = job.model.config.matrix_shapes()
+    shapes = job.model.config.linear_shapes()
     linears = tuple(_linears(options, selection, shapes))
     about = job.model.info.model_id, job.plans[0].device, recipe.weights, recipe.effort
     return Sensitivity(*about, linears, selection, recipe.embedding)

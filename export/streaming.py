@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.ops.base import Weights
 from satchel.export.palettize.expand import expand
-from satchel.export.palettize.tensors import Matrix
 from satchel.runtime.errors import CheckpointError
 from satchel.runtime.memory import return_freed_memory
+
+T = TypeVar("T")
 
 WEIGHTS_A_PIECE = 1 << 21
 """8 MB in fp32: of this size pieces stay in the caches from being widened to being multiplied."""
@@ -45,6 +46,21 @@ class Pieces(Protocol):
         """float32 [stop - start, ...], contiguous. May be called from several threads."""
 
 
+class _Last(Generic[T]):
+    """Keeps what was read last, whose rows are asked for next; it goes before another is read."""
+
+    def __init__(self, read: Callable[[str], T]) -> None:
+        self._read, self._lock = read, threading.Lock()
+        self._kept: tuple[str, T] | None = None
+
+    def read(self, name: str) -> T:
+        with self._lock:
+            if self._kept is None or self._kept[0] != name:
+                self._kept = None
+                self._kept = name, self._read(name)
+            return self._kept[1]
+
+
 class CheckpointPieces:
     """The original weights, of a safetensors file by transformers' own names."""
 
@@ -52,49 +68,31 @@ class CheckpointPieces:
         self._checkpoint = checkpoint
         self._tensors = CanonicalTensors(checkpoint, family, config)
         self._canonical = {stored: name for name, stored in family.tensor_names(config).items()}
-        self._last: tuple[str, np.ndarray] | None = None
-        self._lock = threading.Lock()
+        self._last = _Last(self._tensors.read)
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
         if self._checkpoint.kind == "safetensors":
             return self._checkpoint.read(parameter, slice(start, stop))
         name = self._canonical[parameter]
         if name.startswith("layers."):
-            return self._whole(name)[start:stop]
+            return self._last.read(name)[start:stop]  # of a GGUF file, where rows may lie in another order
         return self._tensors.read(name, slice(start, stop))
-
-    def _whole(self, name: str) -> np.ndarray:
-        """Of a GGUF file, where rows may lie in another order; the last matrix is kept, since its rows are next."""
-        with self._lock:
-            if self._last is None or self._last[0] != name:
-                self._last = None  # before the next is read
-                self._last = name, self._tensors.read(name)
-            return self._last[1]
 
 
 class MatrixPieces:
     """Compressed matrices; one is held at a time, with a byte a code."""
 
     def __init__(self, weights: Weights, layout: Layout) -> None:
-        self._weights, self._layout = weights, layout
-        self._last: tuple[str, Matrix] | None = None
-        self._lock = threading.Lock()
+        self._layout, self._last = layout, _Last(weights.matrix)
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
         parts, first = [], 0
         for name, rows in self._layout[parameter]:
             low, high = max(start - first, 0), min(stop - first, rows)
             if low < high:
-                parts.append(expand(self._matrix(name), low, high))
+                parts.append(expand(self._last.read(name), low, high))
             first += rows
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _matrix(self, name: str) -> Matrix:
-        with self._lock:
-            if self._last is None or self._last[0] != name:
-                self._last = None  # before the next is read
-                self._last = name, self._weights.matrix(name)
-            return self._last[1]
 
 
 class Streamed:

@@ -175,20 +175,15 @@ class _Stages:
         aside.replace(path)
         return ids
 
-    @property
-    def _linears(self) -> dict[str, tuple[int, int]]:
-        """Canonical name -> shape of the linears of the layers."""
-        return {name: shape for name, shape in self._config.matrix_shapes().items() if name.startswith("layers.")}
-
     def _forms(self, recipe: Recipe) -> dict[str, tuple[str, ...]]:
-        return {name: forms_of(name, columns, recipe) for name, (_, columns) in self._linears.items()}
+        return {name: forms_of(name, columns, recipe) for name, (_, columns) in self._config.linear_shapes().items()}
 
     def _measured(self, recipe: Recipe) -> WeightStore:
         """Where forms are that serve every budget."""
         return WeightStore(self._step("forms", recipe.measured.to_json()))
 
     def _is_chosen(self, store: WeightStore) -> bool:
-        return read_selection(store) is not None and all(map(store.has, self._linears))
+        return read_selection(store) is not None and all(map(store.has, self._config.linear_shapes()))
 
     def _measure(self, recipes: Sequence[Recipe]) -> None:
         """Stores every form of every linear, for all recipes of one effort in one pass over its curvature."""
@@ -237,7 +232,7 @@ class _Stages:
 
     def _select(self, recipe: Recipe, store: WeightStore) -> Selection:
         options = self._options(recipe, store)
-        weights = sum(rows * columns for rows, columns in self._linears.values())
+        weights = sum(rows * columns for rows, columns in self._config.linear_shapes().values())
         correction = 1.0
         if recipe.budget is not None and recipe.budget.max_kl is not None:
             correction = self._correction(recipe, store, options, within_loss(options, recipe.budget.max_kl))

@@ -28,6 +28,11 @@ LAYOUT = 2
 """Goes up when files of steps change, so that those of another version are not read."""
 
 
+def work_folder(path: str | Path | None, output: Path, progress: Progress = silent) -> WorkFolder:
+    """The one that a user named, which is kept, or else one beside the bundles, which is not."""
+    return WorkFolder(output / NAME if path is None else Path(path), keep=path is not None, progress=progress)
+
+
 class WorkFolder:
     """A folder for the steps of exports, as a context.
 

@@ -103,6 +103,10 @@ class DecoderConfig:
             shapes["lm_head"] = (self.vocab_size, h)
         return shapes
 
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """The same of the linears of the layers, without embedding and head."""
+        return {name: shape for name, shape in self.matrix_shapes().items() if name.startswith("layers.")}
+
     def norms(self) -> list[str]:
         """Canonical names of the norms' gains."""
         kinds = ["input_layernorm"] if self.parallel else ["input_layernorm", "post_attention_layernorm"]

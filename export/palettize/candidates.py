@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -69,9 +71,10 @@ def candidates(w: np.ndarray, curvature: Curvature, recipe: Recipe, forms: tuple
         recipe: a palette or affine one; what it says of budgets and widths does not matter here.
         forms: as forms_of has them.
     """
+    make = (_palettes if recipe.weights == "palette" else _affines)(w, curvature.hessian, recipe)
     found = []
     for form in forms:
-        matrix = _form(w, curvature.hessian, recipe, form)
+        matrix = int8_rows(w) if form == "8" else make(form)
         cost = Cost(curvature.loss(matrix.dequantize() - w), matrix.stored_bytes)
         found.append(Candidate(form, matrix, cost))
     return found
@@ -82,20 +85,27 @@ def lut_groups(rows: int, recipe: Recipe) -> int:
     return rows // ROWS_A_GROUP if recipe.lut_groups == "rows16" and rows % ROWS_A_GROUP == 0 else 1
 
 
-def _form(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, form: str) -> Matrix:
-    if form == "8":
-        return int8_rows(w)
-    if recipe.weights == "palette":
-        return _palette(w, hessian, recipe, int(form))
-    return _affine(w, hessian, recipe, symmetric=recipe.symmetric or form == SYMMETRIC)
+def _palettes(w: np.ndarray, hessian: np.ndarray, recipe: Recipe) -> Callable[[str], PalettizedTensor]:
+    """Form -> palette. What all need of the Hessian is worked out when the first is asked for."""
+    groups, sweeps = lut_groups(w.shape[0], recipe), SWEEPS[recipe.effort]
+    ordering = cache(lambda: gptq.ordered(hessian))
+
+    def make(form: str) -> PalettizedTensor:
+        found = gptq.palette(w, hessian, bits=int(form), groups=groups, rounds=recipe.rounds, ordering=ordering())
+        return refine_palette(w, hessian, found, sweeps) if sweeps else found
+
+    return make
 
 
-def _palette(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, bits: int) -> PalettizedTensor:
-    groups = lut_groups(w.shape[0], recipe)
-    found = gptq.palette(w, hessian, bits=bits, groups=groups, rounds=recipe.rounds)
-    return refine_palette(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found
+def _affines(w: np.ndarray, hessian: np.ndarray, recipe: Recipe) -> Callable[[str], AffineTensor]:
+    """Form -> affine codes, as _palettes."""
+    sweeps, factor = SWEEPS[recipe.effort], cache(lambda: gptq.inverse_factor(hessian))
 
+    def make(form: str) -> AffineTensor:
+        symmetric = recipe.symmetric or form == SYMMETRIC
+        found = gptq.affine(
+            w, hessian, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype, factor=factor()
+        )
+        return refine_affine(w, hessian, found, sweeps) if sweeps else found
 
-def _affine(w: np.ndarray, hessian: np.ndarray, recipe: Recipe, *, symmetric: bool) -> AffineTensor:
-    found = gptq.affine(w, hessian, block=recipe.block, symmetric=symmetric, scale_dtype=recipe.scale_dtype)
-    return refine_affine(w, hessian, found, SWEEPS[recipe.effort]) if SWEEPS[recipe.effort] else found
+    return make

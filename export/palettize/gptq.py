@@ -50,7 +50,10 @@ def column_weights(factor: np.ndarray) -> np.ndarray:
     return (1 / np.square(np.diagonal(factor))).astype(np.float32)
 
 
-def ordered(hessian: np.ndarray, damping: float = DAMPING) -> tuple[np.ndarray, np.ndarray]:
+Ordering = tuple[np.ndarray, np.ndarray]
+
+
+def ordered(hessian: np.ndarray, damping: float = DAMPING) -> Ordering:
     """Columns by falling curvature, so that those that matter most are chosen first and nothing is pushed onto them.
 
     Returns:
@@ -121,7 +124,10 @@ def refit_scales(w: np.ndarray, values: np.ndarray, hessian: np.ndarray, scale: 
     return np.where(good, above / np.where(good, below, 1), scale).astype(np.float32)
 
 
-def palette(w: np.ndarray, hessian: np.ndarray, *, bits: int = 4, groups: int = 1, rounds: int = 3) -> PalettizedTensor:
+def palette(
+    w: np.ndarray, hessian: np.ndarray, *, bits: int = 4, groups: int = 1, rounds: int = 3,
+    ordering: Ordering | None = None,
+) -> PalettizedTensor:  # fmt: skip
     """A palette fitted by k-means, its codes chosen by GPTQ, its row scales refit.
 
     Args:
@@ -130,8 +136,9 @@ def palette(w: np.ndarray, hessian: np.ndarray, *, bits: int = 4, groups: int = 
         bits: of a code.
         groups: LUTs, each for rows / groups consecutive rows.
         rounds: of the fit, see fit.palettize.
+        ordering: what `ordered` says of the Hessian, where it is known.
     """
-    order, factor = ordered(hessian)
+    order, factor = ordered(hessian) if ordering is None else ordering
     weights = np.empty(w.shape[1], np.float32)
     weights[order] = column_weights(factor)
     start = palettize(w, weights, bits=bits, groups=groups, rounds=rounds)
@@ -148,16 +155,18 @@ def palette(w: np.ndarray, hessian: np.ndarray, *, bits: int = 4, groups: int = 
 
 
 def affine(
-    w: np.ndarray, hessian: np.ndarray, *, block: int = 32, symmetric: bool = False, scale_dtype: ScaleDtype = "float16"
-) -> AffineTensor:
+    w: np.ndarray, hessian: np.ndarray, *, block: int = 32, symmetric: bool = False,
+    scale_dtype: ScaleDtype = "float16", factor: np.ndarray | None = None,
+) -> AffineTensor:  # fmt: skip
     """4-bit affine codes: each block's scale and zero point are searched once the blocks before it are settled.
 
     Args:
         w: float32 [rows, columns], columns a multiple of `block`.
         hessian: float32 [columns, columns].
         block, symmetric, scale_dtype: as affine.affine has them.
+        factor: what `inverse_factor` says of the Hessian, where it is known.
     """
-    factor, weights = inverse_factor(hessian), np.diagonal(hessian)
+    factor, weights = inverse_factor(hessian) if factor is None else factor, np.diagonal(hessian)
     work, codes = np.array(w, np.float32), np.empty(w.shape, np.uint8)
     scales = np.empty((w.shape[0], w.shape[1] // block), np.float32)
     zeros = np.empty(scales.shape, np.uint8)
