@@ -24,6 +24,8 @@ from satchel.export.work import WorkFolder
 from satchel.runtime.errors import OutputError
 
 LINEARS_A_LAYER = 7
+WHICH = 3
+"""The function, the weights and the recipe say which linear a call was for."""
 KILLS = int(os.environ.get("SATCHEL_KILLS", "6"))
 """SATCHEL_KILLS=50 takes some minutes."""
 
@@ -82,7 +84,8 @@ def test_kills_at_random_moments_change_no_byte_and_repeat_no_layer(folder, tmp_
         # Killed when all bundles were written, it refuses to replace them, as any complete export.
         assert line["code"] == 0 or (line["code"] == 3 and line["stages"])
         assert line["hashes"] == calm["hashes"], f"nothing but the same bundles; killed at {line['stages']}"
-        runs = [{tuple(map(str, call)) for call in run} for run in line["runs"]]
+        # Of a linear whose forms were cut off halfway, only those that lack are asked for: it counts once all the same.
+        runs = [{tuple(call[:WHICH]) for call in run} for run in line["runs"]]
         assert len(set().union(*runs)) == calm["calls"]
         for number, run in enumerate(runs[1:], 1):
             assert len(run & set().union(*runs[:number])) <= LINEARS_A_LAYER, "a finished layer was computed again"

@@ -45,7 +45,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def count_work(log: Path) -> None:
-    """Appends a line to `log` for each compressed matrix: the arguments that say which it is."""
+    """Appends a line to `log` for each compressed matrix: the function and its arguments, but for curvatures."""
 
     def counted(function: Callable) -> Callable:
         def call(*arguments: object) -> object:
