@@ -20,6 +20,7 @@ from satchel.export.palettize.source_codes import check_source
 from satchel.export.palettize.spec import Recipe
 from satchel.export.recipe import Wishes, recipe_for
 from satchel.export.recipes.recipe_file import check_patterns
+from satchel.export.shape import shape_of_decoder
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.runtime.bundle import SUFFIX
@@ -53,12 +54,7 @@ class Model:
     @property
     def shape(self) -> ModelShape:
         """What a plan needs to know."""
-        c = self.config
-        return ModelShape(
-            layers=c.layers, hidden_size=c.hidden_size, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim,
-            intermediate_size=c.intermediate_size, vocab_size=c.vocab_size, parameters=self.info.parameters,
-            max_position=c.max_position, tied_embeddings=c.tied_embeddings,
-        )  # fmt: skip
+        return shape_of_decoder(self.config)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +42,13 @@ class Source:
     name: str
 
 
-def resolve(model: str | Path) -> Source:
+def resolve(model: str | Path, files: Sequence[str] = HUB_FILES) -> Source:
     """Finds a model.
 
     Args:
         model: a folder, a .gguf file, a hub id "owner/name" (fetched through huggingface_hub), or "smollm2". A folder
             wins over a hub id of the same spelling; one named smollm2 is passed as "./smollm2".
+        files: patterns of what is fetched of a hub id.
 
     Raises:
         CheckpointError: there is no such model, or it cannot be fetched.
@@ -59,7 +61,7 @@ def resolve(model: str | Path) -> Source:
     if path.exists():
         return _source(path, _local_id(path.resolve()))
     if HUB_ID.fullmatch(text) and not text.startswith((".", "~")) and path.suffix not in (".gguf", ".safetensors"):
-        return _source(_download(text), text)
+        return _source(_download(text, files), text)
     raise CheckpointError(
         "there is no such model",
         got=text,
@@ -108,7 +110,7 @@ def _demo_file() -> Path:
     return files[0]
 
 
-def _download(model_id: str) -> Path:
+def _download(model_id: str, files: Sequence[str]) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -120,7 +122,7 @@ def _download(model_id: str) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        folder = huggingface_hub.snapshot_download(model_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"])
+        folder = huggingface_hub.snapshot_download(model_id, allow_patterns=list(files), ignore_patterns=["*/*"])
     except Exception as error:
         raise _unreachable(model_id, error) from error
     finally:

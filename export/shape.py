@@ -1,0 +1,76 @@
+"""What a plan and a forecast need to know of a model, from its configuration alone: no weights are read or fetched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from satchel.devices.plan import ModelShape
+from satchel.export.checkpoint.base import read_json
+from satchel.export.checkpoint.gguf_file import GgufCheckpoint
+from satchel.export.families.base import DecoderConfig
+from satchel.export.families.registry import family_of
+from satchel.export.source import Source, resolve
+from satchel.runtime.errors import CheckpointError
+
+CONFIGURATION_FILES = ["config.json", "tokenizer.json"]
+"""What is fetched of a hub's model."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """Where a shape comes from.
+
+    Attributes:
+        source: the folder or file, the model's id and its name.
+        family: its `model_type`, such as "llama".
+        tokenizer_bytes: of tokenizer.json; 0 where there is none (a GGUF file holds its vocabulary otherwise).
+    """
+
+    source: Source
+    family: str
+    tokenizer_bytes: int
+
+
+def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
+    """The shape of a model.
+
+    Args:
+        model: as source.resolve takes it, or a config.json. A folder needs no more than that; of a hub id no more is
+            fetched but its tokenizer.
+
+    Raises:
+        CheckpointError: there is no such model, or its configuration cannot be read or is not supported.
+        MissingPackageError: "smollm2" without its package, or a hub id without huggingface_hub.
+    """
+    given = Path(model)
+    source = resolve(given.parent if given.name == "config.json" else model, CONFIGURATION_FILES)
+    config = _configuration(source.path)
+    decoder = family_of(config).configure(config)
+    tokenizer = source.path / "tokenizer.json"
+    size = tokenizer.stat().st_size if tokenizer.is_file() else 0
+    return shape_of_decoder(decoder), Described(source, decoder.family, size)
+
+
+def shape_of_decoder(config: DecoderConfig) -> ModelShape:
+    """The same of a configuration that has been read."""
+    sizes = [*config.matrix_shapes().values(), *config.vector_shapes().values()]
+    return ModelShape(
+        layers=config.layers, hidden_size=config.hidden_size, heads=config.heads, kv_heads=config.kv_heads,
+        head_dim=config.head_dim, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
+        parameters=sum(map(math.prod, sizes)), max_position=config.max_position,
+        tied_embeddings=config.tied_embeddings,
+    )  # fmt: skip
+
+
+def _configuration(path: Path) -> Mapping[str, Any]:
+    if path.is_dir():
+        return read_json(path / "config.json")
+    if path.suffix == ".gguf":
+        return GgufCheckpoint(path).config
+    raise CheckpointError(
+        "this file does not describe a model", got=path.name, wanted="a folder with config.json, or a .gguf file"
+    )
