@@ -251,7 +251,7 @@ def _onnx(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Itera
         "choices: one palette",
         ("duplicated",),
     )
-    yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
+    yield Choice("compute", "cpu", profile.chip.title, f"profile {profile.name}")
 
 
 def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) -> Iterator[Choice]:
@@ -294,4 +294,4 @@ def _executorch(profile: DeviceProfile, shape: ModelShape, asked: str | None) ->
     yield Choice(
         "tied_head", "shared", "the table and the head are the same bytes", "choices: shared head", ("duplicated",)
     )
-    yield Choice("compute", "cpu", f"{profile.chip}", f"profile {profile.name}")
+    yield Choice("compute", "cpu", profile.chip.title, f"profile {profile.name}")

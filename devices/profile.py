@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import tomllib
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from satchel.devices.chip import ENGINES, ISA, Chip, Cores, load_chip, parse_chip
 from satchel.devices.errors import DeviceError
+from satchel.devices.strict_toml import Field, read_fields, read_toml
 
 PROFILES = Path(__file__).parent / "profiles"
+KNOWN = {
+    "kind": ("phone", "tablet", "computer", "board"),
+    "os": ("ios", "macos", "android", "linux"),
+    "isa": ISA,
+    "formats": ("coreml", "onnx", "executorch"),
+    "engine": ENGINES,
+}
+OF_CHIP = ("cores", "isa", "bandwidth_gb_s", "engine")
+"""Facts of the chip that a profile hands on under the same name."""
 
 
 @dataclass(frozen=True)
@@ -19,91 +33,181 @@ class DeviceProfile:
     Attributes:
         name: the file's stem, such as "pixel-9".
         title: as people call it.
-        chip: of the device, such as "A17 Pro".
-        os: "ios", "macos", "android" or "linux".
+        also: further names of devices of which all these facts hold.
+        kind: "phone", "tablet", "computer" or "board".
+        os: "ios" (iPads too), "macos", "android" or "linux".
         os_version: the newest major version that an export may rely on.
-        isa: CPU features that matter to kernels: "dotprod", "i8mm", "bf16", "fp16", "sve2", "sme2".
-        memory_gb: RAM.
+        oldest_os: the version that it was sold with.
+        newest_os: the last version that it gets, as far as is known; 0 where that is open.
+        memory_gb: RAM that a plan may count on: the usual variant's.
+        memory_most_gb: RAM of the largest variant.
         app_memory_gb: what an app may use before it is ended; 0 where there is no fixed limit.
-        bandwidth_gb_s: of the memory.
-        engine: Apple's Neural Engine generation, "H13" to "H18", or "" where there is none.
+        app_memory_entitled_gb: the same with Apple's increased-memory-limit entitlement; equal where it does nothing.
         formats: that the device can run, the preferred first.
+        chip: facts that it shares with other devices.
         weights: the weight scheme preferred for each format, where it is not "palette".
+        unsure: fields whose figure is doubtful.
         sources: field -> where its figure comes from.
     """
 
     name: str
     title: str
-    chip: str
+    also: tuple[str, ...]
+    kind: str
     os: str
     os_version: int
-    isa: tuple[str, ...]
+    oldest_os: int
+    newest_os: int
     memory_gb: float
+    memory_most_gb: float
     app_memory_gb: float
-    bandwidth_gb_s: float
-    engine: str
+    app_memory_entitled_gb: float
     formats: tuple[str, ...]
+    chip: Chip
     weights: dict[str, str]
+    unsure: tuple[str, ...]
     sources: dict[str, str]
 
+    @property
+    def isa(self) -> tuple[str, ...]:
+        """CPU features of the chip."""
+        return self.chip.isa
+
+    @property
+    def bandwidth_gb_s(self) -> float:
+        """Memory bandwidth of the chip, as published."""
+        return self.chip.bandwidth_gb_s
+
+    @property
+    def engine(self) -> str:
+        """Neural Engine generation of the chip; "" where there is none."""
+        return self.chip.engine
+
+    @property
+    def cores(self) -> tuple[Cores, ...]:
+        """CPU cores of the chip, the fastest first."""
+        return self.chip.cores
+
+    def is_unsure(self, field: str) -> bool:
+        """Whether a figure of the profile, or of its chip, is doubtful."""
+        return field in self.unsure or field in self.chip.unsure
+
+    def source(self, field: str) -> str:
+        """Where a figure of the profile, or of its chip, comes from; "" where nobody said."""
+        return self.sources.get(field, self.chip.sources.get(field, ""))
+
+    def changed(self, **facts: Any) -> DeviceProfile:
+        """A copy with other facts, of the profile or of its chip: `profile.changed(os_version=16, isa=())`."""
+        own = {f.name for f in fields(self)}
+        of_chip = {k: v for k, v in facts.items() if k not in own}
+        chip = dataclasses.replace(facts.get("chip", self.chip), **of_chip)
+        return dataclasses.replace(self, **{**{k: v for k, v in facts.items() if k in own}, "chip": chip})
+
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """As a JSON object; facts of the chip that plans read most are there twice, under `chip` and on their own."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        chip = self.chip.to_json()
+        values |= {"chip": chip} | {k: chip[k] for k in OF_CHIP}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
-KNOWN = {
-    "os": ("ios", "macos", "android", "linux"),
-    "isa": ("dotprod", "i8mm", "bf16", "fp16", "sve2", "sme2"),
-    "formats": ("coreml", "onnx", "executorch"),
-    "engine": ("", "H13", "H14", "H15", "H16", "H17", "H18"),
+FACTS = (
+    "chip", "os_version", "oldest_os", "newest_os", "memory_gb", "memory_most_gb", "app_memory_gb",
+    "app_memory_entitled_gb", "formats", "weights",
+)  # fmt: skip
+"""Fields that a source can be given for."""
+_GB = "a number of GB, such as 8"
+_VERSION = "a major version, such as 18"
+FIELDS = {
+    "title": Field("text", "the name that people use"),
+    "also": Field("names", "a list of further names of the same facts", default=()),
+    "kind": Field("text", "the kind of device", default="board", allowed=KNOWN["kind"]),
+    "chip": Field("any", "a chip's name, such as 'a17-pro', or a [chip] table"),
+    "os": Field("text", "an operating system", allowed=KNOWN["os"]),
+    "os_version": Field("whole", _VERSION, least=1, most=999),
+    "oldest_os": Field("whole", _VERSION, default=-1, least=1, most=999),
+    "newest_os": Field("whole", f"{_VERSION}, or 0 where it is open", default=0, most=999),
+    "memory_gb": Field("number", _GB, least=0.1, most=10_000),
+    "memory_most_gb": Field("number", _GB, default=-1.0, least=0.1, most=10_000),
+    "app_memory_gb": Field("number", f"{_GB}, or 0 for no fixed limit", most=10_000),
+    "app_memory_entitled_gb": Field("number", f"{_GB}, or 0 for no fixed limit", default=-1.0, most=10_000),
+    "formats": Field("names", "a list of formats, the preferred first", allowed=KNOWN["formats"], least=1),
+    "weights": Field("texts", "a table: format = weight scheme", default={}, allowed=KNOWN["formats"]),
+    "unsure": Field("names", f"a list of keys ({', '.join(FACTS)})", default=(), allowed=FACTS),
+    "sources": Field("texts", "a table: key = source", default={}, allowed=FACTS),
 }
 
 
-def _checked(name: str, value: Any, wanted: Any, where: str) -> Any:
-    """One TOML value in the type of its field, or a DeviceError."""
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if wanted == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
-        value = tuple(value)
-    kind = {tuple[str, ...]: tuple, dict[str, str]: dict}.get(wanted, wanted)
-    good = type(value) is kind and (kind is not dict or all(isinstance(v, str) for v in value.values()))
-    if not good:
-        raise DeviceError(
-            f"{where}: '{name}' has the wrong type", got=repr(value), wanted=getattr(wanted, "__name__", str(wanted))
-        )
-    allowed = KNOWN.get(name)
-    given = value if isinstance(value, tuple) else (value,)
-    if allowed and any(v not in allowed for v in given):
-        raise DeviceError(f"{where}: '{name}' is not known", got=repr(value), wanted=", ".join(map(repr, allowed)))
-    if kind in (float, int) and value < 0:
-        raise DeviceError(f"{where}: '{name}' is negative", got=value, wanted="0 or more")
-    return value
+def parse_profile(table: dict[str, Any], name: str, where: str) -> tuple[DeviceProfile | None, list[DeviceError]]:
+    """A profile from its TOML table, and everything that is wrong; None where anything is."""
+    problems: list[DeviceError] = []
+    values = read_fields(table, FIELDS, where, problems)
+    if "chip" in values:
+        values["chip"] = _chip(values["chip"], name, where, problems)
+    if problems:
+        return None, problems
+    for key, like in (
+        ("oldest_os", "os_version"), ("memory_most_gb", "memory_gb"), ("app_memory_entitled_gb", "app_memory_gb")
+    ):  # fmt: skip
+        values[key] = values[like] if values[key] == -1 else values[key]
+    copies = {key: dict(values[key]) for key in ("weights", "sources")}
+    profile = DeviceProfile(name=name, **{**values, **copies})
+    problems = list(_contradictions(profile, where))
+    return (None if problems else profile), problems
+
+
+def _chip(value: Any, name: str, where: str, problems: list[DeviceError]) -> Chip | None:
+    if isinstance(value, dict):
+        return parse_chip(value, name, f"{where}: [chip]", problems)
+    if not isinstance(value, str):
+        wanted = FIELDS["chip"].wanted
+        problems.append(DeviceError(f"{where}: 'chip' has the wrong type", got=repr(value)[:200], wanted=wanted))
+        return None
+    try:
+        return load_chip(value)
+    except DeviceError as error:
+        problems.append(error)
+        return None
+
+
+def _contradictions(profile: DeviceProfile, where: str) -> Iterator[DeviceError]:
+    """What no device can be, though each figure alone could."""
+    apple = profile.os in ("ios", "macos")
+    for low, high in (
+        ("oldest_os", "os_version"), ("os_version", "newest_os"), ("memory_gb", "memory_most_gb"),
+        ("app_memory_gb", "app_memory_entitled_gb"), ("app_memory_entitled_gb", "memory_most_gb"),
+    ):  # fmt: skip
+        least, most = getattr(profile, low), getattr(profile, high)
+        if least > most and not (high == "newest_os" and most == 0):
+            yield DeviceError(f"{where}: '{high}' is less than '{low}'", got=f"{most:g}", wanted=f"{least:g} or more")
+    if "coreml" in profile.formats and not apple:
+        yield DeviceError(f"{where}: Core ML exists on Apple's systems only", got=profile.os, wanted="ios or macos")
+    if profile.engine and not apple:
+        yield DeviceError(f"{where}: a Neural Engine is in Apple's devices only", got=profile.os, wanted="ios or macos")
+    for format in profile.weights.keys() - set(profile.formats):
+        wanted = ", ".join(profile.formats)
+        yield DeviceError(f"{where}: weights of a format that the device does not run", got=format, wanted=wanted)
+
+
+def examine_profile(path: Path) -> tuple[DeviceProfile | None, list[DeviceError]]:
+    """A profile, or None and everything that is wrong with it. Raises nothing for a bad file."""
+    try:
+        return parse_profile(read_toml(path, "the device profile"), path.stem, path.name)
+    except DeviceError as error:
+        return None, [error]
 
 
 def read_profile(path: Path) -> DeviceProfile:
     """Reads a profile.
 
     Raises:
-        DeviceError: the file is missing, is no TOML, lacks a key, or has a key or value that is not known.
+        DeviceError: the file is missing, is no TOML, lacks a key, or has a key or value that is not known. The first
+            problem is raised; `satchel devices validate` shows all.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DeviceError(
-            f"cannot read the device profile {path.name}", got=error, hint="see devices/README.md"
-        ) from error
-    hints = {k: v for k, v in get_type_hints(DeviceProfile).items() if k != "name"}
-    missing, unknown = sorted(hints.keys() - table.keys()), sorted(table.keys() - hints.keys())
-    if missing or unknown:
-        raise DeviceError(
-            f"the device profile {path.name} has other keys than it should",
-            got=f"missing {missing}, unknown {unknown}",
-            wanted=sorted(hints),
-            hint="see devices/README.md for the grammar",
-        )
-    values = {k: _checked(k, table[k], hints[k], path.name) for k in hints}
-    return DeviceProfile(name=path.stem, **values)
+    profile, problems = examine_profile(path)
+    if profile is None:
+        raise problems[0]
+    return profile
 
 
 def device_names() -> list[str]:
@@ -111,19 +215,39 @@ def device_names() -> list[str]:
     return sorted(p.stem for p in PROFILES.glob("*.toml"))
 
 
+@cache
+def _shipped(name: str) -> DeviceProfile:
+    return read_profile(PROFILES / f"{name}.toml")
+
+
+@cache
+def known_names() -> dict[str, str]:
+    """Every name that a device goes by -> the name of its profile: {"iphone-12-mini": "iphone-12", ...}."""
+    further = {alias: name for name in device_names() for alias in _shipped(name).also}
+    return further | {name: name for name in device_names()}
+
+
+def device_name(name: str) -> str | None:
+    """The name of the profile that a device has, if it comes with Satchel; spaces and capitals do not matter."""
+    return known_names().get(name.strip().lower().replace(" ", "-"))
+
+
 def load_device(name: str) -> DeviceProfile:
-    """A profile by name, or a user's own by path (anything that ends in .toml).
+    """A profile by any name of the device, or a user's own by path (anything that ends in .toml).
 
     Raises:
         DeviceError: there is none of this name; the message lists those that there are.
     """
     if name.endswith(".toml"):
         return read_profile(Path(name))
-    if name not in device_names():
+    found = device_name(name)
+    if found is None:
+        near = get_close_matches(name.lower(), known_names(), n=3)
+        own = "or pass the path of your own profile (devices/README.md)"
         raise DeviceError(
             "unknown device",
             got=name,
             wanted=", ".join(device_names()),
-            hint="name one of these, or pass the path of your own profile (devices/README.md)",
+            hint=f"perhaps {' or '.join(near)}; {own}" if near else f"name one of these, {own}",
         )
-    return read_profile(PROFILES / f"{name}.toml")
+    return _shipped(found)

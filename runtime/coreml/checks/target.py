@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from satchel.devices.profile import device_names, load_device
+from satchel.devices.profile import device_name, device_names, load_device
 from satchel.devices.rulebook import ENGINES
 from satchel.runtime.coreml.versions import MACOS, ios_of_macos
 from satchel.runtime.errors import UsageError
@@ -43,7 +43,7 @@ def resolve_target(name: str | None) -> Target:
         return Target()
     if name.upper() in ENGINES:
         return Target(name, engine=name.upper())
-    if name in device_names() or name.endswith(".toml"):
+    if device_name(name) or name.endswith(".toml"):
         return _of_device(name)
     system = SYSTEM.fullmatch(name)
     if system:

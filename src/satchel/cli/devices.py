@@ -33,7 +33,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         )
         for p in profiles:
             table.add_row(
-                p.name, p.title, p.chip, f"{p.memory_gb:g} GB", f"{p.bandwidth_gb_s:g}", p.engine or "-",
+                p.name, p.title, p.chip.title, f"{p.memory_gb:g} GB", f"{p.bandwidth_gb_s:g}", p.engine or "-",
                 " ".join(p.isa), " ".join(p.formats),
             )  # fmt: skip
         out.print(table)
