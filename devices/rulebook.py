@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ RULES = Path(__file__).parent / "rules"
 SEVERITIES = ("error", "warning", "note")
 CONFIDENCES = ("H", "M", "L")
 ENGINES = tuple(engine for engine in KNOWN["engine"] if engine)
+LISTS = {"engines": ENGINES, "isa": KNOWN["isa"], "os": KNOWN["os"]}
 IDENTIFIER = re.compile(r"[A-Z]{2}\d\d[a-z]?")
 NO_CHECK = "none"
+LEAVES = ("op", "value", "function", "program", "run")
+UNITS = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class Rule:
         id: two capitals for the file, the number of the fact, and a letter where a fact holds several: "NE12b".
         check: name of the function that judges a program by it, or "none".
         reason: why there is no check; "" where there is one.
+        leaves: what does not run on the engine where the rule is broken: the "op", the ops that make or read the
+            "value", the "function", the "program", or a "run" of ops between two changes of unit; "" for nothing.
+        unit: where it runs instead if an app allows both: "cpu" or "gpu"; "" where nothing leaves.
         severity: "error" fails, crashes or computes something else; "warning" leaves the engine or is far slower;
             "note" is worth knowing.
         confidence: "H", "M" or "L".
@@ -36,6 +44,8 @@ class Rule:
         why: what happens otherwise.
         advice: what to do.
         source: where it comes from.
+        isa: CPU features that a chip must have for it to hold; empty for every chip.
+        os: systems that it holds for; empty for every one.
         parameters: its thresholds and lists, by name.
     """
 
@@ -50,6 +60,8 @@ class Rule:
     advice: str
     source: str
     reason: str = ""
+    leaves: str = ""
+    unit: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def number(self, name: str) -> int | float:
@@ -58,6 +70,13 @@ class Rule:
         if type(value) not in (int, float):
             raise self._lacks(name, "a number")
         return value  # type: ignore[return-value]
+
+    def text(self, name: str) -> str:
+        """A name or word; DeviceError where the rule has none."""
+        value = self.parameters.get(name)
+        if not isinstance(value, str):
+            raise self._lacks(name, "text")
+        return value
 
     def names(self, name: str) -> tuple[str, ...]:
         """A list of names; DeviceError where the rule has none."""
@@ -77,7 +96,7 @@ class Rule:
         return DeviceError(f"parameter {name} of rule {self.id}", got=self.parameters.get(name), wanted=wanted)
 
 
-OPTIONAL = ("reason", "parameters")
+OPTIONAL = ("reason", "leaves", "unit", "parameters")
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
@@ -116,6 +135,9 @@ def _rule(entry: dict[str, Any], where: str) -> Rule:
     if (values["check"] == NO_CHECK) != bool(values.get("reason")):
         wanted = "a reason where check is 'none', and only there"
         raise DeviceError(f"{where}: 'reason'", got=repr(values.get("reason", "")), wanted=wanted)
+    if ("leaves" in values) != ("unit" in values):
+        given = {name: values[name] for name in ("leaves", "unit") if name in values}
+        raise DeviceError(f"{where}: 'leaves' and 'unit'", got=given, wanted="both or neither")
     return Rule(**values)
 
 
@@ -123,9 +145,8 @@ def _value(name: str, value: Any, where: str) -> Any:
     """One TOML value in the type of its field, or a DeviceError."""
     if name == "parameters":
         return _parameters(value, where)
-    if name == "engines":
-        value = _listed(value, where, name)
-        return _known(value, ENGINES, where, name)
+    if name in LISTS:
+        return _known(_listed(value, where, name), LISTS[name], where, name)
     if name == "ios":
         if type(value) is not int or value < 0:
             raise DeviceError(f"{where}: '{name}'", got=repr(value), wanted="a major version, or 0 for every one")
@@ -134,7 +155,7 @@ def _value(name: str, value: Any, where: str) -> Any:
         raise DeviceError(f"{where}: '{name}'", got=repr(value), wanted="text")
     if name == "id" and not IDENTIFIER.fullmatch(value):
         raise DeviceError(f"{where}: '{name}'", got=value, wanted="such as NE07 or NE12b")
-    allowed = {"severity": SEVERITIES, "confidence": CONFIDENCES}.get(name)
+    allowed = {"severity": SEVERITIES, "confidence": CONFIDENCES, "leaves": LEAVES, "unit": UNITS}.get(name)
     return _known((value,), allowed, where, name)[0] if allowed else value
 
 
@@ -175,3 +196,20 @@ def load_rules(name: str) -> tuple[Rule, ...]:
     if name not in rule_files():
         raise DeviceError("unknown file of rules", got=name, wanted=", ".join(rule_files()))
     return read_rules(RULES / f"{name}.toml")
+
+
+@cache
+def all_rules() -> dict[str, Rule]:
+    """Every rule that comes with Satchel, by id."""
+    return {rule.id: rule for name in rule_files() for rule in load_rules(name)}
+
+
+def rule(identifier: str) -> Rule:
+    """One rule by its id, such as "NE07".
+
+    Raises:
+        DeviceError: there is none of this id.
+    """
+    if identifier not in all_rules():
+        raise DeviceError("unknown rule", got=identifier, wanted=", ".join(all_rules()))
+    return all_rules()[identifier]
