@@ -62,7 +62,18 @@ class Rule:
     reason: str = ""
     leaves: str = ""
     unit: str = ""
+    isa: tuple[str, ...] = ()
+    os: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    def holds(self, *, ios: int, engine: str, isa: Collection[str], os: str) -> bool:
+        """Whether it speaks of a device of this iOS level (0 where there is none), engine, CPU and system."""
+        return (
+            ios >= self.ios
+            and (not self.engines or engine in self.engines)
+            and set(self.isa) <= set(isa)
+            and (not self.os or os in self.os)
+        )
 
     def number(self, name: str) -> int | float:
         """A threshold; DeviceError where the rule has no such number."""
@@ -96,7 +107,7 @@ class Rule:
         return DeviceError(f"parameter {name} of rule {self.id}", got=self.parameters.get(name), wanted=wanted)
 
 
-OPTIONAL = ("reason", "leaves", "unit", "parameters")
+OPTIONAL = ("reason", "leaves", "unit", "isa", "os", "parameters")
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
