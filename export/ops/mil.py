@@ -43,6 +43,7 @@ class Call:
         head_parts: how many parts lm_head is split in.
         shared_head: parts of a tied head point into the embedding's data.
         fused: scaled_dot_product_attention instead of its parts (iOS18, GPU and CPU only).
+        first_layer: of those in the program, whose cache has its layers only.
     """
 
     length: int
@@ -52,6 +53,7 @@ class Call:
     head_parts: int
     shared_head: bool
     fused: bool = False
+    first_layer: int = 0
 
 
 def mil_name(canonical: str) -> str:
@@ -85,6 +87,11 @@ class MilOps(ABC):
         self.inputs = inputs
         self.dtype = matrices.dtype
         self.mb = Emitter()
+        if "position" in inputs:
+            self._prepare_attention(call)
+
+    def _prepare_attention(self, call: Call) -> None:
+        """What all layers share; a function that only looks up the embedding has none."""
         self._past_keys, self._past_values = self._read("keyCache"), self._read("valueCache")
         self._new_keys: list[Var] = []
         self._new_values: list[Var] = []
@@ -93,7 +100,7 @@ class MilOps(ABC):
         self._past_mask = self._mask_of_the_past()
         self._angles = self._rotary_tables()
         # Queries carry 1 / sqrt(head_dim); the fused attention has it inside.
-        scale = self._number(1.0 if call.fused else config.head_dim**-0.5)
+        scale = self._number(1.0 if call.fused else self.config.head_dim**-0.5)
         self._query_angles = (self.mb.mul(x=self._angles[0], y=scale), self.mb.mul(x=self._angles[1], y=scale))
 
     # --- what a layout must say ---
@@ -339,9 +346,9 @@ class MilOps(ABC):
         return self.mb.read_state(input=self.inputs[name]) if self.call.cache == "state" else self.inputs[name]
 
     def _layer_of(self, cache: Var, layer: int) -> Var:
-        c = self.config
+        c, row = self.config, layer - self.call.first_layer
         return self.mb.slice_by_index(
-            x=cache, begin=[layer, 0, 0, 0], end=[layer + 1, c.kv_heads, self.call.context, c.head_dim]
+            x=cache, begin=[row, 0, 0, 0], end=[row + 1, c.kv_heads, self.call.context, c.head_dim]
         )
 
     def _write(self, name: str, past: Var, rows: Var) -> None:
