@@ -15,24 +15,37 @@ T = TypeVar("T")
 
 def embed(ops: OpSet[T]) -> T:
     """Token ids -> the residual stream."""
-    return ops.embed("embed_tokens")
+    x, factor = ops.embed("embed_tokens"), ops.config.embedding_scale
+    return x if factor == 1 else ops.scale(x, factor)
 
 
 def block(ops: OpSet[T], x: T, layer: int) -> T:
-    """One layer: attention and an MLP, each behind a norm and added to the residual stream; or both behind one norm."""
+    """One layer: attention and an MLP added to the residual stream, one after the other, or both behind one norm."""
     config, p = ops.config, f"layers.{layer}"
-    h = ops.norm(x, f"{p}.input_layernorm")
-    attended = attention(ops, h, layer)
+    h = _before(ops, x, f"{p}.input_layernorm")
+    attended = _behind(ops, attention(ops, h, layer), f"{p}.attention_output_layernorm")
     if config.parallel:
         return ops.add(x, ops.add(attended, mlp(ops, h, layer)))
     x = ops.add(x, attended)
-    return ops.add(x, mlp(ops, ops.norm(x, f"{p}.post_attention_layernorm"), layer))
+    h = _before(ops, x, f"{p}.post_attention_layernorm")
+    return ops.add(x, _behind(ops, mlp(ops, h, layer), f"{p}.mlp_output_layernorm"))
+
+
+def _before(ops: OpSet[T], x: T, name: str) -> T:
+    return ops.norm(x, name) if ops.config.pre_norm else x
+
+
+def _behind(ops: OpSet[T], x: T, name: str) -> T:
+    return ops.norm(x, name) if ops.config.post_norm else x
 
 
 def attention(ops: OpSet[T], h: T, layer: int) -> T:
     """Attention and its projections."""
-    p = f"layers.{layer}.self_attn"
+    p, norm = f"layers.{layer}.self_attn", ops.config.qk_norm
     q, k, v = ops.linears(h, [f"{p}.{n}_proj" for n in "qkv"])
+    if norm:
+        normed = ops.norm if norm == "width" else ops.head_norm
+        q, k = normed(q, f"{p}.q_norm"), normed(k, f"{p}.k_norm")
     (attended,) = ops.linears(ops.attention(q, k, v, layer), [f"{p}.o_proj"])
     return attended
 

@@ -3,24 +3,28 @@
 Canonical tensor names, which the rest of Satchel knows (`{i}` is the layer's number):
 
     embed_tokens                                   [vocab, hidden]
-    layers.{i}.input_layernorm                     [hidden]                 norm gain
+    layers.{i}.input_layernorm                     [hidden]                 norm before attention
     layers.{i}.self_attn.q_proj                    [heads * head_dim, hidden]
     layers.{i}.self_attn.k_proj, .v_proj           [kv_heads * head_dim, hidden]
+    layers.{i}.self_attn.q_norm, .k_norm           [see qk_norm]            norms of queries and keys
     layers.{i}.self_attn.o_proj                    [hidden, heads * head_dim]
-    layers.{i}.post_attention_layernorm            [hidden]                 norm gain
+    layers.{i}.attention_output_layernorm          [hidden]                 norm of what attention adds
+    layers.{i}.post_attention_layernorm            [hidden]                 norm before the MLP
     layers.{i}.mlp.gate_proj, .up_proj             [intermediate, hidden]   gate_proj: gated MLPs only
     layers.{i}.mlp.down_proj                       [hidden, intermediate]
-    norm                                           [hidden]                 norm gain
+    layers.{i}.mlp_output_layernorm                [hidden]                 norm of what the MLP adds
+    norm                                           [hidden]                 the last norm
     lm_head                                        [vocab, hidden]          absent when tied to embed_tokens
 
-A bias of a linear or a LayerNorm has its name and `.bias`. Where attention and MLP are parallel, both read
-input_layernorm, and there is no post_attention_layernorm.
+A norm is its gain; a bias of a linear or a LayerNorm has its name and `.bias`. Where attention and MLP are parallel,
+both read input_layernorm, and there is no post_attention_layernorm. Most models have norms only before attention and
+MLP, some only behind them, some both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,10 +37,25 @@ class Rope:
     Attributes:
         inv_freq: `rotated / 2` inverse frequencies in radians a position, after any scaling of the checkpoint.
         attention_factor: multiplies cos and sin (1.0 but for YaRN and LongRoPE).
+        long_inv_freq: LongRoPE only: as inv_freq, for a context of more than `switch` tokens.
+        switch: LongRoPE only: the context that inv_freq is for at the most.
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
+    long_inv_freq: tuple[float, ...] = ()
+    switch: int = 0
+
+    def at_context(self, context: int) -> Rope:
+        """What a model has whose cache holds `context` tokens.
+
+        transformers takes the long frequencies for a sequence as soon as it is longer than `switch`, and leaves keys
+        that are in the cache as they were turned before. Tables of an exported model are constants, so here the length
+        of its cache decides, for every token: up to `switch` the short frequencies, beyond it the long ones.
+        """
+        if not self.long_inv_freq:
+            return self
+        return Rope(self.long_inv_freq if context > self.switch else self.inv_freq, self.attention_factor)
 
     @property
     def rotated(self) -> int:
@@ -45,21 +64,59 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """What the layers of one model may differ in.
+
+    Attributes:
+        heads, kv_heads, intermediate_size: counts.
+        rope: None for a layer that does not rotate.
+        window: how many tokens a token sees, itself included; 0 for all before it.
+    """
+
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    rope: Rope | None
+    window: int = 0
+
+    @property
+    def group(self) -> int:
+        """Query heads to a key/value head."""
+        return self.heads // self.kv_heads
+
+    def windowed(self, context: int) -> int:
+        """The window, 0 where a cache of `context` tokens lies within it."""
+        return self.window if self.window < context else 0
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """The shape of a decoder and what is special about it.
 
     Attributes:
         family: the `model_type` it was read from, such as "llama".
-        vocab_size, hidden_size, layers, heads, kv_heads, head_dim, intermediate_size: counts.
+        vocab_size, hidden_size, layers, heads, kv_heads, head_dim, intermediate_size: counts; where layers differ,
+            the most of any.
         norm_eps: epsilon of the norms.
         activation: "silu" or "gelu_tanh", of the gate, or between up and down where there is no gate.
         tied_embeddings: whether lm_head is embed_tokens.
         max_position: the context length that the model was trained for, in tokens.
-        rope: rotary embedding of every layer.
+        rope: rotary embedding of every layer that `layer_options` says nothing about.
         attention_bias, mlp_bias, head_bias: whether the linears have biases.
+        qkv_bias: whether q, k and v have biases, and o_proj none.
         norm: "rms" (RMSNorm, a gain only) or "layer" (LayerNorm, a gain and a bias).
         parallel: attention and MLP read the same norm, and their results are added to the residual stream together.
         gated: whether the MLP has a gate: down(act(gate(x)) * up(x)) instead of down(act(up(x))).
+        window: of every layer that `layer_options` says nothing about, as Layer has it.
+        layer_options: for each layer; () where all are alike.
+        qk_norm: norms of queries and keys before they are rotated, of the kind of `norm` but without a bias: "" none;
+            "head" over each head, one gain [head_dim] for all; "heads" over each head, a gain for each
+            [heads * head_dim]; "width" over all heads together [heads * head_dim].
+        pre_norm: whether attention and MLP have norms before them.
+        post_norm: whether what they add is normed.
+        embedding_scale: multiplies what the embedding gives, not a tied head.
+        attention_scale: multiplies the scores; None for 1 / sqrt(head_dim).
+        attention_softcap, logits_softcap: scores or logits x become cap * tanh(x / cap); 0 for none.
         bos_token_id, eos_token_ids: as the checkpoint's configuration says; stop ids may be added by the tokenizer.
     """
 
@@ -82,20 +139,42 @@ class DecoderConfig:
     norm: Literal["rms", "layer"] = "rms"
     parallel: bool = False
     gated: bool = True
+    qkv_bias: bool = False
+    window: int = 0
+    layer_options: tuple[Layer, ...] = ()
+    qk_norm: Literal["", "head", "heads", "width"] = ""
+    pre_norm: bool = True
+    post_norm: bool = False
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    attention_softcap: float = 0.0
+    logits_softcap: float = 0.0
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
 
+    def layer(self, i: int) -> Layer:
+        """What is particular to a layer."""
+        if self.layer_options:
+            return self.layer_options[i]
+        return Layer(self.heads, self.kv_heads, self.intermediate_size, self.rope, self.window)
+
+    @property
+    def score_scale(self) -> float:
+        """What the products of queries and keys are multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def at_context(self, context: int) -> DecoderConfig:
+        """The model whose cache holds `context` tokens: see Rope.at_context."""
+        layers = tuple(replace(o, rope=o.rope and o.rope.at_context(context)) for o in self.layer_options)
+        return replace(self, rope=self.rope.at_context(context), layer_options=layers)
+
     def matrix_shapes(self) -> dict[str, tuple[int, int]]:
         """Every matrix by canonical name, in the order of the forward pass, with its shape (rows, columns)."""
-        h, q, kv, f = (
-            self.hidden_size,
-            self.heads * self.head_dim,
-            self.kv_heads * self.head_dim,
-            self.intermediate_size,
-        )
+        h = self.hidden_size
         shapes: dict[str, tuple[int, int]] = {"embed_tokens": (self.vocab_size, h)}
         for i in range(self.layers):
-            a, m = f"layers.{i}.self_attn", f"layers.{i}.mlp"
+            layer, a, m = self.layer(i), f"layers.{i}.self_attn", f"layers.{i}.mlp"
+            q, kv, f = layer.heads * self.head_dim, layer.kv_heads * self.head_dim, layer.intermediate_size
             shapes |= {f"{a}.q_proj": (q, h), f"{a}.k_proj": (kv, h), f"{a}.v_proj": (kv, h), f"{a}.o_proj": (h, q)}
             shapes |= {f"{m}.gate_proj": (f, h)} if self.gated else {}
             shapes |= {f"{m}.up_proj": (f, h), f"{m}.down_proj": (h, f)}
@@ -107,21 +186,37 @@ class DecoderConfig:
         """The same of the linears of the layers, without embedding and head."""
         return {name: shape for name, shape in self.matrix_shapes().items() if name.startswith("layers.")}
 
-    def norms(self) -> list[str]:
-        """Canonical names of the norms' gains."""
-        kinds = ["input_layernorm"] if self.parallel else ["input_layernorm", "post_attention_layernorm"]
-        return ["norm", *(f"layers.{i}.{kind}" for i in range(self.layers) for kind in kinds)]
+    def norms(self) -> dict[str, tuple[int]]:
+        """Canonical name of every norm of the residual stream, or of what is added to it, and of queries and keys."""
+        kinds = ["input_layernorm"] if self.pre_norm else []
+        kinds += ["attention_output_layernorm"] if self.post_norm else []
+        kinds += ["post_attention_layernorm"] if self.pre_norm and not self.parallel else []
+        kinds += ["mlp_output_layernorm"] if self.post_norm else []
+        shapes = {f"layers.{i}.{kind}": (self.hidden_size,) for i in range(self.layers) for kind in kinds}
+        return {"norm": (self.hidden_size,), **shapes, **self._qk_norms()}
+
+    def _qk_norms(self) -> dict[str, tuple[int]]:
+        shapes: dict[str, tuple[int]] = {}
+        for i in range(self.layers if self.qk_norm else 0):
+            for part, heads in (("q", self.layer(i).heads), ("k", self.layer(i).kv_heads)):
+                size = self.head_dim * (1 if self.qk_norm == "head" else heads)
+                shapes[f"layers.{i}.self_attn.{part}_norm"] = (size,)
+        return shapes
 
     def vector_shapes(self) -> dict[str, tuple[int]]:
         """Every vector (norm gain or bias) by canonical name, with its shape."""
-        shapes: dict[str, tuple[int]] = dict.fromkeys(self.norms(), (self.hidden_size,))
+        shapes = self.norms()
         if self.norm == "layer":
-            shapes |= {f"{name}.bias": (self.hidden_size,) for name in self.norms()}
-        biased = ((".self_attn.", self.attention_bias), (".mlp.", self.mlp_bias), ("lm_head", self.head_bias))
+            shapes |= {f"{name}.bias": shape for name, shape in shapes.items() if ".self_attn." not in name}
         for name, (rows, _) in self.matrix_shapes().items():
-            if any(on and part in name for part, on in biased):
+            if self._biased(name):
                 shapes[f"{name}.bias"] = (rows,)
         return shapes
+
+    def _biased(self, name: str) -> bool:
+        if ".self_attn." in name:
+            return self.attention_bias or (self.qkv_bias and not name.endswith(".o_proj"))
+        return self.mlp_bias if ".mlp." in name else self.head_bias and name == "lm_head"
 
 
 @dataclass(frozen=True)
@@ -134,11 +229,22 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Stored vectors that make up one, in this order."""
+
+    names: tuple[str, ...]
+
+
+Place = str | Rows | Joined
+"""Where a checkpoint holds a tensor: the name of the stored one where that is the same."""
+
+
+@dataclass(frozen=True)
 class GgufLayout:
     """How llama.cpp's conversion of a family differs from the original.
 
     Attributes:
-        tensor_names: config -> {canonical name: name in a GGUF file}, complete.
+        tensor_names: config -> {canonical name: place in a GGUF file}, complete.
         restore: (config, canonical name, float32 values) -> values in the original order of rows.
         ignored: as in Family.
         fused: config -> {canonical name: where it is in a file that holds it fused with others}, which goes before
@@ -147,7 +253,7 @@ class GgufLayout:
             transformers does not read itself.
     """
 
-    tensor_names: Callable[[DecoderConfig], dict[str, str]]
+    tensor_names: Callable[[DecoderConfig], Mapping[str, Place]]
     restore: Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
     ignored: tuple[str, ...] = ()
     fused: Callable[[DecoderConfig], dict[str, Rows]] | None = None
@@ -162,16 +268,18 @@ class Family:
         name: as users know it.
         model_types: values of `model_type` in config.json, and of `general.architecture` in a GGUF file.
         configure: a Hugging Face configuration -> DecoderConfig; raises CheckpointError for an option it lacks.
-        tensor_names: config -> {canonical name: checkpoint name}, complete; anything else in the file is refused.
+        tensor_names: config -> {canonical name: place in a checkpoint}, complete; anything else in it is refused.
         ignored: checkpoint names that carry nothing (buffers that old exporters saved), as exact names or suffixes.
         tied_head: name of a head that some exporters store although it is tied; "" if the family has none.
         gguf: how GGUF files hold this family; None if they are not read.
+        norm_offset: added to the gains of norms as a safetensors file has them.
     """
 
     name: str
     model_types: tuple[str, ...]
     configure: Callable[[Mapping[str, Any]], DecoderConfig]
-    tensor_names: Callable[[DecoderConfig], dict[str, str]]
+    tensor_names: Callable[[DecoderConfig], Mapping[str, Place]]
     ignored: tuple[str, ...] = ()
     tied_head: str = ""
     gguf: GgufLayout | None = None
+    norm_offset: float = 0.0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
-from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.base import DecoderConfig, Family, Joined, Place, Rows
 from satchel.runtime.errors import CheckpointError
 
 ROWS = 4096  # compared at a time
@@ -27,14 +27,17 @@ class CanonicalTensors:
         """
         self._checkpoint = checkpoint
         self._config = config
-        self._names, self._rows, self._restore, ignored = _layout(checkpoint, family, config)
+        self._places, self._restore, ignored = _layout(checkpoint, family, config)
+        self._offset = family.norm_offset if checkpoint.kind == "safetensors" else 0.0
+        self._norms = config.norms() if self._offset else {}
         shapes: dict[str, tuple[int, ...]] = {**config.matrix_shapes(), **config.vector_shapes()}
-        assert set(shapes) == set(self._names), "the family's table of names is not that of its configuration"
+        assert set(shapes) == set(self._places), "the family's table of names is not that of its configuration"
         stored = checkpoint.names()
         if config.tied_embeddings and family.tied_head in stored:
-            _check_tied(checkpoint, family.tied_head, self._names["embed_tokens"])
+            _check_tied(checkpoint, family.tied_head, _names(self._places["embed_tokens"])[0])
             stored.remove(family.tied_head)
-        _check_names(set(self._names.values()), {n for n in stored if not n.endswith(ignored)})
+        wanted = {name for place in self._places.values() for name in _names(place)}
+        _check_names(wanted, {n for n in stored if not n.endswith(ignored)})
         self._check_shapes(shapes)
 
     def names(self) -> list[str]:
@@ -51,10 +54,14 @@ class CanonicalTensors:
             CheckpointError: NaN or infinity among them.
             KeyError: there is no such tensor.
         """
-        if self._restore is _as_stored or not name.startswith("layers."):
-            return self._checkpoint.read(self._names[name], rows)
-        values = self._checkpoint.read(self._names[name], self._rows.get(name, ALL))
-        return self._restore(self._config, name, values)[rows]
+        place = self._places[name]
+        if isinstance(place, Joined):
+            values = np.concatenate([self._checkpoint.read(n).reshape(-1) for n in place.names])[rows]
+        elif self._restore is _as_stored or not name.startswith("layers."):
+            values = self._checkpoint.read(*_rows(place, rows))
+        else:
+            values = self._restore(self._config, name, self._checkpoint.read(*_rows(place, ALL)))[rows]
+        return values + np.float32(self._offset) if name in self._norms else values
 
     @property
     def kind(self) -> str:
@@ -64,21 +71,27 @@ class CanonicalTensors:
     def stored_type(self, name: str) -> str:
         """How the numbers of a tensor are stored, as GGUF names it ("Q4_1"); "floats" where it is no GGUF file."""
         return (
-            self._checkpoint.blocks(self._names[name])[0] if isinstance(self._checkpoint, GgufCheckpoint) else "floats"
+            self._checkpoint.blocks(_names(self._places[name])[0])[0]
+            if isinstance(self._checkpoint, GgufCheckpoint)
+            else "floats"
         )
 
     def stored_blocks(self, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """The bytes of a GGUF tensor, uint8 [rows, bytes of a row], and what undoes the conversion's order of rows."""
         assert isinstance(self._checkpoint, GgufCheckpoint)
-        _, raw = self._checkpoint.blocks(self._names[name])
-        raw = raw[self._rows.get(name, slice(None))]
+        stored, rows = _rows(self._places[name], ALL)
+        _, raw = self._checkpoint.blocks(stored)
+        raw = raw[rows]
         return raw, lambda values: self._restore(self._config, name, values)
 
     def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        wanted = {stored: shapes[name] for name, stored in self._names.items()}
-        for name, rows in self._rows.items():  # of a fused tensor, the last part says how many rows there are
-            stored = self._names[name]
-            wanted[stored] = (max(wanted[stored][0], rows.stop), *wanted[stored][1:])
+        wanted: dict[str, tuple[int, ...]] = {}
+        for name, place in self._places.items():
+            for stored in _names(place):
+                rows = shapes[name][0] // len(_names(place))
+                if isinstance(place, Rows):  # of a fused tensor, the last part says how many rows there are
+                    rows = max(place.stop, *wanted.get(stored, (0,))[:1])
+                wanted[stored] = (rows, *shapes[name][1:])
         for stored, shape in wanted.items():
             if self._checkpoint.shape(stored) != shape:
                 raise CheckpointError(
@@ -94,17 +107,32 @@ Restore = Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
 
 def _layout(
     checkpoint: Checkpoint, family: Family, config: DecoderConfig
-) -> tuple[dict[str, str], dict[str, slice], Restore, tuple[str, ...]]:
-    """(canonical name -> stored name, -> rows of it if not all, what undoes a conversion, names to pass over)."""
+) -> tuple[Mapping[str, Place], Restore, tuple[str, ...]]:
+    """(canonical name -> where it is stored, what undoes a conversion, names to pass over)."""
     if checkpoint.kind == "safetensors":
-        return family.tensor_names(config), {}, _as_stored, family.ignored
+        return family.tensor_names(config), _as_stored, family.ignored
     layout = family.gguf
     if layout is None:
         raise CheckpointError(f"GGUF files of the family {family.name} are not read", wanted="safetensors")
     stored, fused = set(checkpoint.names()), layout.fused(config) if layout.fused else {}
-    fused = {name: part for name, part in fused.items() if part.name in stored}
-    names = layout.tensor_names(config) | {name: part.name for name, part in fused.items()}
-    return names, {n: slice(p.start, p.stop) for n, p in fused.items()}, layout.restore, layout.ignored
+    found = {name: part for name, part in fused.items() if part.name in stored}
+    return {**layout.tensor_names(config), **found}, layout.restore, layout.ignored
+
+
+def _names(place: Place) -> tuple[str, ...]:
+    """The stored tensors that a tensor is in."""
+    if isinstance(place, Joined):
+        return place.names
+    return (place.name if isinstance(place, Rows) else place,)
+
+
+def _rows(place: Place, rows: slice) -> tuple[str, slice]:
+    """Name of the stored tensor, and which of its rows are those rows of ours."""
+    assert not isinstance(place, Joined), "only vectors are stored in pieces"
+    if not isinstance(place, Rows):
+        return place, rows
+    start, stop, _ = rows.indices(place.stop - place.start)
+    return place.name, slice(place.start + start, place.start + stop)
 
 
 def _as_stored(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:

@@ -47,7 +47,12 @@ class OpSet(Protocol[T]):
         ...
 
     def norm(self, x: T, name: str) -> T:
-        """Over the channels: RMSNorm with the gain `name`, or LayerNorm, which has a bias `<name>.bias` too."""
+        """Over the channels: RMSNorm with the gain `name`, or LayerNorm, which has a bias `<name>.bias` too if there is
+        one."""
+        ...
+
+    def head_norm(self, x: T, name: str) -> T:
+        """The same over each head of queries or keys, with one gain for all or one for each, and no bias."""
         ...
 
     def linears(self, x: T, names: list[str]) -> list[T]:
@@ -57,7 +62,9 @@ class OpSet(Protocol[T]):
     def attention(self, q: T, k: T, v: T, layer: int) -> T:
         """Rotary on q and k, writes k and v into the cache of `layer`, causal grouped-query attention, heads joined.
 
-        Of each head the first `rope.rotated` channels are rotated.
+        `config.layer(layer)` says how many heads there are, how they are turned, and how far back a token sees. Of each
+        head the first `rope.rotated` channels are rotated; none where there is no rope. The cache holds every token,
+        also where a window shows only the last of them.
         """
         ...
 
@@ -73,6 +80,13 @@ class OpSet(Protocol[T]):
         """The residual stream plus what is added to it, or the sum of parallel branches."""
         ...
 
+    def scale(self, x: T, factor: float) -> T:
+        """x times a number: what the embedding gives, in some models."""
+        ...
+
     def lm_head(self, x: T, name: str) -> T:
-        """Logits over the vocabulary, with `lm_head.bias` if there is one; `name` is the embedding's where tied."""
+        """Logits over the vocabulary, with `lm_head.bias` if there is one; `name` is the embedding's where tied.
+
+        They are capped by `config.logits_softcap`.
+        """
         ...

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from satchel.export.decoder import decoder
-from satchel.export.families.base import DecoderConfig
+from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.ops.base import Weights
 from satchel.runtime.errors import UsageError
 
@@ -24,9 +24,9 @@ OnLinear = Callable[[str, torch.Tensor], None]
 class Rotary:
     """cos and sin of the rotary embedding, grown as positions ask for them."""
 
-    def __init__(self, config: DecoderConfig) -> None:
-        self._inv_freq = torch.tensor(config.rope.inv_freq, dtype=torch.float32)
-        self._factor = config.rope.attention_factor
+    def __init__(self, rope: Rope) -> None:
+        self._inv_freq = torch.tensor(rope.inv_freq, dtype=torch.float32)
+        self._factor = rope.attention_factor
 
     def at(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(cos, sin), each fp32 [length, rotated], for positions start .. start + length."""
@@ -82,7 +82,7 @@ class TorchOps:
         self._on_linear = on_linear
         self._keep = keep
         self._kept: dict[str, torch.Tensor] = {}
-        self._rotary = Rotary(config)
+        self._rotaries: dict[Rope, Rotary] = {}
         self._ids = torch.zeros(1, 0, dtype=torch.int64)
         self._start = 0
         self._cache = Cache()
@@ -114,11 +114,21 @@ class TorchOps:
 
     def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """RMSNorm or LayerNorm in fp32."""
+        gain = self._vector(name)
         if self.config.norm == "layer":
-            gain, bias = self._vector(name), self._vector(f"{name}.bias")
+            bias = self._vector(f"{name}.bias") if self._weights.has(f"{name}.bias") else None
             return F.layer_norm(x, gain.shape, gain, bias, self.config.norm_eps)
-        scale = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.config.norm_eps)
-        return x * scale * self._vector(name)
+        return self._root_mean_square(x) * gain
+
+    def head_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """The same of each head, without a bias."""
+        heads, gain = x.unflatten(-1, (-1, self.config.head_dim)), self._vector(name).unflatten(0, (-1, self.config.head_dim))
+        if self.config.norm == "layer":
+            return (F.layer_norm(heads, heads.shape[-1:], None, None, self.config.norm_eps) * gain).flatten(-2)
+        return (self._root_mean_square(heads) * gain).flatten(-2)
+
+    def _root_mean_square(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.config.norm_eps)
 
     def linears(self, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
         """One product a name."""
@@ -129,13 +139,35 @@ class TorchOps:
 
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int) -> torch.Tensor:
         """Causal attention over the cache; q and the result are [batch, sequence, heads * head_dim]."""
-        cos, sin = self._rotary.at(self._start, q.shape[1])
-        queries, keys = (rotate(self._heads(x), cos, sin) for x in (q, k))
+        options = self.config.layer(layer)
+        queries, keys = (self._rotated(self._heads(x), options.rope) for x in (q, k))
         keys, values = self._cache.append(layer, keys, self._heads(v))
-        rows = torch.arange(q.shape[1])[:, None] + self._start
-        mask = torch.arange(keys.shape[2])[None, :] <= rows
-        joined = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=True)
+        rows, columns = torch.arange(q.shape[1])[:, None] + self._start, torch.arange(keys.shape[2])[None, :]
+        mask = columns <= rows
+        if options.window:
+            mask &= columns > rows - options.window
+        joined = self._attended(queries, keys, values, mask)
         return joined.transpose(1, 2).flatten(2)
+
+    def _rotated(self, heads: torch.Tensor, rope: Rope | None) -> torch.Tensor:
+        if rope is None:
+            return heads
+        if rope not in self._rotaries:
+            self._rotaries[rope] = Rotary(rope)
+        return rotate(heads, *self._rotaries[rope].at(self._start, heads.shape[2]))
+
+    def _attended(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        cap, scale = self.config.attention_softcap, self.config.score_scale
+        if not cap:
+            return F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
+            )
+        group = queries.shape[1] // keys.shape[1]
+        keys, values = (x.repeat_interleave(group, dim=1) for x in (keys, values))
+        scores = cap * torch.tanh(queries @ keys.transpose(2, 3) * (scale / cap))
+        return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1) @ values
 
     def gated(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """activation(gate) * up."""
@@ -149,9 +181,14 @@ class TorchOps:
         """x + y."""
         return x + y
 
+    def scale(self, x: torch.Tensor, factor: float) -> torch.Tensor:
+        """x * factor."""
+        return x * factor
+
     def lm_head(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """[batch, sequence, vocab]."""
-        return self._linear(x, "lm_head", name)
+        logits, cap = self._linear(x, "lm_head", name), self.config.logits_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
 
 
 class TorchDecoder:
