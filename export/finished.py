@@ -30,8 +30,8 @@ class Finished:
         self._job = job
         model, self._notes = job.model, dict[str, Path]()
         about = [asdict(model.info), asdict(model.rules), asdict(model.generation), job.memory.streamed, *made_from]
-        for plan, recipe in zip(job.plans, job.recipes, strict=True):
-            place = work.place("bundle", *about, *self._of_plan(plan, recipe))
+        for plan, others, recipe in zip(job.plans, job.also_for, job.recipes, strict=True):
+            place = work.place("bundle", *about, others, *self._of_plan(plan, recipe))
             self._notes[plan.device] = place / f"{MANIFEST}.sha256"
 
     def _of_plan(self, plan: Plan, recipe: Recipe) -> list[Any]:

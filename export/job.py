@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,8 @@ class Job:
 
     Attributes:
         model: to export.
-        plans: for each bundle, what the device gets.
+        plans: for each bundle, what its devices get.
+        also_for: for each plan, further devices that get the same; the plan names the first.
         recipes: for each plan, what becomes of the weights.
         output: folder of the bundles.
         overwrite: whether bundles that exist are replaced.
@@ -72,6 +73,7 @@ class Job:
 
     model: Model
     plans: tuple[Plan, ...]
+    also_for: tuple[tuple[str, ...], ...]
     recipes: tuple[Recipe, ...]
     output: Path
     overwrite: bool
@@ -105,20 +107,40 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
 def make_job(
     model: str | Path, devices: Sequence[str], wishes: Wishes, *, format: str | None, context: int | None,
     output: Path, tokenizer: bool, overwrite: bool, max_memory: int | str | None,
+    overrides: Mapping[str, str] | None = None,
 ) -> Job:  # fmt: skip
     """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
-    profiles = [load_device(name) for name in devices]
-    if not profiles or len({profile.name for profile in profiles}) != len(profiles):
-        raise UsageError("each device is named once", got=devices or "none", hint="see `satchel devices`")
+    profiles = [load_device(name) for name in dict.fromkeys(devices)]
+    if not profiles:
+        raise UsageError("no device is named", got=devices, wanted="one or more", hint="see `satchel devices`")
+    names = [profile.name for profile in profiles]
+    if len(set(names)) != len(names):
+        raise UsageError("two devices have the same name", got=names, wanted="a name each, that of its file")
     opened = open_model(model, with_tokenizer=tokenizer)
     check_patterns(wishes, list(opened.config.linear_shapes()))
     by_loss = wishes.effort != "low"
-    plans = [
-        make_plan(p, opened.shape, format=format, weights=wishes.weights, context=context, by_loss=by_loss)
-        for p in profiles
-    ]
+    shared = _shared(
+        make_plan(
+            profile, opened.shape, format=format, weights=wishes.weights, context=context, by_loss=by_loss,
+            **({"overrides": overrides} if overrides else {}),
+        )
+        for profile in profiles
+    )  # fmt: skip
+    plans = list(shared)
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
     memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
-    return Job(opened, tuple(plans), recipes, output, overwrite, memory)
+    return Job(opened, tuple(plans), tuple(shared.values()), recipes, output, overwrite, memory)
+
+
+def _shared(plans: Iterable[Plan]) -> dict[Plan, tuple[str, ...]]:
+    """The plans that differ in more than device and reasons -> further devices that get the same, in order."""
+    found: dict[object, tuple[Plan, list[str]]] = {}
+    for plan in plans:
+        values = tuple((choice.role, choice.value) for choice in plan.choices)
+        same = (plan.format, plan.context_length, plan.prefill_length, values)
+        _, others = found.setdefault(same, (plan, []))
+        if found[same][0] is not plan:
+            others.append(plan.device)
+    return {plan: tuple(others) for plan, others in found.values()}

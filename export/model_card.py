@@ -36,7 +36,7 @@ def model_card(manifest: Manifest) -> str:
     sections = [
         f"# {model.model_id} for {plan.device}",
         f"A {model.family} model of {model.parameters:,} parameters, as a Satchel bundle: {_RUN[plan.format]} "
-        f"runs `{entry.path}` with a context of {entry.context_length:,} tokens.",
+        f"runs `{entry.path}` with a context of {entry.context_length:,} tokens." + _shared(manifest),
         _table("Origin", [*_origin(model), ("licence", f"{model.license} (text in LICENSE)")]),
         "## What was done\n\n" + _changes(manifest),
         _table("Choices", [(c.role, f"{c.value}: {c.reason} ({c.source})") for c in plan.choices]),
@@ -44,6 +44,10 @@ def model_card(manifest: Manifest) -> str:
         "## Use\n\n" + _USE,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _shared(manifest: Manifest) -> str:
+    return f" It is as well for {', '.join(manifest.also_for)}." if manifest.also_for else ""
 
 
 _USE = """`satchel run THIS_FOLDER --prompt "..."` answers; `satchel validate THIS_FOLDER` compares the bundle with the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +47,14 @@ def export(
     overwrite: bool = False,
     max_memory: int | str | None = None,
     parallel: str = THREADS,
+    overrides: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> list[Bundle]:
-    """Writes one bundle a device.
+    """Writes a bundle for each device, or for each group of devices whose plans are the same.
 
     Args:
         model: a Hugging Face folder, a GGUF file, a hub id, or "smollm2".
-        devices: names of profiles (`satchel devices`), or paths of your own.
+        devices: names of profiles (`satchel devices`), of groups such as "ios", or paths of your own.
         format: "coreml", "onnx" or "executorch" instead of each device's own.
         weights: "palette", "int4", "int8", "fp16", "fp32" or "source" instead of each device's own.
         effort: "low", in a minute for a model of 135 million weights; "normal", some minutes more for far less loss,
@@ -66,7 +67,7 @@ def export(
         context: tokens that the cache holds; 1024, or what the model was trained for if that is less.
         calibration: a UTF-8 text to calibrate on instead of text that the model generates and that ships with Satchel.
         seed: of that generated text.
-        output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`.
+        output: folder for the bundles, made if need be; each is `<model>-<device>.satchel`, named after its first.
         work: folder for finished steps, kept for further exports; by default one beside the bundles, which goes when
             they are complete. A run that was killed goes on from what lies there.
         tokenizer: False exports a model that has none; prompts are then token ids.
@@ -75,10 +76,12 @@ def export(
             whenever it is used, which by default is done where loading it would take half of the machine's memory.
         parallel: "threads"; or "dask" or "ray", a cluster that is running, which then works on single matrices; with
             its address where its own settings do not name it, such as "dask=tcp://host:8786".
+        overrides: role -> value, choices of the plans that are settled so (`satchel plan` lists them).
         progress: told what is being done.
 
     Returns:
-        The bundles, in the order of the devices. The same input and options give the same bytes.
+        The bundles, in the order of their first devices; a manifest's `devices` says whom each is for. The same input
+        and options give the same bytes.
 
     Raises:
         CheckpointError, TokenizerError, DeviceError, PlanError, UsageError, OutputError, MissingPackageError: the
@@ -90,7 +93,7 @@ def export(
     names = [devices] if isinstance(devices, str) else list(devices)
     job = make_job(
         model, names, wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
-        overwrite=overwrite, max_memory=max_memory,
+        overwrite=overwrite, max_memory=max_memory, overrides=overrides,
     )  # fmt: skip
     text = read_text(calibration)
     folder = work_folder(work, job.output, progress)
@@ -147,6 +150,7 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
         manifest = Manifest(
             model=model.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes, chosen),
             tokens=model.rules, generation=model.generation, tools=tool_versions(plan.format),
+            also_for=job.also_for[job.plans.index(plan)] or None,
         )  # fmt: skip
         return open_bundle(writer.finish(manifest, note=finished.note(plan)), verify=False)
 

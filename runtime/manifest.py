@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from satchel.devices.plan import Plan
 from satchel.runtime import strict_json
+from satchel.runtime.chunks import check_chunks
 from satchel.runtime.errors import BundleError
 
 SCHEMA_VERSION = 1
@@ -32,17 +33,40 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class ChunkEntry:
+    """One call of the chain that a model of several packages is.
+
+    Attributes:
+        path: of the package, relative to the bundle.
+        functions: "decode" and, where there is one, "prefill" -> the package's function.
+        first_layer: of those that the function holds.
+        layers: how many; 0 for a function that only looks up the embedding.
+        inputs, outputs, states: its signature, of decode.
+    """
+
+    path: str
+    functions: dict[str, str]
+    first_layer: int
+    layers: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """How an app calls the model file.
 
     Attributes:
         format: which runtime reads it.
-        path: of the file or .mlpackage folder, relative to the bundle.
+        path: of the file or .mlpackage folder, relative to the bundle; of several packages, that of the first call.
         context_length: tokens that the cache holds, prompt and answer together.
         prefill_length: tokens of one prefill call; 0 where any length up to context_length may be given.
         inputs, outputs, states: the signature (of the decode function where there are two; prefill differs only in
-            the length of the sequence).
+            the length of the sequence). Of several packages: what the chain as a whole takes and gives; what passes
+            between them and the caches are in `chunks`.
         options: what the backend of this format needs besides, documented in FORMAT.md.
+        chunks: the calls of a model of several packages, in order; None for a single one.
     """
 
     format: FormatName
@@ -53,6 +77,12 @@ class ModelEntry:
     outputs: tuple[TensorSpec, ...]
     states: tuple[TensorSpec, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    chunks: tuple[ChunkEntry, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The model file, or the packages of all chunks, each once, by name."""
+        return tuple(sorted({chunk.path for chunk in self.chunks})) if self.chunks else (self.path,)
 
 
 @dataclass(frozen=True)
@@ -188,6 +218,7 @@ class Manifest:
         generation: defaults of sampling.
         tools: package -> version that wrote the bundle.
         files: every file but manifest.json and parity.json, by path.
+        also_for: further devices that this bundle is for, since their plans are the same but for the reasons.
         schema_version: SCHEMA_VERSION.
     """
 
@@ -199,7 +230,13 @@ class Manifest:
     generation: GenerationDefaults
     tools: dict[str, str]
     files: tuple[FileEntry, ...] = ()
+    also_for: tuple[str, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of all devices that the bundle is for."""
+        return (self.plan.device, *(self.also_for or ()))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -245,9 +282,12 @@ def check_path(path: str) -> str:
 def _check(manifest: Manifest) -> None:
     _check_files(manifest.files)
     entry, tokens = manifest.entry, manifest.tokens
-    path = check_path(entry.path)
-    if not any(f.path == path or f.path.startswith(f"{path}/") for f in manifest.files):
-        raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
+    for path in map(check_path, entry.paths):
+        if not any(f.path == path or f.path.startswith(f"{path}/") for f in manifest.files):
+            raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
+    if entry.chunks is not None:
+        layers = {name.split(".")[1] for name in manifest.weights.tensors if name.startswith("layers.")}
+        check_chunks(entry, (f.path for f in manifest.files), len(layers))
     if (entry.format, entry.context_length) != (manifest.plan.format, manifest.plan.context_length):
         raise BundleError("the model entry and the plan disagree", got=(entry.format, entry.context_length))
     if entry.context_length < 1 or entry.prefill_length < 0:

@@ -1,4 +1,4 @@
-"""`satchel export`: a model to one bundle a device."""
+"""`satchel export`: a model to a bundle for each device, or for each group of devices that get the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from satchel.cli.console import Bars, errors, megabytes, out, print_json
+from satchel.cli.overrides import Settings, parse_overrides
 from satchel.cli.validate import judged, print_report
 
 
@@ -18,7 +19,8 @@ def command(
         str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, or smollm2.")
     ],
     device: Annotated[
-        list[str], typer.Option("--device", "-d", help="A device (see `satchel devices`); repeat for more.")
+        list[str],
+        typer.Option("--device", "-d", help="A device or group (see `satchel devices`), such as ios; repeat for more."),
     ],
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
@@ -55,12 +57,13 @@ def command(
     parallel: Annotated[
         str, typer.Option(metavar="WHERE", help="threads, or a cluster that is running: dask[=ADDRESS], ray[=ADDRESS].")
     ] = "threads",
+    settings: Settings = None,
     check: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write one app-ready bundle a device: DIR/<model>-<device>.satchel."""
+    """Write an app-ready bundle for each device: DIR/<model>-<device>.satchel. Equal plans share one."""
     from satchel.export.pipeline import export  # imports the exporters only when they are needed
 
     with errors(as_json):
@@ -69,7 +72,7 @@ def command(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                 effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
                 tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, parallel=parallel,
-                progress=bars,
+                overrides=parse_overrides(settings), progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
@@ -87,6 +90,7 @@ def _record(bundle: Any) -> dict[str, Any]:
     return {
         "path": str(bundle.folder),
         "device": manifest.plan.device,
+        "devices": list(manifest.devices),
         "format": manifest.plan.format,
         "weights": manifest.weights.scheme,
         "context_length": manifest.plan.context_length,
@@ -106,6 +110,8 @@ def _print_bundles(bundles: list[Any]) -> None:
             record["device"], record["format"], record["weights"], str(record["context_length"]),
             megabytes(record["bytes"]), f"{share:.1%}", record["path"],
         )  # fmt: skip
+        for name in record["devices"][1:]:
+            table.add_row(name, "", "", "", "", "", "the same", style="dim")
     out.print(table)
     for words in dict.fromkeys(record["bits"] for record in map(_record, bundles) if "bits" in record):
         out.print(words)
