@@ -49,6 +49,7 @@ class Chip:
         engine: Apple's Neural Engine generation, "H13" to "H18", or "" where there is none.
         engine_gb_s: measured bandwidth of weights into the engine; 0 where unknown.
         tops: tera-operations a second of the neural processor, as published; 0 where unknown.
+        reported_as: names that systems give it, such as "SM8650", by which `satchel devices detect` knows it.
         unsure: fields whose figure is doubtful.
         sources: field -> where its figure comes from.
     """
@@ -62,6 +63,7 @@ class Chip:
     engine: str
     engine_gb_s: float
     tops: float
+    reported_as: tuple[str, ...]
     unsure: tuple[str, ...]
     sources: dict[str, str]
 
@@ -83,6 +85,7 @@ FIELDS = {
     "engine": Field("text", "a Neural Engine generation, or '' for none", default="", allowed=ENGINES),
     "engine_gb_s": Field("number", "a number of GB/s, 0 where unknown", default=0.0, most=20_000),
     "tops": Field("number", "tera-operations a second, 0 where unknown", default=0.0, most=100_000),
+    "reported_as": Field("names", "a list of names that systems give the chip", default=()),
     "unsure": Field("names", f"a list of keys ({', '.join(FACTS)})", default=(), allowed=FACTS),
     "sources": Field("texts", "a table: key = source", default={}, allowed=FACTS),
 }
@@ -137,6 +140,13 @@ def _contradictions(chip: Chip, where: str) -> Iterator[DeviceError]:
 def chip_names() -> list[str]:
     """Names of the chips that come with Satchel, sorted."""
     return sorted(p.stem for p in CHIPS.glob("*.toml"))
+
+
+def known_chip(*reported: str) -> Chip | None:
+    """The chip that a system reports by one of these names; capitals, and what follows a hyphen, do not matter."""
+    asked = {name.strip().lower() for name in reported} | {name.strip().lower().split("-")[0] for name in reported}
+    chips = (load_chip(name) for name in chip_names())
+    return next((c for c in chips if asked & {name.lower() for name in c.reported_as}), None)
 
 
 @cache
