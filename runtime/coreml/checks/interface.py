@@ -142,4 +142,4 @@ def wide_interface(subject: Subject, _rule: Rule) -> Iterator[Answer]:
         for kind, values in (("input", function.inputs), ("output", outputs)):
             for name, (dtype, _) in values.items():
                 if dtype.name in ("float32", "float64"):
-                    yield Found(f"{kind} {name} is {dtype.name}", function.name, kind, name)
+                    yield Found(f"{kind} {name} is {dtype.name}", function.name, kind, name, value=name)

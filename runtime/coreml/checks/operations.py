@@ -27,15 +27,17 @@ def compute_in_wide_floats(subject: Subject, rule: Rule) -> Iterator[Answer]:
             wide.setdefault((function.name, op.type, result[0].name), []).append(op)
     for (name, op_type, dtype), ops in wide.items():
         what = f"{len(ops)} of the function's {totals[name]} ops are {op_type} in {dtype}"
-        yield Found(what, name, op_type, ops[0].name)
+        yield Found(what, name, op_type, ops[0].name, ops=tuple(ops))
 
 
 def compute_in_integers(subject: Subject, rule: Rule) -> Iterator[Answer]:
-    """Arithmetic in integers."""
+    """Arithmetic in integers, and comparisons of them."""
     for function, op in subject.each(rule.names("ops")):
-        result = function.result_type(op)
-        if result and result[0].name.startswith(("int", "uint")):
-            yield at(op, f"in {result[0].name}, {shown(result[1])}")
+        found = function.result_type(op)
+        if found and found[0].name == "bool":
+            found = function.argument_type(op, "x")
+        if found and found[0].name.startswith(("int", "uint")):
+            yield at(op, f"in {found[0].name}, {shown(found[1])}")
 
 
 def linear_layers(subject: Subject, rule: Rule) -> Iterator[Answer]:

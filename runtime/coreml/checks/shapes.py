@@ -17,11 +17,11 @@ def _values(subject: Subject) -> Iterator[tuple[Found, DType, Shape]]:
     """(where, element type, shape) of every value that a program has as it runs."""
     for function in subject.functions:
         for name, (dtype, shape) in function.inputs.items():
-            yield Found(f"input {name}", function.name, "input", name), dtype, shape
+            yield Found(f"input {name}", function.name, "input", name, value=name), dtype, shape
     for function, op in subject.computing():
         for name in op.outputs:
             if name in function.types:
-                yield at(op, op.type), *function.types[name]
+                yield replace(at(op, op.type), value=name), *function.types[name]
 
 
 def padded_last_axis(subject: Subject, rule: Rule) -> Iterator[Answer]:

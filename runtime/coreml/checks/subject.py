@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from satchel.devices.errors import DeviceError
 from satchel.devices.rulebook import Rule
@@ -56,6 +56,8 @@ class Found:
         what: was found there.
         function, op_type, op: where; "" where it is about more than one.
         severity: other than the rule's own, or "".
+        ops: all that it is about, one op or several of a type; empty where it is about inputs or whole programs.
+        value: name of the input, output or result that it is about; "" where it is about none.
     """
 
     what: str
@@ -63,6 +65,8 @@ class Found:
     op_type: str = ""
     op: str = ""
     severity: str = ""
+    ops: tuple[SurveyedOp, ...] = field(default=(), compare=False, repr=False)
+    value: str = field(default="", compare=False)
 
     def as_severe_as(self, severity: str) -> Found:
         """The same with a severity of its own."""
@@ -86,7 +90,7 @@ Check = Callable[[Subject, Rule], Iterable[Answer]]
 
 def at(op: SurveyedOp, what: str) -> Found:
     """Something found at an op."""
-    return Found(what, op.function, op.type, op.name)
+    return Found(what, op.function, op.type, op.name, ops=(op,))
 
 
 def shown(shape: Shape) -> str:
