@@ -15,6 +15,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,32 @@ def operations(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, operation
 
 
-def check(model: Any, constexprs: Mapping[str, set[str]], states: set[str]) -> None:
+@dataclass(frozen=True)
+class Expected:
+    """What a function must have.
+
+    Attributes:
+        constexprs: names of its compressed matrices.
+        states: names; each is written exactly once.
+    """
+
+    constexprs: set[str]
+    states: set[str]
+
+
+def check(model: Any, functions: Mapping[str, Expected]) -> None:
     """Holds what a pass over stand-ins, or a lost write, would break; a failure is a fault of this exporter.
 
     Args:
         model: from `to_proto`.
-        constexprs: for each function, the names of its compressed matrices.
-        states: names; each function writes each exactly once.
+        functions: all that there are, by name.
     """
-    found: dict[str, set[str]] = {name: set() for name in constexprs}
-    writes: dict[str, Counter[str]] = {name: Counter() for name in constexprs}
+    found: dict[str, set[str]] = {name: set() for name in functions}
+    writes: dict[str, Counter[str]] = {name: Counter() for name in functions}
     for function, operation in operations(model):
         if operation.type.startswith("constexpr_"):
             found[function].add(operation.outputs[0].name)
         elif operation.type == "write_state":
             writes[function][operation.inputs["input"].arguments[0].name] += 1
-    assert found == dict(constexprs), "compressed matrices were merged or lost"
-    assert all(counts == Counter(states) for counts in writes.values()), f"not one write a state: {writes}"
+    assert found == {n: f.constexprs for n, f in functions.items()}, "compressed matrices were merged or lost"
+    assert writes == {n: Counter(f.states) for n, f in functions.items()}, f"not one write a state: {writes}"

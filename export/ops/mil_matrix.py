@@ -97,9 +97,10 @@ class MatrixStore:
             ]
         return self._parts[names[0]]
 
-    def compressed(self) -> set[str]:
-        """Names in the program of every matrix that is a constexpr op there."""
-        return self._compressed
+    def taken(self) -> set[str]:
+        """Names of the matrices that were made by constexpr ops since the last time that this was asked."""
+        names, self._compressed = self._compressed, set()
+        return names
 
     def dense(self, stored: StoredMatrix, shape: tuple[int, ...]) -> Var:
         """The matrix in the current MIL function, as (rows, columns) or with 1s behind."""

@@ -168,12 +168,12 @@ def test_a_lost_matrix_or_write_is_noticed(tmp_path):
     write(tmp_path)
     spec = read_by_coremltools(tmp_path)[1]
     names = set(matrices_of(read_by_coremltools(tmp_path)[2], "main"))
-    expected = {"main": names, "prefill": names}
-    mlpackage.check(spec, expected, {"keyCache", "valueCache"})
+    good = mlpackage.Expected(names, {"keyCache", "valueCache"})
+    mlpackage.check(spec, {"main": good, "prefill": good})
     with pytest.raises(AssertionError, match="merged or lost"):
-        mlpackage.check(spec, {**expected, "main": names | {"one more"}}, {"keyCache", "valueCache"})
+        mlpackage.check(spec, {"main": replace(good, constexprs=names | {"one more"}), "prefill": good})
     with pytest.raises(AssertionError, match="one write a state"):
-        mlpackage.check(spec, expected, {"keyCache"})
+        mlpackage.check(spec, {"main": good, "prefill": replace(good, states={"keyCache"})})
 
 
 def test_metadata_and_signature(tmp_path):
