@@ -121,16 +121,17 @@ def _compressed(function: FunctionSurvey, op: SurveyedOp) -> Iterator[Weight]:
         return
     output = op.proto.outputs[-1]  # of two results, mask and values, the values come last
     dtype, shape = constant_shape(output)
-    leaves = list(_leaves(function, op, set()))
-    stored = [v for v in leaves if v.WhichOneof("value") == "blobFileValue"]
-    immediate = sum(_immediate_bytes(v) for v in leaves if v.WhichOneof("value") != "blobFileValue")
+    parts = list(leaves(function, op))
+    stored = [v for v in parts if v.WhichOneof("value") == "blobFileValue"]
+    immediate = sum(_immediate_bytes(v) for v in parts if v.WhichOneof("value") != "blobFileValue")
     extents = tuple(dict.fromkeys(extent(function.package, v) for v in stored))
     name = output.name
     yield Weight(name, shape, dtype, compression(function, op), extents, immediate, ((op.function, name),))
 
 
-def _leaves(function: FunctionSurvey, op: SurveyedOp, seen: set[int]) -> Iterator[Any]:
+def leaves(function: FunctionSurvey, op: SurveyedOp, seen: set[int] | None = None) -> Iterator[Any]:
     """The plain constants from which a compressed one is made; settings such as a shape or an axis left out."""
+    seen = set() if seen is None else seen
     if id(op) in seen:
         return
     seen.add(id(op))
@@ -142,7 +143,7 @@ def _leaves(function: FunctionSurvey, op: SurveyedOp, seen: set[int]) -> Iterato
             if proto is not None:
                 yield proto
             elif isinstance(value, str) and (maker := function.makers.get(value)) and maker.is_compression:
-                yield from _leaves(function, maker, seen)
+                yield from leaves(function, maker, seen)
 
 
 SETTINGS = ("shape", "axis", "vector_axis", "output_dtype")
