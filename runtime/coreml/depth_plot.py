@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from satchel.runtime.coreml.difference_report import Compared, Report
+from satchel.runtime.coreml.page import document, table
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
@@ -19,21 +20,8 @@ MOST_POINTS = 4000
 TABLE_ROWS = 40
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2023; --faint: #6b7280; --line: #d9dce0;
-  --good: #2a6fb0; --bad: #c2331c; --allowed: #7a6a2f; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e8ea; --faint: #9aa3ad; --line: #363b41;
-  --good: #6fb1ec; --bad: #ff7a5c; --allowed: #d2bd6a; } }
-body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 1000px;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.3rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
-.faint { color: var(--faint); } .bad { color: var(--bad); } .scroll { overflow-x: auto; }
-code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: 13px; } th { text-align: left; color: var(--faint); font-weight: 500; }
-td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; } svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 .axis { stroke: var(--line); } .within { fill: var(--good); fill-opacity: .55; } .beyond { fill: var(--bad); }
-.allowed { fill: none; stroke: var(--allowed); stroke-dasharray: 5 4; } .first { stroke: var(--bad); }
+.allowed { fill: none; stroke: var(--middle); stroke-dasharray: 5 4; } .first { stroke: var(--bad); }
 circle:hover { stroke: var(--ink); stroke-width: 2; }
 """
 
@@ -45,11 +33,7 @@ def page(report: Report) -> str:
         f"<h1>{escape(title)}</h1>", _verdict(report), "<h2>Error by depth</h2>", svg(report.rows), LEGEND,
         "<h2>The worst ops</h2>", _table(report.worst(TABLE_ROWS)),
     ]  # fmt: skip
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
-    )
+    return document(title, STYLE, parts)
 
 
 LEGEND = (
@@ -184,9 +168,7 @@ COLUMNS = ("op", "name", "layer", "depth", "error", "allowed", "largest differen
 
 
 def _table(rows: Iterable[Compared]) -> str:
-    head = "".join(f"<th>{c}</th>" for c in COLUMNS)
-    body = "\n".join(f"<tr>{''.join(_cells(row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return table(COLUMNS, map(_cells, rows))
 
 
 def _cells(row: Compared) -> Iterator[str]:

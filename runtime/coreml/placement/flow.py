@@ -95,7 +95,9 @@ def _nbytes(function: FunctionSurvey, name: str) -> int:
 
 def _through_states(function: FunctionSurvey, ops: Sequence[SurveyedOp], waits: list[set[int]]) -> list[Edge]:
     """What a write hands to later reads of the same state; a write waits for the reads before it."""
-    edges, written, readers = [], {}, dict[str, list[int]]()
+    edges: list[Edge] = []
+    written: dict[str, int] = {}
+    readers: dict[str, list[int]] = {}
     for i, op in enumerate(ops):
         state = next((v for v in op.arguments.get("input", ()) if isinstance(v, str)), "")
         if op.type == READ:
