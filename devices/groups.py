@@ -1,8 +1,8 @@
 """Names that stand for several devices, such as "ios", and what a list of names comes to.
 
 The groups follow from the profiles, so a new profile joins its groups by itself: "all"; one for each system ("ios"
-holds the iPhones, "ipados" the iPads, then "macos", "android" and "linux"); "pixel" and "galaxy"; and the generations of
-phones, which end in "-series", since "iphone-15" alone is a device: "iphone-15-series" is it and the Pro.
+holds the iPhones, "ipados" the iPads, then "macos", "android" and "linux"); "pixel" and "galaxy"; and the generations
+of phones, which end in "-series", since "iphone-15" alone is a device: "iphone-15-series" is it and the Pro.
 """
 
 from __future__ import annotations

@@ -27,12 +27,7 @@ def adb(*arguments: str) -> str:
     what, asked = f"adb {arguments[0]}", [program, *arguments]
     try:
         done = subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            stdin=subprocess.DEVNULL,
+            asked, capture_output=True, text=True, errors="replace", timeout=30, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError(f"{what} did not answer", got=error, hint=TOOLS) from error
