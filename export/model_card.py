@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from satchel.runtime.manifest import Manifest, ModelInfo
+from satchel.runtime.manifest import Manifest, ModelEntry, ModelInfo
 
 _RUN = {
     "coreml": "Core ML, through `MLModel` (see the signature in manifest.json)",
@@ -36,7 +36,7 @@ def model_card(manifest: Manifest) -> str:
     sections = [
         f"# {model.model_id} for {plan.device}",
         f"A {model.family} model of {model.parameters:,} parameters, as a Satchel bundle: {_RUN[plan.format]} "
-        f"runs `{entry.path}` with a context of {entry.context_length:,} tokens." + _shared(manifest),
+        f"runs {_files(entry)} with a context of {entry.context_length:,} tokens." + _shared(manifest),
         _table("Origin", [*_origin(model), ("licence", f"{model.license} (text in LICENSE)")]),
         "## What was done\n\n" + _changes(manifest),
         _table("Choices", [(c.role, f"{c.value}: {c.reason} ({c.source})") for c in plan.choices]),
@@ -52,6 +52,13 @@ def _shared(manifest: Manifest) -> str:
 
 _USE = """`satchel run THIS_FOLDER --prompt "..."` answers; `satchel validate THIS_FOLDER` compares the bundle with the
 reference data in `golden/` and writes parity.json. manifest.json holds all that an app needs to call the model."""
+
+
+def _files(entry: ModelEntry) -> str:
+    """The model file, or the packages in the order in which they are called."""
+    if not entry.chunks:
+        return f"`{entry.path}`"
+    return "one after the other " + ", ".join(f"`{chunk.path}`" for chunk in entry.chunks)
 
 
 def _origin(model: ModelInfo) -> list[tuple[str, str]]:

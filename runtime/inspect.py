@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from satchel.runtime.bundle import MANIFEST, Bundle, open_bundle
 from satchel.runtime.errors import BundleError, FormatError, MissingPackageError
+from satchel.runtime.manifest import ChunkEntry, ModelEntry
 from satchel.runtime.session import summary
 from satchel.runtime.weights import WeightRecord
 
@@ -42,24 +44,38 @@ def inspect_path(path: str | Path, weights: bool = False) -> dict[str, Any]:
     form = FORMATS.get(path.suffix)
     if form and path.exists():
         described: dict[str, Any] = {"kind": "model", "path": path.name, "format": form, "bytes": size_of(path)}
-        model = path
+        found = read_weights(path, form)
     elif path.is_dir() and (path / MANIFEST).exists():
         bundle = open_bundle(path)
-        described, form, model = _describe(bundle), bundle.manifest.entry.format, path / bundle.manifest.entry.path
+        described, found = _describe(bundle), entry_weights(path, bundle.manifest.entry)
     else:
         wanted = "a .satchel folder, .onnx, .pte or .mlpackage"
         raise BundleError("nothing here that can be inspected", got=path, wanted=wanted)
     if weights:
-        described["tensors"] = [record.to_json() for record in read_weights(model, form)]
+        described["tensors"] = [record.to_json() for record in found]
     return described
 
 
-def read_weights(model: Path, form: str) -> Iterator[WeightRecord]:
+def entry_weights(folder: Path, entry: ModelEntry) -> Iterator[WeightRecord]:
+    """Every matrix of a bundle's model, of all its packages in the order in which they are called.
+
+    Args:
+        folder: of the bundle.
+        entry: of its manifest.
+    """
+    if not entry.chunks:
+        return read_weights(folder / entry.path, entry.format)
+    calls = ((folder / chunk.path, chunk.functions["decode"]) for chunk in entry.chunks)
+    return itertools.chain.from_iterable(read_weights(path, entry.format, function) for path, function in calls)
+
+
+def read_weights(model: Path, form: str, function: str | None = None) -> Iterator[WeightRecord]:
     """Every matrix of a model file, by canonical name, as the file says.
 
     Args:
         model: the file or .mlpackage.
         form: its format.
+        function: of a Core ML package, instead of its default one.
     """
     if form not in READERS:
         raise FormatError("no reader for this format", got=form, wanted=sorted(READERS))
@@ -67,8 +83,8 @@ def read_weights(model: Path, form: str) -> Iterator[WeightRecord]:
         module = importlib.import_module(READERS[form])
     except ImportError as error:
         raise MissingPackageError(f"a package to read {form} is missing", got=error) from error
-    read: Callable[[Path], Iterator[WeightRecord]] = module.read_weights
-    return read(model)
+    read: Callable[..., Iterator[WeightRecord]] = module.read_weights
+    return read(model) if function is None else read(model, function)
 
 
 def size_of(path: Path) -> int:
@@ -82,14 +98,27 @@ def size_of(path: Path) -> int:
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
     manifest, chosen = bundle.manifest.to_json(), bundle.manifest.weights.selection
+    chunks = [_chunk(bundle.folder, chunk) for chunk in bundle.manifest.entry.chunks or ()]
     return {
         "kind": "bundle",
         "path": bundle.folder.name,
         **summary(bundle),
         "source": manifest["model"]["source"],
         "entry": manifest["entry"],
+        **({"chunks": chunks} if chunks else {}),
         "choices": manifest["plan"]["choices"],
         "schemes": manifest["weights"]["tensors"],
         **({"bits": str(chosen), "selection": manifest["weights"]["selection"]} if chosen else {}),
         "files": manifest["files"],
+    }
+
+
+def _chunk(folder: Path, chunk: ChunkEntry) -> dict[str, Any]:
+    """One call of a model of several packages."""
+    last = chunk.first_layer + chunk.layers - 1
+    return {
+        "package": chunk.path,
+        "functions": ", ".join(chunk.functions[role] for role in sorted(chunk.functions)),
+        "layers": f"{chunk.first_layer} to {last}" if chunk.layers else "none: looks up ids",
+        "bytes": size_of(folder / chunk.path),
     }

@@ -77,7 +77,7 @@ def read_settings(weights: Weights, plan: Plan) -> Settings:
         length=1,
         context=plan.context_length,
         cache=_cache(plan, target, dtype),
-        cache_write=_choose(plan, "cache_write", ("slice_update", "mask"), "slice_update"),
+        cache_write=_choose(plan, "cache_write", ("slice_update", "mask", "host"), "slice_update"),
         head_parts=_head_parts(plan),
         shared_head=tied_head == "shared",
         fused=_fused(plan, target, layout),
@@ -123,7 +123,7 @@ def _chunks(plan: Plan) -> int:
 
 
 def _fused(plan: Plan, target: str, layout: str) -> bool:
-    fused = _choose(plan, "attention", ("per_head", "fused_sdpa")) == "fused_sdpa"
+    fused = _choose(plan, "attention", ("per_head", "batched", "fused_sdpa")) == "fused_sdpa"
     if fused and (target != "iOS18" or layout != "plain"):
         raise PlanError(
             "scaled_dot_product_attention is for iOS18's GPU and CPU; on the engine it gave inf and NaN (rule 9)",

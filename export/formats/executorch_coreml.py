@@ -38,6 +38,7 @@ LAYOUT = {
     "cache": ("state", "ExecuTorch passes no cache to the delegate"),
     "attention": ("per_head", "the fused op gave infinities on the engine"),
     "compute": ("cpuAndNeuralEngine", "codes stay 4 bits on the engine"),
+    "chunks": ("1", "a payload is one package"),
     "tied_head": ("shared", "the head's blobs point into the embedding's bytes"),
 }
 """What the Core ML program is asked for where the plan, made for ExecuTorch, says nothing."""
@@ -81,15 +82,22 @@ def write_package(
 
 
 def coreml_plan(plan: Plan, config: DecoderConfig) -> Plan:
-    """The same plan in the roles of Core ML, one token a call."""
-    parts = next(n for n in range(1, config.vocab_size + 1) if _divides(config.vocab_size, n))
+    """The same plan in the roles of Core ML, one token a call; what it leaves open is settled here."""
     made = {
         role: Choice(role, value, reason, "ExecuTorch's Core ML delegate") for role, (value, reason) in LAYOUT.items()
     }
-    head = f"split{parts}" if parts > 1 else "whole"
-    made["lm_head"] = Choice("lm_head", head, "wide heads are split", "neural-engine rule 23")
-    kept = tuple(choice for choice in plan.choices if choice.role not in made)
-    return replace(plan, format="coreml", prefill_length=1, choices=(*kept, *made.values()))
+    if not _is_coreml_head(plan.get("lm_head", "")):
+        parts = next(n for n in range(1, config.vocab_size + 1) if _divides(config.vocab_size, n))
+        head = f"split{parts}" if parts > 1 else "whole"
+        made["lm_head"] = Choice("lm_head", head, "wide heads are split", "neural-engine rule 23")
+    own = {choice.role for choice in plan.choices} - {"target", *([] if "lm_head" not in made else ["lm_head"])}
+    kept = tuple(choice for choice in plan.choices if choice.role in own)
+    settled = tuple(choice for role, choice in made.items() if role not in own)
+    return replace(plan, format="coreml", prefill_length=1, choices=(*kept, *settled))
+
+
+def _is_coreml_head(value: str) -> bool:
+    return value.startswith(("split", "whole"))
 
 
 def _divides(vocabulary: int, parts: int) -> bool:

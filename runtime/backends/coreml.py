@@ -1,128 +1,83 @@
 """Runs a Core ML bundle: by our interpreter on any machine, or by the real framework on a Mac.
 
 How the package is called is written at the head of export/formats/coreml.py. In short: `inputIds` and `position` go in,
-`logits` come out; the cache is the program's states, or inputs and outputs that are kept here.
+`logits` come out; the cache is the program's states, or inputs and outputs that are kept here. A model of several
+packages is a chain of such calls, each with the cache of its own layers; the residual stream goes from one to the next.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
-from satchel.runtime.manifest import ModelEntry
-from satchel.runtime.mil import OverflowReport, Watch, load
+from satchel.runtime.backends.coreml_runners import Framework, Interpreter, Runner, choose_engine
+from satchel.runtime.chunks import HIDDEN_IN, HIDDEN_OUT
+from satchel.runtime.errors import FormatError, UsageError
+from satchel.runtime.manifest import ChunkEntry, ModelEntry, TensorSpec
+from satchel.runtime.mil import OverflowReport, Watch
 from satchel.runtime.mil.precision import check_precision
 
 Engine = Literal["auto", "interpreter", "framework"]
-ENGINES = ("auto", "interpreter", "framework")
 
 # A prompt's last tokens go through the padded prefill function if they fill this part of it, else one at a time.
 WORTH_PADDING = 1 / 8
 
+CHAIN = (TensorSpec("inputIds", (1, 1), "int32"), TensorSpec("position", (1,), "int32"))
+"""What the caller gives for a token; that a .pte's own signature has other names changes nothing for what is inside."""
 PRESENT = {"keyCache": "presentKeys", "valueCache": "presentValues"}
-COMPUTE_UNITS = {
-    "all": "ALL",
-    "cpuOnly": "CPU_ONLY",
-    "cpuAndGPU": "CPU_AND_GPU",
-    "cpuAndNeuralEngine": "CPU_AND_NE",
-}
 
 
-class Runner(Protocol):
-    """What calls a function of the package and keeps its states."""
-
-    def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Runs a function once."""
-        ...
-
-    def reset(self) -> None:
-        """Empties the states."""
-        ...
+def calls_of(entry: ModelEntry) -> tuple[ChunkEntry, ...]:
+    """What is called for each step, in order: the chunks, or the one package as a chunk of all layers (told as 0)."""
+    if entry.chunks:
+        return entry.chunks
+    functions: dict[str, str] = entry.options.get("functions", {"decode": "main"})
+    caches = tuple(spec for spec in entry.inputs if spec.name in PRESENT)
+    return (ChunkEntry(entry.path, functions, 0, 0, (*CHAIN, *caches), entry.outputs, entry.states),)
 
 
-class Interpreter:
-    """Runs functions by runtime/mil.
+@dataclass
+class _Call:
+    """One call of the chain, and the part of the cache that is kept for it here.
 
     Attributes:
-        watch: in fp16, knows the first op that overflowed.
+        runner: of the package; calls of one package share it.
+        chunk: which functions are called, and with what.
+        cache: name -> what the program is given; empty where it has states.
     """
 
-    def __init__(self, path: Path, precision: str, stateful: bool, max_memory: int | None) -> None:
-        self._program = load(path, max_memory)
-        self._precision = check_precision(precision)
-        self._stateful = stateful
-        self.watch = Watch()
-        self.reset()
-
-    def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Runs a function once."""
-        return self._program.run(inputs, function, self._state, self._precision, self.watch)
+    runner: Runner
+    chunk: ChunkEntry
+    cache: dict[str, np.ndarray] = field(default_factory=dict)
 
     def reset(self) -> None:
-        """Makes new states."""
-        self._state = self._program.make_state() if self._stateful else None
+        """Empties the cache."""
+        self.runner.reset()
+        self.cache = {s.name: _zeros(s) for s in self.chunk.inputs if s.name in PRESENT}
 
-
-class Framework:
-    """Runs functions by Core ML itself, through coremltools. Written from its documentation: not tried yet.
-
-    The states are made by the default function's model and given to every function's.
-    """
-
-    def __init__(self, path: Path, functions: Sequence[str], stateful: bool, compute: str) -> None:
-        ct = importlib.import_module("coremltools")
-        units = getattr(ct.ComputeUnit, COMPUTE_UNITS.get(compute, "ALL"))
-        several = len(functions) > 1
-        self._models = {
-            f: ct.models.MLModel(str(path), compute_units=units, function_name=f if several else None)
-            for f in functions
-        }
-        self._first = functions[0]
-        self._stateful = stateful
-        self.reset()
-
-    def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Runs a function once."""
-        outputs: Mapping[str, np.ndarray] = self._models[function].predict(dict(inputs), state=self._state)
+    def __call__(self, role: str, given: Mapping[str, np.ndarray], place: slice) -> Mapping[str, np.ndarray]:
+        """Runs the function of a role; keeps the keys and values of the tokens at `place`, where that is done here."""
+        values = {**given, **self.cache}
+        inputs = {s.name: values[s.name] for s in self.chunk.inputs if s.name in values}
+        outputs = self.runner(self.chunk.functions[role], inputs)
+        for name, cache in self.cache.items():
+            cache[:, :, place] = _output(outputs, PRESENT[name])[:, :, : place.stop - place.start]
         return outputs
-
-    def reset(self) -> None:
-        """Makes new states."""
-        self._state = self._models[self._first].make_state() if self._stateful else None
-
-
-def choose_engine(engine: str) -> Literal["interpreter", "framework"]:
-    """The engine to use: Core ML itself where "auto" finds a Mac with coremltools, else the interpreter.
-
-    Raises UsageError where "framework" is asked for on another system, MissingPackageError without coremltools.
-    """
-    if engine not in ENGINES:
-        raise UsageError("engine for Core ML", got=engine, wanted=ENGINES)
-    mac = sys.platform == "darwin"
-    installed = mac and importlib.util.find_spec("coremltools") is not None
-    if engine == "framework" and not mac:
-        raise UsageError("engine 'framework'", got=sys.platform, wanted="macOS", hint="use engine 'interpreter' here")
-    if engine == "framework" and not installed:
-        raise MissingPackageError("engine 'framework' needs coremltools", hint="pip install coremltools")
-    return "framework" if installed and engine != "interpreter" else "interpreter"
 
 
 class CoremlBackend:
-    """A Core ML package with its cache.
+    """A Core ML package, or a chain of several, with the cache.
 
     Args:
         folder: of the bundle.
-        entry: how the package is called.
+        entry: how the packages are called.
         precision: of the interpreter: "fp32", or "fp16" to round every fp16 value as the engine would.
         engine: "auto", "interpreter" or "framework".
-        max_memory: bytes that the interpreter may spend on expanded weights; None is no limit.
+        max_memory: bytes that the interpreter may spend on expanded weights, of all packages; None is no limit.
 
     Attributes:
         position: tokens in the cache.
@@ -140,31 +95,41 @@ class CoremlBackend:
     ) -> None:
         check_precision(precision)
         self._entry = entry
-        functions: dict[str, str] = entry.options.get("functions", {"decode": "main"})
-        self._decode = functions["decode"]
-        self._prefill = functions.get("prefill")
-        self._stateful = entry.options.get("cache") == "state"
         self.engine = choose_engine(engine)
-        path = folder / entry.path
-        if self.engine == "framework":
-            compute = str(entry.options.get("compute", "all"))
-            names = [n for n in (self._decode, self._prefill) if n]
-            self._run: Runner = Framework(path, names, self._stateful, compute)
-        else:
-            self._run = Interpreter(path, precision, self._stateful, max_memory)
+        self._watch = Watch() if self.engine == "interpreter" else None
+        share = None if max_memory is None else max_memory // len(entry.paths)
+        chunks = calls_of(entry)
+        runners = {path: self._runner(folder, path, chunks, precision, share) for path in entry.paths}
+        self._calls = [_Call(runners[chunk.path], chunk) for chunk in chunks]
+        self._prefills = "prefill" in chunks[0].functions
         self.reset()
+
+    def _runner(
+        self, folder: Path, path: str, chunks: Sequence[ChunkEntry], precision: str, max_memory: int | None
+    ) -> Runner:
+        """Loads a package with the functions of all its calls. One without a position looks up ids and has no state."""
+        stateful = self._entry.options.get("cache") == "state"
+        functions = {
+            chunk.functions[role]: stateful and any(s.name == "position" for s in chunk.inputs)
+            for chunk in chunks
+            for role in ("decode", "prefill")
+            if chunk.path == path and role in chunk.functions
+        }
+        if self._watch is None:
+            return Framework(folder / path, functions, str(self._entry.options.get("compute", "all")))
+        first = next((f for f, has_states in functions.items() if has_states), None)
+        return Interpreter(folder / path, precision, first, max_memory, self._watch)
 
     @property
     def overflow(self) -> OverflowReport | None:
         """In fp16, the first op of any call since loading that overflowed or made a NaN."""
-        return self._run.watch.report if isinstance(self._run, Interpreter) else None
+        return self._watch.report if self._watch else None
 
     def reset(self) -> None:
         """Empties the cache."""
         self.position = 0
-        self._run.reset()
-        shapes = {s.name: s for s in self._entry.inputs}
-        self._cache = {} if self._stateful else {n: _zeros(shapes[n]) for n in PRESENT if n in shapes}
+        for call in self._calls:
+            call.reset()
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Appends ids to the cache, whole chunks at a time where the package can; returns the last logits [vocab]."""
@@ -195,27 +160,23 @@ class CoremlBackend:
         """How many tokens the next call takes: a (padded) prefill chunk, or one."""
         length = self._entry.prefill_length
         fits = self.position + length <= self._entry.context_length
-        if self._prefill and fits and left > length * WORTH_PADDING:
+        if self._prefills and fits and left > length * WORTH_PADDING:
             return min(left, length)
         return 1
 
     def _call(self, tokens: list[int], count: int) -> np.ndarray:
-        """Runs one function on tokens, padded to its length, and moves on."""
-        by_prefill = count > 1 and self._prefill is not None
-        length = self._entry.prefill_length if by_prefill else 1
-        function = self._prefill if by_prefill and self._prefill else self._decode
-        padded = np.zeros((1, length), np.int32)
+        """Runs the chain on tokens, padded to the length of its functions, and moves on."""
+        by_prefill = count > 1 and self._prefills
+        padded = np.zeros((1, self._entry.prefill_length if by_prefill else 1), np.int32)
         padded[0, :count] = tokens
-        position = np.array([self.position], np.int32)
-        outputs = self._run(function, {"inputIds": padded, "position": position, **self._cache})
-        self._keep(outputs, count)
+        given = {"inputIds": padded, "position": np.array([self.position], np.int32)}
+        place = slice(self.position, self.position + count)
+        for call in self._calls:
+            outputs = call("prefill" if by_prefill else "decode", given, place)
+            if call is not self._calls[-1]:
+                given[HIDDEN_IN] = _output(outputs, HIDDEN_OUT)
         self.position += count
         return np.array(_output(outputs, "logits")[0, count - 1], dtype=np.float32)
-
-    def _keep(self, outputs: Mapping[str, np.ndarray], count: int) -> None:
-        """Writes the keys and values of real tokens into the cache, where the caller keeps it."""
-        for name, cache in self._cache.items():
-            cache[:, :, self.position : self.position + count] = _output(outputs, PRESENT[name])[:, :, :count]
 
 
 def _zeros(spec: Any) -> np.ndarray:

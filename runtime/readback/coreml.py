@@ -41,22 +41,22 @@ class _Source:
     scale: Any | None
 
 
-def read_weights(path: Path) -> Iterator[WeightRecord]:
+def read_weights(path: Path, function: str | None = None) -> Iterator[WeightRecord]:
     """Every weight matrix; arguments, order and errors as read_matrices has them."""
-    return (record for record, _ in read_matrices(path))
+    return (record for record, _ in read_matrices(path, function))
 
 
-def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
-    """Yields every weight matrix of the package's default function and its values, float32 [rows, columns], in the
-    order of the program.
+def read_matrices(path: Path, function: str | None = None) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """Yields every weight matrix of a function and its values, float32 [rows, columns], in the order of the program.
 
     Args:
         path: of the .mlpackage.
+        function: the default one if None. Of a model of several packages, each call of the chain has its own.
 
     Raises FormatError where the package cannot be read. One matrix is in memory at a time.
     """
     package = open_package(path)
-    operations = package.block(package.default_function).operations
+    operations = package.block(function or package.default_function).operations
     made = {op.outputs[0].name: op for op in operations if op.type == "const" or op.type.startswith("constexpr_")}
     seen: set[tuple[str, int]] = set()
     for name, sources in _matrices(made).items():

@@ -26,6 +26,7 @@ def command(
             return
         _print_facts(found)
         for key, columns in (
+            ("chunks", ("package", "functions", "layers", "bytes")),
             ("choices", ("role", "value", "reason", "source")),
             ("files", ("path", "bytes", "sha256")),
         ):

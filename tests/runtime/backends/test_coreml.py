@@ -13,7 +13,8 @@ from coreml_caller import INFO, coreml_plan
 from tiny_llama import tiny_llama, weights_of
 
 from satchel.export.formats import coreml
-from satchel.runtime.backends.coreml import CoremlBackend, choose_engine
+from satchel.runtime.backends.coreml import CoremlBackend
+from satchel.runtime.backends.coreml_runners import choose_engine
 from satchel.runtime.errors import MissingPackageError, UsageError
 from satchel.runtime.manifest import ModelEntry
 
