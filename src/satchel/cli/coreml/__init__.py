@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from satchel.cli.coreml import check, diff, inspect, run
+from satchel.cli.coreml import check, diff, inspect, placement, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,3 +16,4 @@ app.command("run")(run.command)
 app.command("diff")(diff.command)
 app.command("inspect")(inspect.command)
 app.command("check")(check.command)
+app.command("placement")(placement.command)

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from satchel.cli.console import err, errors, out, print_json
 from satchel.cli.coreml import inputs as given
+from satchel.cli.coreml.outputs import write_page
 from satchel.runtime.coreml.depth_plot import page
 from satchel.runtime.coreml.difference import Side, compare
 from satchel.runtime.coreml.difference_report import Compared, Report
 from satchel.runtime.coreml.sample_inputs import given_inputs, sample_inputs
-from satchel.runtime.errors import OutputError, UsageError
+from satchel.runtime.errors import UsageError
 from satchel.runtime.mil import Program, load
 from satchel.runtime.mil.precision import PRECISIONS
 
@@ -54,7 +55,7 @@ def command(
         else:
             report = _compared(a, b, (precision, against or precision), inputs, function, seed, tolerance)
         if html:
-            _write(html, page(report))
+            write_page(html, page(report))
         if as_json:
             print_json(report.to_json(rows))
         else:
@@ -118,13 +119,6 @@ def _described(program: Program, function: str | None) -> dict[str, str]:
         s.name: f"{'float' if s.dtype.startswith('float') else s.dtype} {list(s.shape)}"
         for s in program.signature(function)[0]
     }
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error, hint="is its folder there, and writable?") from error
 
 
 # --- as text ---

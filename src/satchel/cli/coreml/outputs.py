@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,26 @@ def stacked(calls: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file aside, then renames it. Equal arrays give equal bytes. Raises OutputError."""
+    with _aside(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            info.create_system, info.external_attr = UNIX, REGULAR_FILE
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Writes an HTML document aside, then renames it. Raises OutputError."""
+    with _aside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when all is written; nothing is left of it where that fails."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, array in arrays.items():
-                info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-                info.create_system, info.external_attr = UNIX, REGULAR_FILE
-                with archive.open(info, "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+        yield partial
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written", got=error, hint="is its folder there, and writable?") from error
