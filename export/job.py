@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from satchel.devices.groups import expand
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.planner import make_plan
-from satchel.devices.profile import load_device
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
@@ -110,12 +110,9 @@ def make_job(
     overrides: Mapping[str, str] | None = None,
 ) -> Job:  # fmt: skip
     """Opens the model, and plans for each device. Arguments and errors as pipeline.export has them."""
-    profiles = [load_device(name) for name in dict.fromkeys(devices)]
+    profiles = expand(devices)
     if not profiles:
         raise UsageError("no device is named", got=devices, wanted="one or more", hint="see `satchel devices`")
-    names = [profile.name for profile in profiles]
-    if len(set(names)) != len(names):
-        raise UsageError("two devices have the same name", got=names, wanted="a name each, that of its file")
     opened = open_model(model, with_tokenizer=tokenizer)
     check_patterns(wishes, list(opened.config.linear_shapes()))
     by_loss = wishes.effort != "low"

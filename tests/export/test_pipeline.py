@@ -16,7 +16,6 @@ from tiny_folder import tiny_folder
 from tiny_phi import phi_folder, save_phi_gguf, tiny_phi
 
 import satchel
-from satchel.devices.profile import PROFILES
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.errors import (
     CheckpointError,
@@ -192,7 +191,6 @@ def other_tokenizer(folder: Path) -> None:
         (other_tokenizer, {}, TokenizerError, "does not fit"),
         (None, {"devices": "nokia-3310"}, DeviceError, "unknown device"),
         (None, {"devices": []}, UsageError, "no device"),
-        (None, {"devices": ["pixel-9", str(PROFILES / "pixel-9.toml")]}, UsageError, "the same name"),
         (None, {"format": "coreml"}, PlanError, "Core ML exists on Apple"),
         (None, {"format": "tflite"}, PlanError, "unknown format"),
         (None, {"weights": "int2"}, PlanError, "unknown weight scheme"),
