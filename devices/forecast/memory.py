@@ -1,0 +1,155 @@
+"""How much memory an app needs for a plan, line by line, each with where its figure comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from satchel.devices.forecast.constants import constant
+from satchel.devices.forecast.weights import count, expanded, file_bytes, kernel_bits, runtime_of
+from satchel.devices.plan import ModelShape, Plan
+from satchel.devices.profile import DeviceProfile
+
+HELD, LOADING, MAPPED, PERHAPS = "held", "loading", "mapped", "perhaps"
+CACHE_BYTES = {"float32": 4, "fp32": 4, "float16": 2, "fp16": 2, "int8": 1}
+FOLDING = {1: 4, 2: 4, 3: 6, 4: 4, 6: 10, 8: 0}
+"""Bytes a weight that onnxruntime keeps while it folds a palette of so many bits (docs/choices.md, folded LUT)."""
+FOLDING_MIXED = 10
+"""The same of a mixture of widths, at the most."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of the sum.
+
+    Attributes:
+        name: what it is for.
+        bytes: how much.
+        when: "held" all the time; "loading" only while the model is loaded; "mapped" from a file, pages that the system
+            may take back and that are not counted; "perhaps" where reports disagree, not counted.
+        source: the formula, and where its figures come from.
+    """
+
+    name: str
+    bytes: int
+    when: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The sum.
+
+    Attributes:
+        lines: its parts.
+    """
+
+    lines: tuple[Line, ...]
+
+    def of(self, when: str) -> int:
+        """Bytes of the lines of one kind."""
+        return sum(line.bytes for line in self.lines if line.when == when)
+
+    @property
+    def loading(self) -> int:
+        """Bytes while the model is loaded, before a token was asked for."""
+        later = sum(line.bytes for line in self.lines if line.name in ("cache", "activations"))
+        return self.of(HELD) - later + self.of(LOADING)
+
+    @property
+    def needed(self) -> int:
+        """Bytes at the most: while a conversation fills the context, or while the model is loaded."""
+        return max(self.of(HELD), self.loading)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        lines = [
+            {"name": line.name, "bytes": line.bytes, "when": line.when, "source": line.source} for line in self.lines
+        ]
+        return {"lines": lines, "held_bytes": self.of(HELD), "loading_bytes": self.loading, "needed_bytes": self.needed}
+
+
+def memory_of(profile: DeviceProfile, plan: Plan, shape: ModelShape, *, bits: int | None = None) -> Memory:
+    """What a plan needs on a device.
+
+    Args:
+        profile: whose system and engine count.
+        plan: what is built.
+        shape: the model.
+        bits: of the linears, as --bits; None for the mixture that an export makes.
+    """
+    lines = [*_weights(profile, plan, shape, bits), _cache(plan, shape), _activations(plan, shape)]
+    return Memory((*lines, _runtime(plan), _tokenizer(shape), _app(profile)))
+
+
+def _weights(profile: DeviceProfile, plan: Plan, shape: ModelShape, bits: int | None) -> list[Line]:
+    stored, runtime = file_bytes(plan, shape, bits), runtime_of(plan)
+    if runtime == "onnx":
+        return _onnx_weights(plan, shape, bits, stored)
+    if runtime == "xnnpack":
+        return _xnnpack_weights(plan, shape, bits, stored)
+    if expanded(plan, profile.engine):
+        counts = count(shape)
+        why = "expanded to fp16 when the model is loaded (docs/neural-engine.md, targets and rule 14)"
+        lines = [Line("weights", 2 * (counts.linears + counts.tables), HELD, why)]
+    else:
+        lines = [Line("weights", stored, HELD, "as they are in the file; counted in full, although they are mapped")]
+    if plan.get("cache", "") == "state" and runtime == "neural-engine":
+        why = "if prefill and decode share weights on disk only (coremltools #2351, unverified)"
+        lines.append(Line("second function", stored, PERHAPS, why))
+    return lines
+
+
+def _onnx_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: int) -> list[Line]:
+    counts, (linear, head) = count(shape), kernel_bits(plan, shape, bits)
+    copies = constant("onnx.copies").value
+    held = int((counts.linears * linear + counts.tables * head) * copies) // 8
+    why = (
+        f"{linear:.1f} bits a weight in the linears, times {copies:g}: packed for the kernels beside what the file gave"
+    )
+    lines = [Line("weights", held, HELD, f"{why} (measured)"), Line("model file", stored, MAPPED, "read once")]
+    if plan["weights"] == "palette":
+        each = FOLDING_MIXED if bits is None else FOLDING.get(bits, FOLDING_MIXED)
+        why = f"{each} bytes a weight while the LUTs are folded (docs/choices.md, folded LUT)"
+        lines.append(Line("folding", counts.linears * each, LOADING, why))
+    return lines
+
+
+def _xnnpack_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: int) -> list[Line]:
+    counts, (linear, head) = count(shape), kernel_bits(plan, shape, bits)
+    packed = int(counts.linears * linear + (counts.head + counts.embedding) * head) // 8
+    why = f"{linear:.1f} bits a weight in the linears; these and the head packed by XNNPACK, the embedding in the file"
+    return [Line("weights", packed, HELD, why), Line("model file", stored, MAPPED, "read once")]
+
+
+def _cache(plan: Plan, shape: ModelShape) -> Line:
+    kind = plan.get("cache_dtype", "float16" if plan.format == "coreml" else "float32")
+    each = CACHE_BYTES.get(kind, 4)
+    size = 2 * shape.layers * shape.kv_heads * shape.head_dim * plan.context_length * each
+    formula = f"2 x {shape.layers} layers x {shape.kv_heads} heads x {shape.head_dim} x {plan.context_length} tokens"
+    return Line("cache", size, HELD, f"{formula} x {each} bytes ({kind})")
+
+
+def _activations(plan: Plan, shape: ModelShape) -> Line:
+    """Of a prompt in one call: the residual stream twice, the MLP's three widths, and logits of one token."""
+    tokens = plan.prefill_length or plan.context_length
+    each = 2 if plan.format == "coreml" else 4
+    widest = 2 * shape.hidden_size + 3 * max(shape.intermediate_size, shape.heads * shape.head_dim)
+    why = f"a prompt of {tokens} tokens in one call x {widest} values x {each} bytes, and the logits of one token"
+    arena = constant("onnx.arena").value if plan.format == "onnx" else 1
+    return Line("activations", int(tokens * widest * each * arena) + 4 * shape.vocab_size, HELD, why)
+
+
+def _runtime(plan: Plan) -> Line:
+    found = constant(f"{runtime_of(plan)}.library_bytes")
+    return Line("runtime", int(found.value), HELD, found.source)
+
+
+def _tokenizer(shape: ModelShape) -> Line:
+    each = constant("tokenizer.bytes_per_id")
+    return Line("tokenizer", int(each.value * shape.vocab_size), HELD, f"{each.value:g} bytes an id: {each.source}")
+
+
+def _app(profile: DeviceProfile) -> Line:
+    found = constant(f"app.{profile.os}_bytes")
+    return Line("the app itself", int(found.value), HELD, found.source)
