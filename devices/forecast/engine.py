@@ -85,10 +85,9 @@ def _axes(profile: DeviceProfile, plan: Plan, shape: ModelShape) -> Iterator[Lea
     if shape.vocab_size / parts > cap.number("channels"):
         rows = -(-shape.vocab_size // parts)
         yield _leaves(cap.id, "the head", f"{rows} rows in a part, beyond {cap.number('channels')} channels")
-    if plan.context_length > cap.number("spatial"):
-        yield _leaves(
-            cap.id, "attention", f"a context of {plan.context_length} tokens on an axis of {cap.number('spatial')}"
-        )
+    longest = cap.number("spatial")
+    if plan.context_length > longest:
+        yield _leaves(cap.id, "attention", f"a context of {plan.context_length} tokens on an axis of {longest}")
 
 
 def _sizes(plan: Plan, shape: ModelShape, bits: int | None) -> Iterator[Leaving]:
@@ -97,9 +96,8 @@ def _sizes(plan: Plan, shape: ModelShape, bits: int | None) -> Iterator[Leaving]
     for name in ("NE19b", "NE19a"):
         most = _rule(name).number("most_bytes")
         if each > most:
-            yield _leaves(
-                name, "the whole model", f"{each / 1e6:,.0f} MB of weights in a program, beyond {most / 1e6:,.0f}"
-            )
+            why = f"{each / 1e6:,.0f} MB of weights in a program, beyond {most / 1e6:,.0f}"
+            yield _leaves(name, "the whole model", why)
             return
 
 

@@ -165,7 +165,7 @@ def machine_of(profile: DeviceProfile, plan: Plan) -> Machine:
 
 def cpu(chip: Chip, plan: Plan) -> Machine:
     """The cores together; what the CPU was measured to read counts before the memory's published peak."""
-    wide = plan["weights"] in ("fp16", "fp32") or plan.get("accuracy_level", "4") == "1"
+    wide = plan["weights"] in ("fp16", "fp32") or plan.get("activation_dtype", "int8") != "int8"
     throughput = sum(c.count * core_operations(c, () if wide else chip.isa) for c in chip.cores)
     efficiency = constant("cpu.efficiency").value
     bandwidth = chip.measured_gb_s / efficiency if chip.measured_gb_s else chip.bandwidth_gb_s
@@ -203,9 +203,11 @@ def core_operations(cores: Cores, isa: tuple[str, ...]) -> float:
 @cache
 def _core_facts() -> dict[str, tuple[float, float]]:
     fields = {
-        "names": Field("names", "a list of cores", least=1), "pipes": Field("number", "128-bit pipes", least=1, most=64),
-        "ghz": Field("number", "GHz", least=0.1, most=10), "source": Field("text", "where it comes from"),
-    }  # fmt: skip
+        "names": Field("names", "a list of cores", least=1),
+        "pipes": Field("number", "128-bit pipes", least=1, most=64),
+        "ghz": Field("number", "GHz", least=0.1, most=10),
+        "source": Field("text", "where it comes from"),
+    }
     found: dict[str, tuple[float, float]] = {}
     for entry in entries(CORES, "core"):
         values = checked(entry, fields, CORES.name)

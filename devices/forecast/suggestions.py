@@ -1,4 +1,4 @@
-"""What would fit where a request does not: each suggestion is planned again, so that following it gives what it says."""
+"""What would fit where a request does not: each suggestion is planned again, so that it is true."""
 
 from __future__ import annotations
 

@@ -88,8 +88,9 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {
-            "device": self.device, "format": self.plan.format, "weights": self.plan["weights"], "bits": self.request.bits,
-            "context_length": self.plan.context_length, "verdict": self.verdict, "fits": self.fits, "tight": self.tight,
+            "device": self.device, "format": self.plan.format, "weights": self.plan["weights"],
+            "bits": self.request.bits, "context_length": self.plan.context_length, "verdict": self.verdict,
+            "fits": self.fits, "tight": self.tight,
             "limit_bytes": self.allowance.plain, "limit_with_entitlement_bytes": self.allowance.entitled,
             "limit_source": self.allowance.source, "memory": self.memory.to_json(), "storage": self.storage.to_json(),
             "decode": self.decode.to_json(), "prefill": self.prefill.to_json(), "loading": self.loading.to_json(),
@@ -111,9 +112,8 @@ def allowance_of(profile: DeviceProfile) -> Allowance:
         return Allowance(int(profile.app_memory_gb * GB), int(entitled * GB), profile.source("app_memory_gb"))
     share = constant(f"share.{profile.os}")
     most = int(profile.memory_gb * share.value * GB)
-    return Allowance(
-        most, most, f"{share.value:g} of {profile.memory_gb:g} GB, confidence {share.confidence}: {share.source}"
-    )
+    words = f"{share.value:g} of {profile.memory_gb:g} GB, confidence {share.confidence}: {share.source}"
+    return Allowance(most, most, words)
 
 
 def forecast(profile: DeviceProfile, shape: ModelShape, request: Request | None = None) -> Forecast:

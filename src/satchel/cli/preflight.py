@@ -1,0 +1,183 @@
+"""`satchel preflight`: whether a model fits a device, and how fast it would be, before anything is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from satchel.cli.console import errors, out, print_json
+from satchel.devices.forecast import ENTITLED, FITS, Forecast, Request, Suggestion, forecast, largest, suggest
+from satchel.devices.groups import expand
+from satchel.devices.plan import ModelShape
+from satchel.devices.profile import DeviceProfile
+
+MB = 1e6
+STYLES = {FITS: "green", ENTITLED: "yellow"}
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A folder (config.json is enough), a GGUF file, a hub id, or smollm2."),
+    ],
+    device: Annotated[
+        list[str], typer.Option("--device", "-d", help="A device, a group, or a profile's file; repeat for more.")
+    ],
+    format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Of every linear: 2, 3, 4, 6 or 8; mixed by default.")] = None,
+    effort: Annotated[str | None, typer.Option(help="As of `satchel export`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether MODEL fits a device, with the sum, and forecast sizes, speed and the first load.
+
+    Nothing is exported, and no weights are read or fetched. Exit codes: 0 it fits every device (an entitlement may be
+    needed), 1 it does not, 2 bad input.
+    """
+    from satchel.export.recipe import make_wishes  # imports checkpoint readers only when they are needed
+    from satchel.export.shape import shape_of
+
+    with errors(as_json):
+        profiles = expand(device)
+        shape, described = shape_of(model)
+        asked = Request(format, weights, context, bits, effort != "low", described.tokenizer_bytes)
+        wishes = make_wishes(effort, bits=bits, weights=weights)
+        found = [forecast(profile, shape, asked) for profile in profiles]
+        _refuse(found, wishes)
+        ideas = [suggest(p, shape, f, asked) for p, f in zip(profiles, found, strict=True)]
+        if as_json:
+            print_json(_document(described.source.model_id, shape, profiles, found, ideas, asked))
+        elif len(found) == 1:
+            _print_one(described.source.model_id, shape, profiles[0], found[0], ideas[0], asked)
+        else:
+            _print_many(described.source.model_id, profiles, found, ideas)
+        if not all(each.fits for each in found):
+            raise typer.Exit(1)
+
+
+def _refuse(found: Sequence[Forecast], wishes: Any) -> None:
+    """UsageError for bits that `satchel export` would refuse for one of the plans."""
+    from satchel.export.recipe import recipe_for
+
+    for each in found:
+        recipe_for(each.plan, wishes)
+
+
+def _document(
+    model: str,
+    shape: ModelShape,
+    profiles: Sequence[DeviceProfile],
+    found: Sequence[Forecast],
+    ideas: Sequence[Sequence[Suggestion]],
+    asked: Request,
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "parameters": shape.parameters,
+        "devices": [
+            each.to_json()
+            | {"suggestions": [idea.to_json() for idea in some], "largest_parameters": largest(profile, shape, asked)}
+            for profile, each, some in zip(profiles, found, ideas, strict=True)
+        ],
+    }
+
+
+def _verdict(found: Forecast) -> Text:
+    style = STYLES.get(found.verdict, "red")
+    return Text(found.verdict + (", tightly" if found.tight else ""), style=style)
+
+
+def _print_one(
+    model: str,
+    shape: ModelShape,
+    profile: DeviceProfile,
+    found: Forecast,
+    ideas: Sequence[Suggestion],
+    asked: Request,
+) -> None:
+    words = f"{model} ({shape.parameters / 1e9:.3g} billion parameters) on {profile.title}: "
+    out.print(Text(words, style="bold") + _verdict(found))
+    bits = f", {asked.bits} bits" if asked.bits else ""
+    out.print(f"{found.plan.format}, {found.plan['weights']}{bits}, a context of {found.plan.context_length} tokens\n")
+    _print_memory(found)
+    _print_storage(found)
+    _print_speed(found)
+    for leaving in found.leaving:
+        out.print(f"leaves the engine: {leaving.what}: {leaving.why} ({leaving.rule})", markup=False)
+    if ideas:
+        out.print("\nWhat would fit:")
+    for idea in ideas:
+        need = f"{idea.words}: {idea.needed / MB:,.0f} MB, {idea.verdict}"
+        out.print(f"  {need}" + (f"  ({idea.options})" if idea.options else ""), markup=False)
+    most = largest(profile, shape, asked)
+    if not found.fits and most:
+        out.print(f"  a model of this width and at most {most / 1e9:.2g} billion parameters", markup=False)
+
+
+def _print_memory(found: Forecast) -> None:
+    table = Table("memory", "MB", "when", "from", box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in found.memory.lines:
+        table.add_row(line.name, f"{line.bytes / MB:,.1f}", line.when, Text(line.source))
+    memory, allowance = found.memory, found.allowance
+    table.add_section()
+    table.add_row("needed", f"{memory.needed / MB:,.1f}", "at the most", _peak(found))
+    table.add_row("an app may use", f"{allowance.plain / MB:,.1f}", "", Text(allowance.source))
+    if allowance.entitled != allowance.plain:
+        words = "with the increased-memory-limit entitlement"
+        table.add_row("", f"{allowance.entitled / MB:,.1f}", "", words)
+    out.print(table)
+
+
+def _peak(found: Forecast) -> str:
+    loading, held = found.memory.loading, found.memory.of("held")
+    return "while the model is loaded" if loading > held else "when a conversation fills the context"
+
+
+def _print_storage(found: Forecast) -> None:
+    storage = found.storage
+    made = f", and {storage.made / MB:,.0f} MB that the system makes at the first load" if storage.made else ""
+    out.print(f"download and install: {storage.install / MB:,.0f} MB{made}; delivered {storage.best or 'by no store'}")
+    for limit, within in storage.ways:
+        if not within:
+            out.print(f"  too large to be shipped {limit.way}: {limit.gb:g} GB ({limit.source})", markup=False)
+
+
+def _print_speed(found: Forecast) -> None:
+    for name, speed in (("decode", found.decode), ("prefill", found.prefill)):
+        figures = f"{speed.value:,.0f} tok/s ({speed.low:,.0f} to {speed.high:,.0f}), bound by {speed.bound}"
+        out.print(f"{name}: about {figures}\n  = {speed.formula}", markup=False)
+    load = found.loading
+    words = f"first load: about {load.first:,.0f} s ({load.first_low:,.0f} to {load.first_high:,.0f})"
+    out.print(f"{words}, later {load.later:,.1f} s; {load.source}", markup=False)
+
+
+def _print_many(
+    model: str,
+    profiles: Sequence[DeviceProfile],
+    found: Sequence[Forecast],
+    ideas: Sequence[Sequence[Suggestion]],
+) -> None:
+    out.print(model, style="bold", markup=False)
+    table = Table(
+        "device", "format", "weights", "context", "needs MB", "may use MB", "verdict", "install MB", "decode tok/s",
+        "first load s", "would fit", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for profile, each, some in zip(profiles, found, ideas, strict=True):
+        allowance, decode = each.allowance, each.decode
+        may = f"{allowance.plain / MB:,.0f}"
+        may += f" ({allowance.entitled / MB:,.0f})" if allowance.entitled != allowance.plain else ""
+        table.add_row(
+            profile.name, each.plan.format, each.plan["weights"], str(each.plan.context_length),
+            f"{each.memory.needed / MB:,.0f}", may, _verdict(each), f"{each.storage.install / MB:,.0f}",
+            f"{decode.value:,.0f} ({decode.low:,.0f}-{decode.high:,.0f})", f"{each.loading.first:,.0f}",
+            some[0].words if some else "",
+        )  # fmt: skip
+    out.print(table)
