@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from satchel.devices.errors import PlanError
@@ -22,6 +22,23 @@ class ModelShape:
     parameters: int
     max_position: int
     tied_embeddings: bool
+    activation: str = "silu"
+    norm: str = "rms"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An alternative that was turned down.
+
+    Attributes:
+        value: that the role could have had, or that some other device or format would get.
+        reason: why it has not.
+        source: ids of the rules that the reason rests on, as in Choice.
+    """
+
+    value: str
+    reason: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -32,15 +49,16 @@ class Choice:
         role: what is decided, such as "linear" or "cache".
         value: what was chosen.
         reason: why, in a sentence.
-        source: the rule or source that the reason rests on, such as "neural-engine rule 7".
-        rejected: the alternatives that were turned down.
+        source: ids of the rules that the reason rests on, the weightiest first: "NE07" or "NE23, NE02". In bundles from
+            before there were ids, where it comes from in words.
+        rejected: the alternatives that were turned down; in those bundles their values alone.
     """
 
     role: str
     value: str
     reason: str
     source: str
-    rejected: tuple[str, ...] = ()
+    rejected: tuple[Rejection | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,22 +72,35 @@ class Plan:
         prefill_length: tokens of one prefill call; 0 where any length will do.
         choices: one for each role; `plan["linear"]` gives a value.
 
-    Roles and their values (a format reads only its own):
+    Roles and their values (a format reads only its own; see the rules that each choice names):
 
+        format      as above
         weights     palette | int4 | int8 | fp16 | fp32 | source (a GGUF file's own codes)
         kv_weights  int8 | as_linear | by_loss  k_proj and v_proj kept at 8 bits beside a palette, or chosen as others
         lut_groups  tensor | rows16             one LUT a tensor, or one for each 16 rows
         scale_dtype float16 | bfloat16          of affine block scales
         target      Core ML: iOS16 | iOS17 | iOS18; ONNX: opset21; ExecuTorch: xnnpack | coreml
-        layout      Core ML: channels_first | plain
-        accuracy_level  ONNX: 1 | 4             MatMulNBits with fp32 or int8 activations
-        cache_write Core ML: slice_update | mask
-        cache       Core ML: state | io; ONNX: shared_buffer; ExecuTorch: custom_sdpa
-        lm_head     Core ML: split<N> | whole; ONNX and ExecuTorch: last_token
-        tied_head   Core ML: shared | duplicated; others: shared
+        opset       Core ML: CoreML6 | CoreML7 | CoreML8, of the program's functions
+        minimum_os  Core ML: the oldest systems that read the package, such as "iOS 18, macOS 15"
+        context_length, prefill_length  as below; "any" for a prefill length of 0
+        linear      conv1x1 | linear | matmul_nbits | matmul | qd8_qc8w | f32_qc8w | qd8_qb4w | fp32
+        layout      Core ML: channels_first | plain; goes with linear
         compute     Core ML: cpuAndNeuralEngine | cpuAndGPU | cpuOnly | all; others: cpu
-        linear      conv1x1 | linear | matmul_nbits | matmul | lut | qd8_qc8w | qd8_qb4w ...
-        attention   per_head | fused_sdpa | group_query_attention | custom_sdpa
+        chunks      Core ML: packages that the layers are spread over, "1", "2" ...
+        attention   per_head | batched | fused_sdpa | group_query_attention | custom_sdpa
+        accuracy_level  ONNX: 1 | 4             MatMulNBits with fp32 or int8 activations
+        activation_dtype  float16 | float32 | int8, that linears multiply by their weights
+        embedding   gather | gather_block_quantized | embedding_byte
+        norm        divided_by_peak | with_residual_sum | mean_by_linear
+        rotary      tables | in_attention
+        activation  half_tanh | gelu_tanh | quick_gelu | gelu | times_sigmoid
+        cache       Core ML: state | io; ONNX: shared_buffer; ExecuTorch: custom_sdpa
+        cache_dtype float16 | float32
+        cache_write Core ML: slice_update | mask | host
+        lm_head     Core ML: split<N> | whole; ONNX and ExecuTorch: last_token
+        tied_head   shared | duplicated; absent where the head is a matrix of its own
+
+    Where ExecuTorch's target is coreml, the roles of Core ML say what its delegate is given.
     """
 
     device: str
@@ -98,7 +129,10 @@ class Plan:
             "context_length": self.context_length,
             "prefill_length": self.prefill_length,
             "choices": [
-                {"role": c.role, "value": c.value, "reason": c.reason, "source": c.source, "rejected": list(c.rejected)}
+                {
+                    "role": c.role, "value": c.value, "reason": c.reason, "source": c.source,
+                    "rejected": [r if isinstance(r, str) else asdict(r) for r in c.rejected],
+                }
                 for c in self.choices
             ],
-        }
+        }  # fmt: skip
