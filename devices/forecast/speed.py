@@ -10,7 +10,6 @@ published figures they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -160,12 +159,21 @@ def _formula(work: Work, machine: Machine, reading: Constant, computing: Constan
 def machine_of(profile: DeviceProfile, plan: Plan) -> Machine:
     """What executes a plan on a device."""
     runtime = runtime_of(plan)
-    return _MACHINES.get(runtime, cpu)(profile.chip, plan)
-
-
-def cpu(chip: Chip, plan: Plan) -> Machine:
-    """The cores together; what the CPU was measured to read counts before the memory's published peak."""
+    if runtime == "neural-engine":
+        return neural_engine(profile.chip)
+    if runtime == "coreml-gpu":
+        return gpu(profile.chip)
     wide = plan["weights"] in ("fp16", "fp32") or plan.get("activation_dtype", "int8") != "int8"
+    return cpu(profile.chip, wide=wide)
+
+
+def cpu(chip: Chip, *, wide: bool = False) -> Machine:
+    """The cores together; what the CPU was measured to read counts before the memory's published peak.
+
+    Args:
+        chip: whose cores.
+        wide: products are of floats, not of int8.
+    """
     throughput = sum(c.count * core_operations(c, () if wide else chip.isa) for c in chip.cores)
     efficiency = constant("cpu.efficiency").value
     bandwidth = chip.measured_gb_s / efficiency if chip.measured_gb_s else chip.bandwidth_gb_s
@@ -173,23 +181,19 @@ def cpu(chip: Chip, plan: Plan) -> Machine:
     return Machine(bandwidth * 1e9, throughput, "cpu", f"CPU of {chip.title}, {words}")
 
 
-def _engine(chip: Chip, plan: Plan) -> Machine:
-    del plan
-    known = chip.engine_gb_s
-    most = constant("neural-engine.most_gb_s").value
+def neural_engine(chip: Chip) -> Machine:
+    """Apple's engine; of chips without a measured bandwidth, a share of the memory's."""
+    known, most = chip.engine_gb_s, constant("neural-engine.most_gb_s").value
     bandwidth = known or min(chip.bandwidth_gb_s * constant("neural-engine.share").value, most)
-    words = "measured, rule 26" if known else "a share of the memory's, as on M1"
+    words = "measured, rule 26" if known else "a share of the memory's"
     tops = chip.tops or constant("neural-engine.tops").value
     return Machine(bandwidth * 1e9, tops * 1e12, "neural-engine", f"Neural Engine of {chip.title}, bandwidth {words}")
 
 
-def _gpu(chip: Chip, plan: Plan) -> Machine:
-    del plan
+def gpu(chip: Chip) -> Machine:
+    """The GPU of an Apple chip, whose throughput goes with its bandwidth."""
     throughput = chip.bandwidth_gb_s * 1e9 * constant("gpu.operations_per_byte").value
     return Machine(chip.bandwidth_gb_s * 1e9, throughput, "gpu", f"GPU of {chip.title}")
-
-
-_MACHINES: dict[str, Callable[[Chip, Plan], Machine]] = {"neural-engine": _engine, "coreml-gpu": _gpu}
 
 
 def core_operations(cores: Cores, isa: tuple[str, ...]) -> float:
