@@ -158,6 +158,10 @@ class DecoderConfig:
             return self.layer_options[i]
         return Layer(self.heads, self.kv_heads, self.intermediate_size, self.rope, self.window)
 
+    def ropes(self) -> list[Rope]:
+        """Every rope that a layer has, once, in the order of the layers."""
+        return list(dict.fromkeys(rope for i in range(self.layers) if (rope := self.layer(i).rope)))
+
     @property
     def score_scale(self) -> float:
         """What the products of queries and keys are multiplied by."""

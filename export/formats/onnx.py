@@ -32,7 +32,7 @@ from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx import ACCURACY_LEVEL, CacheInputs, OnnxOps
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
 from satchel.export.progress import Progress, silent
-from satchel.runtime.errors import FormatError, OutputError
+from satchel.runtime.errors import OutputError
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 MODEL = "model.onnx"
@@ -91,7 +91,8 @@ def _build(
     for layer, present in enumerate(ops.present):
         for value, kind in zip(present, ("key", "value"), strict=True):
             value.name = f"present.{layer}.{kind}"
-            _describe(value, ["batch_size", config.kv_heads, "total_sequence_length", config.head_dim])
+            kv_heads = config.layer(layer).kv_heads
+            _describe(value, ["batch_size", kv_heads, "total_sequence_length", config.head_dim])
     return [logits, *(value for present in ops.present for value in present)]
 
 
@@ -101,41 +102,19 @@ def _describe(value: ir.Value, shape: list[int | str]) -> None:
 
 
 def _cache(graph: GraphBuilder, mask: ir.Value, config: DecoderConfig, context_length: int) -> CacheInputs:
-    """The cache as inputs, its length out of the mask, and the rotary tables."""
-    shape: list[int | str] = ["batch_size", config.kv_heads, "past_sequence_length", config.head_dim]
-    past = [
-        (
-            graph.input(f"past_key_values.{i}.key", ir.DataType.FLOAT, shape),
-            graph.input(f"past_key_values.{i}.value", ir.DataType.FLOAT, shape),
-        )
-        for i in range(config.layers)
-    ]
+    """The cache as inputs, and its length out of the mask."""
+    past = []
+    for i in range(config.layers):
+        shape: list[int | str] = ["batch_size", config.layer(i).kv_heads, "past_sequence_length", config.head_dim]
+        key, value = (graph.input(f"past_key_values.{i}.{n}", ir.DataType.FLOAT, shape) for n in ("key", "value"))
+        past.append((key, value))
     axis = graph.initializer("mask.axis", np.array([1], np.int64))
     one = graph.initializer("mask.one", np.array(1, np.int64))
     tokens = graph.node("ReduceSum", "mask.tokens", [mask, axis], {"keepdims": 0})
     last = graph.cast("mask.last_position", graph.node("Sub", "mask.last", [tokens, one]), ir.DataType.INT32)
     length = graph.node("Gather", "mask.length", [graph.node("Shape", "mask.shape", [mask]), one], {"axis": 0})
     total = graph.cast("mask.total_length", length, ir.DataType.INT32)
-    cosine, sine = rotary_tables(config, context_length)
-    return CacheInputs(past, last, total, graph.initializer("rope.cos", cosine), graph.initializer("rope.sin", sine))
-
-
-def rotary_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin, fp32 [length, rotated / 2], by the same fp32 steps as transformers.
-
-    Raises FormatError for a width that GroupQueryAttention does not take.
-    """
-    if config.rope.rotated % 16:
-        raise FormatError(
-            "onnxruntime rotates channels by sixteens",
-            got=f"{config.rope.rotated} rotated channels of {config.head_dim} in a head",
-            wanted="a multiple of 16",
-            hint="choose another format",
-        )
-    inv_freq = np.array(config.rope.inv_freq, np.float32)
-    angle = np.arange(length, dtype=np.float32)[:, None] * inv_freq[None, :]
-    factor = np.float32(config.rope.attention_factor)
-    return (np.cos(angle) * factor).astype(np.float32), (np.sin(angle) * factor).astype(np.float32)
+    return CacheInputs(past, last, total, context_length)
 
 
 def _metadata(info: ModelInfo) -> dict[str, str]:

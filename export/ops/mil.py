@@ -3,8 +3,9 @@
 Attention reads the cache as it was before the call and adds this call's keys and values apart from it:
 softmax([q * K_past + mask, q * K_new + causal]) applied to [V_past, V_new]. So the cache is read once at the start and
 written once at the end, for all layers together, and with states exactly one write_state a state is in the program;
-the same graph serves a cache that goes through inputs and outputs. The mask of the past is the same for every query
-(slot < position), and that of the new tokens is a constant, so neither is an input.
+the same graph serves a cache that goes through inputs and outputs. The mask of the past follows from the position
+(slot < position; with a window of W tokens also slot > token - W), and that of the new tokens is a constant, so neither
+is an input. Where layers differ in their key/value heads, the cache has room for the most of any.
 
 Four forms are chosen for fp16, which is all that the Neural Engine has: a mask of -1e4 and never -inf (neural-engine
 rule 8); norms that divide by the row's largest |x| before they sum or square, since SmolLM2's residual of 24,900
@@ -18,13 +19,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig
+from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.mil_builder import Emitter, Var, mb
 from satchel.export.ops.mil_matrix import MatrixStore, StoredMatrix
+from satchel.export.rope import rope_tables
 
 MASKED = -1e4
 SMALLEST_PEAK = 1e-4
@@ -54,6 +57,17 @@ class Call:
     shared_head: bool
     fused: bool = False
     first_layer: int = 0
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries or keys that are split into heads already."""
+
+    value: Var
+
+
+Angles: TypeAlias = tuple[Var, Var]
+"""cos and sin of the places of one call's tokens, in the shape of heads."""
 
 
 def mil_name(canonical: str) -> str:
@@ -87,6 +101,7 @@ class MilOps(ABC):
         self.inputs = inputs
         self.dtype = matrices.dtype
         self.mb = Emitter()
+        self._constants: dict[str, Var] = {}
         if "position" in inputs:
             self._prepare_attention(call)
 
@@ -97,11 +112,11 @@ class MilOps(ABC):
         self._new_values: list[Var] = []
         self._slots = self._integers(np.arange(call.context))
         self._places = self._token_places()
-        self._past_mask = self._mask_of_the_past()
-        self._angles = self._rotary_tables()
-        # Queries carry 1 / sqrt(head_dim); the fused attention has it inside.
-        scale = self._number(1.0 if call.fused else self.config.head_dim**-0.5)
-        self._query_angles = (self.mb.mul(x=self._angles[0], y=scale), self.mb.mul(x=self._angles[1], y=scale))
+        self._fused = call.fused and not self.config.attention_softcap
+        # Queries carry the scale of the scores; the fused attention has 1 / sqrt(head_dim) inside.
+        self._query_scale = self.config.score_scale * (self.config.head_dim**0.5 if self._fused else 1)
+        self._tables: dict[tuple[Rope, bool], Angles] = {}
+        self._masks: dict[tuple[str, int, int], Var] = {}
 
     # --- what a layout must say ---
 
@@ -134,17 +149,16 @@ class MilOps(ABC):
         """Heads -> [1, KV, S, head_dim], as the cache holds them."""
 
     @abstractmethod
-    def _past_mask_shape(self) -> tuple[int, ...]:
-        """The shape in which C numbers broadcast over the scores of the past."""
+    def _along_heads(self, heads: int) -> tuple[int, ...]:
+        """The shape in which head_dim numbers for each of `heads` heads, or for all (1), broadcast over heads."""
 
     @abstractmethod
-    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        """Softmax attention over (past [1, KV, C, D], new [1, KV, S, D]); heads joined as channels."""
+    def _over_past(self, mask: Var, group: int) -> Var:
+        """A mask [C, 1], or [C, S] for each query, in the shape of the scores of `group` query heads."""
 
-    @property
-    def _group_size(self) -> int:
-        """Query heads to a key/value head, G."""
-        return self.config.heads // self.config.kv_heads
+    @abstractmethod
+    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
+        """Softmax attention over (past [1, KV, C, D], new [1, KV, S, D]); heads joined as channels."""
 
     # --- the protocol ---
 
@@ -160,32 +174,51 @@ class MilOps(ABC):
 
     def norm(self, x: Var, name: str) -> Var:
         """The norm of x / max|x|, which is that of x but for epsilon, which is divided alike."""
-        axes = [self.channels]
-        peak = self.mb.reduce_max(x=self.mb.abs(x=x), axes=axes, keep_dims=True)
+        scaled = self.mb.mul(x=self._normed(x, self.channels), y=self._vector(name))
+        bias = f"{name}.bias"
+        return self.mb.add(x=scaled, y=self._vector(bias)) if self.weights.has(bias) else scaled
+
+    def head_norm(self, x: Var, name: str) -> Heads:
+        """The same over each head's channels; attention takes the heads as they are then."""
+        dim, size = self.config.head_dim, self.weights.vector(name).size
+        normed = self._normed(self._heads(x, x.shape[self.channels] // dim), self.head_channels)
+        gain = self._floats(mil_name(name), lambda: self.weights.vector(name), self._along_heads(size // dim))
+        return Heads(self.mb.mul(x=normed, y=gain))
+
+    def _normed(self, x: Var, axis: int) -> Var:
+        peak = self.mb.reduce_max(x=self.mb.abs(x=x), axes=[axis], keep_dims=True)
         peak = self.mb.maximum(x=peak, y=self._number(SMALLEST_PEAK))
         y = self.mb.real_div(x=x, y=peak)
         if self.config.norm == "layer":
-            y = self.mb.sub(x=y, y=self.mb.reduce_mean(x=y, axes=axes, keep_dims=True))
-        mean = self.mb.reduce_mean(x=self.mb.mul(x=y, y=y), axes=axes, keep_dims=True)
+            y = self.mb.sub(x=y, y=self.mb.reduce_mean(x=y, axes=[axis], keep_dims=True))
+        mean = self.mb.reduce_mean(x=self.mb.mul(x=y, y=y), axes=[axis], keep_dims=True)
         epsilon = self.mb.real_div(x=self._number(math.sqrt(self.config.norm_eps)), y=peak)
         root = self.mb.rsqrt(x=self.mb.add(x=mean, y=self.mb.mul(x=epsilon, y=epsilon)), epsilon=self._number(0))
-        scaled = self.mb.mul(x=self.mb.mul(x=y, y=root), y=self._vector(name))
-        return self.mb.add(x=scaled, y=self._vector(f"{name}.bias")) if self.config.norm == "layer" else scaled
+        return self.mb.mul(x=y, y=root)
 
     def linears(self, x: Var, names: list[str]) -> list[Var]:
         """Each linear apart: the engine gains nothing from packing."""
         return [self._linear(x, self._stored(name), f"{name}.bias") for name in names]
 
-    def attention(self, q: Var, k: Var, v: Var, layer: int) -> Var:
+    def attention(self, q: Var | Heads, k: Var | Heads, v: Var, layer: int) -> Var:
         """Keys enter the cache after rotary; the write itself comes at the end (`outputs`)."""
-        kv_heads = self.config.kv_heads
-        keys = self._cache_rows(self._rotate(self._heads(k, kv_heads), self._angles))
-        values = self._cache_rows(self._heads(v, kv_heads))
-        self._new_keys.append(keys)
-        self._new_values.append(values)
-        queries = self._rotate(self._heads(q, self.config.heads), self._query_angles)
+        options = self.config.layer(layer)
+        keys = self._cache_rows(self._turned(self._as_heads(k, options.kv_heads), options.rope, queries=False))
+        values = self._cache_rows(self._heads(v, options.kv_heads))
+        self._new_keys.append(self._all_heads(keys))
+        self._new_values.append(self._all_heads(values))
+        queries = self._turned(self._as_heads(q, options.heads), options.rope, queries=True)
         past = (self._layer_of(self._past_keys, layer), self._layer_of(self._past_values, layer))
-        return self._attend(queries, (past[0], keys), (past[1], values))
+        return self._attend(queries, (past[0], keys), (past[1], values), options)
+
+    def _as_heads(self, x: Var | Heads, count: int) -> Var:
+        return x.value if isinstance(x, Heads) else self._heads(x, count)
+
+    def _turned(self, heads: Var, rope: Rope | None, *, queries: bool) -> Var:
+        """Rotated, and scaled if they are queries."""
+        if rope:
+            return self._rotate(heads, rope, self._angles(rope, queries))
+        return self.mb.mul(x=heads, y=self._number(self._query_scale)) if queries else heads
 
     def gated(self, gate: Var, up: Var) -> Var:
         """activation(gate) * up."""
@@ -202,14 +235,19 @@ class MilOps(ABC):
         """The residual sum."""
         return self.mb.add(x=x, y=y)
 
+    def scale(self, x: Var, factor: float) -> Var:
+        """x * factor."""
+        return self.mb.mul(x=x, y=self._number(factor))
+
     def lm_head(self, x: Var, name: str) -> Var:
         """Logits [1, S, vocab], from parts of consecutive rows (neural-engine rules 2 and 23)."""
-        parts = self._head_parts(name)
+        parts, cap = self._head_parts(name), self.config.logits_softcap
         if len(parts) == 1:
-            return self._leave(self._linear(x, parts[0], "lm_head.bias"), "logits")
+            return self._leave(self._capped(self._linear(x, parts[0], "lm_head.bias"), cap), "logits")
         pieces, start = [], 0
         for number, part in enumerate(parts):
-            pieces.append(self._leave(self._head_bias(self._linear(x, part), number, start), None))
+            logits = self._head_bias(self._linear(x, part), number, start)
+            pieces.append(self._leave(self._capped(logits, cap), None))
             start += part.shape[0]
         return self.mb.concat(values=pieces, axis=2, name="logits")
 
@@ -221,6 +259,12 @@ class MilOps(ABC):
         shape = self._along_channels(x.shape[self.channels])
         name = f"{mil_name('lm_head.bias')}__part{part}"
         return self.mb.add(x=x, y=self._floats(name, lambda: self.weights.vector("lm_head.bias")[rows], shape))
+
+    def _capped(self, x: Var, cap: float) -> Var:
+        """cap * tanh(x / cap); x for a cap of 0."""
+        if not cap:
+            return x
+        return self.mb.mul(x=self.mb.tanh(x=self.mb.mul(x=x, y=self._number(1 / cap))), y=self._number(cap))
 
     def outputs(self, logits: Var) -> list[Var]:
         """Writes the cache, and lists the function's outputs."""
@@ -265,10 +309,12 @@ class MilOps(ABC):
         return number
 
     def _floats(self, key: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> Var:
-        """A float const that all functions share."""
-        if key not in self.matrices.store:
-            self.matrices.store.put(key, make().astype(self.dtype))
-        return self.matrices.store.const(key, shape, self.dtype, name=key)
+        """A float const, one in this function, whose numbers all functions share."""
+        if key not in self._constants:
+            if key not in self.matrices.store:
+                self.matrices.store.put(key, make().astype(self.dtype))
+            self._constants[key] = self.matrices.store.const(key, shape, self.dtype, name=key)
+        return self._constants[key]
 
     def _integers(self, values: np.ndarray) -> Var:
         """An int32 const; before iOS18 these cannot lie in the weight file."""
@@ -288,57 +334,76 @@ class MilOps(ABC):
             return self.inputs["position"]
         return self.mb.add(x=self._integers(np.arange(self.call.length)), y=self.inputs["position"])
 
-    def _mask_of_the_past(self) -> Var:
-        """0 for slots before position, MASKED for the others."""
-        unseen = self.mb.cast(
-            x=self.mb.greater_equal(x=self._slots, y=self.inputs["position"]), dtype=self._dtype_name()
-        )
-        return self.mb.reshape(x=self.mb.mul(x=unseen, y=self._number(MASKED)), shape=self._past_mask_shape())
+    def _past_mask(self, window: int, group: int) -> Var:
+        """0 for slots that a token sees, MASKED for those at or after position, or before its window."""
+        key = ("past", window, group if window else 0)
+        if key not in self._masks:
+            slots = self.mb.reshape(x=self._slots, shape=[self.call.context, 1])
+            unseen = self.mb.greater_equal(x=slots, y=self.inputs["position"])
+            if window:
+                places = self.mb.reshape(x=self._places, shape=[1, self.call.length])
+                before = self.mb.less_equal(x=slots, y=self.mb.sub(x=places, y=np.int32(window)))
+                unseen = self.mb.logical_or(x=unseen, y=before)
+            mask = self.mb.mul(x=self.mb.cast(x=unseen, dtype=self._dtype_name()), y=self._number(MASKED))
+            self._masks[key] = self._over_past(mask, group)
+        return self._masks[key]
 
     def _dtype_name(self) -> str:
         return "fp16" if self.dtype is np.float16 else "fp32"
 
-    def _rotary_tables(self) -> tuple[Var, Var]:
+    def _angles(self, rope: Rope, queries: bool) -> Angles:
         """cos [c, c, 1] and sin [-s, s, 0] of this call's places, so that x * cos + swap(x) * sin turns x."""
-        cos, sin = self._gathered(np.cos), self._gathered(np.sin)
-        minus = self.mb.mul(x=sin, y=self._number(-1))
-        passed = self._passed(1), self._passed(0)
-        return self._table(self.mb.concat(values=[cos, cos, *passed[0]], axis=1)), self._table(
-            self.mb.concat(values=[minus, sin, *passed[1]], axis=1)
+        if (rope, queries) not in self._tables:
+            if queries:
+                scale = self._number(self._query_scale)
+                cos, sin = (self.mb.mul(x=table, y=scale) for table in self._angles(rope, queries=False))
+            else:
+                cos, sin = self._rotary_tables(rope)
+            self._tables[rope, queries] = cos, sin
+        return self._tables[rope, queries]
+
+    def _rotary_tables(self, rope: Rope) -> Angles:
+        cos, sin = (self._gathered(rope, which) for which in (0, 1))
+        minus, rest = self.mb.mul(x=sin, y=self._number(-1)), self.config.head_dim - rope.rotated
+        return self._table(self.mb.concat(values=[cos, cos, *self._passed(1, rest)], axis=1)), self._table(
+            self.mb.concat(values=[minus, sin, *self._passed(0, rest)], axis=1)
         )
 
-    def _passed(self, value: int) -> list[Var]:
-        """What the tables hold for the channels of a head that are not rotated, [S, channels]; none if all are."""
-        shape = (self.call.length, self.config.head_dim - self.config.rope.rotated)
-        if shape[1] == 0:
+    def _passed(self, value: int, rest: int) -> list[Var]:
+        """What the tables hold for the `rest` of a head's channels, not rotated, [S, rest]; none if all are."""
+        if rest == 0:
             return []
-        return [self._floats(f"passed__{value}_{shape[0]}", lambda: np.full(shape, value, np.float32), shape)]
+        shape = (self.call.length, rest)
+        return [self._floats(f"passed__{value}_{shape[0]}_{rest}", lambda: np.full(shape, value, np.float32), shape)]
 
-    def _gathered(self, f: np.ufunc) -> Var:
-        """f of the angles of this call's places, [S, rotated / 2]."""
-        shape = (self.call.context, len(self.config.rope.inv_freq))
-        table = self._floats(f"rotary__{f.__name__}", lambda: self._angles_of(f), shape)
+    def _gathered(self, rope: Rope, which: int) -> Var:
+        """cos (0) or sin (1) of the angles of this call's places, [S, rotated / 2]."""
+        shape, name = (self.call.context, len(rope.inv_freq)), ("cos", "sin")[which]
+        number = self.config.ropes().index(rope)  # which of the model's, whatever layers this function has
+        key = f"rotary__{name}" + (f"__{number}" if number else "")
+        table = self._floats(key, lambda: rope_tables(rope, self.call.context)[which], shape)
         return self.mb.gather(x=table, indices=self._places, axis=0)
 
-    def _angles_of(self, f: np.ufunc) -> np.ndarray:
-        """f of the angles, [C, rotated / 2]; positions times frequencies in fp32, as every reference does."""
-        rope = self.config.rope
-        angles = np.arange(self.call.context, dtype=np.float32)[:, None] * np.array(rope.inv_freq, np.float32)
-        values: np.ndarray = f(angles.astype(np.float64)) * rope.attention_factor
-        return values
-
-    def _rotate(self, heads: Var, angles: tuple[Var, Var]) -> Var:
-        half, rest = len(self.config.rope.inv_freq), self.config.head_dim - self.config.rope.rotated
+    def _rotate(self, heads: Var, rope: Rope, angles: Angles) -> Var:
+        half, rest = len(rope.inv_freq), self.config.head_dim - rope.rotated
         sizes = {"split_sizes": [half, half, rest]} if rest else {"num_splits": 2}
         first, second, *passed = self.mb.split(x=heads, **sizes, axis=self.head_channels)
         swapped = self.mb.concat(values=[second, first, *passed], axis=self.head_channels)
         return self.mb.add(x=self.mb.mul(x=heads, y=angles[0]), y=self.mb.mul(x=swapped, y=angles[1]))
 
-    def _later(self) -> np.ndarray:
-        """MASKED where a query would see a later token of this call, [queries (G heads, S each), S]."""
+    def _later(self, group: int, window: int) -> np.ndarray:
+        """MASKED where a query would see a later token of this call, or one before its window.
+
+        [queries (`group` heads, S each), S].
+        """
         length = self.call.length
-        later = np.arange(length)[None, :] > (np.arange(self._group_size * length) % length)[:, None]
-        return np.where(later, MASKED, 0.0)
+        token, key = (np.arange(group * length) % length)[:, None], np.arange(length)[None, :]
+        return np.where((key > token) | ((window > 0) & (key <= token - window)), MASKED, 0.0)
+
+    def _causal(self, layer: Layer, shape: tuple[int, ...], mask: np.ndarray) -> Var:
+        """The mask of this call's own tokens as a constant."""
+        bound = f"_{layer.window}" if 0 < layer.window < self.call.length else ""
+        return self._floats(f"causal_{self.call.length}_{layer.group}{bound}", lambda: mask, shape)
 
     # --- cache ---
 
@@ -346,10 +411,19 @@ class MilOps(ABC):
         return self.mb.read_state(input=self.inputs[name]) if self.call.cache == "state" else self.inputs[name]
 
     def _layer_of(self, cache: Var, layer: int) -> Var:
-        c, row = self.config, layer - self.call.first_layer
+        row, kv_heads = layer - self.call.first_layer, self.config.layer(layer).kv_heads
         return self.mb.slice_by_index(
-            x=cache, begin=[row, 0, 0, 0], end=[row + 1, c.kv_heads, self.call.context, c.head_dim]
+            x=cache, begin=[row, 0, 0, 0], end=[row + 1, kv_heads, self.call.context, self.config.head_dim]
         )
+
+    def _all_heads(self, rows: Var) -> Var:
+        """Rows of the cache, with zeros for the heads that other layers have more."""
+        missing = self.config.kv_heads - rows.shape[1]
+        if not missing:
+            return rows
+        shape = (1, missing, self.call.length, self.config.head_dim)
+        zeros = self._floats(f"no_heads_{shape[1]}_{shape[2]}", lambda: np.zeros(shape), shape)
+        return self.mb.concat(values=[rows, zeros], axis=1)
 
     def _write(self, name: str, past: Var, rows: Var) -> None:
         """All layers' new rows into the state, in one write."""

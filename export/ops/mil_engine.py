@@ -7,8 +7,7 @@ heads cost one pair of products, and keys and values enter as plain views of the
 
 from __future__ import annotations
 
-from functools import cached_property
-
+from satchel.export.families.base import Layer
 from satchel.export.ops.mil import MilOps
 from satchel.export.ops.mil_builder import Var
 from satchel.export.ops.mil_matrix import StoredMatrix
@@ -45,43 +44,49 @@ class EngineOps(MilOps):
     def _cache_rows(self, heads: Var) -> Var:
         return self.mb.transpose(x=heads, perm=[0, 1, 3, 2])
 
-    def _past_mask_shape(self) -> tuple[int, ...]:
-        return (1, self.call.context, 1, 1)
+    def _along_heads(self, heads: int) -> tuple[int, ...]:
+        return (1, heads, self.config.head_dim, 1)
 
-    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        columns = [self._group(queries), *(self._by_head(x) for x in (*keys, *values))]
-        heads = [self._join(self._attend_head(*head)) for head in zip(*columns, strict=True)]
+    def _over_past(self, mask: Var, group: int) -> Var:
+        """(1, C, 1, 1) or (1, C, 1, G * S)."""
+        whole = self.mb.reshape(x=mask, shape=[1, self.call.context, 1, mask.shape[1]])
+        each = group if mask.shape[1] > 1 else 1
+        return self.mb.concat(values=[whole] * each, axis=3) if each > 1 else whole
+
+    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
+        columns = [self._group(queries, layer), *(self._by_head(x) for x in (*keys, *values))]
+        heads = [self._join(self._attend_head(layer, *head), layer) for head in zip(*columns, strict=True)]
         whole = heads[0] if len(heads) == 1 else self.mb.concat(values=heads, axis=1)
-        return self.mb.reshape(x=whole, shape=[1, self.config.heads * self.config.head_dim, 1, self.call.length])
+        return self.mb.reshape(x=whole, shape=[1, layer.heads * self.config.head_dim, 1, self.call.length])
 
-    @cached_property
-    def _new_mask(self) -> Var:
+    def _new_mask(self, layer: Layer) -> Var:
         """(1, S, 1, G * S)."""
-        mask = self._later().T
-        return self._floats(f"causal_{self.call.length}", lambda: mask, (1, mask.shape[0], 1, mask.shape[1]))
+        mask = self._later(layer.group, layer.window).T
+        return self._causal(layer, (1, mask.shape[0], 1, mask.shape[1]), mask)
 
     def _by_head(self, rows: Var) -> list[Var]:
         """[1, KV, n, D] -> for each key/value head (1, n, 1, D)."""
-        return [self.mb.transpose(x=head, perm=[0, 2, 1, 3]) for head in self._split(rows)]
+        return [self.mb.transpose(x=head, perm=[0, 2, 1, 3]) for head in self._split(rows, rows.shape[1])]
 
-    def _group(self, queries: Var) -> list[Var]:
+    def _group(self, queries: Var, layer: Layer) -> list[Var]:
         """(1, H, D, S) -> for each key/value head (1, D, 1, G * S)."""
-        turned = (self.mb.transpose(x=group, perm=[0, 2, 1, 3]) for group in self._split(queries))
-        dim, columns = self.config.head_dim, self._group_size * self.call.length
+        turned = (self.mb.transpose(x=group, perm=[0, 2, 1, 3]) for group in self._split(queries, layer.kv_heads))
+        dim, columns = self.config.head_dim, layer.group * self.call.length
         return [self.mb.reshape(x=x, shape=[1, dim, 1, columns]) for x in turned]
 
-    def _split(self, x: Var) -> list[Var]:
-        """Axis 1 in a part for each key/value head."""
-        count = self.config.kv_heads
+    def _split(self, x: Var, count: int) -> list[Var]:
+        """Axis 1 in so many parts."""
         return [x] if count == 1 else list(self.mb.split(x=x, num_splits=count, axis=1))
 
-    def _attend_head(self, queries: Var, past_keys: Var, new_keys: Var, past_values: Var, new_values: Var) -> Var:
+    def _attend_head(
+        self, layer: Layer, queries: Var, past_keys: Var, new_keys: Var, past_values: Var, new_values: Var
+    ) -> Var:
         """One key/value head: queries (1, D, 1, Q), keys and values (1, n, 1, D) -> (1, Q, 1, D)."""
         context, length = self.call.context, self.call.length
-        past = self.mb.add(x=self.mb.einsum(values=[past_keys, queries], equation=PRODUCT), y=self._past_mask)
-        new = self.mb.einsum(values=[new_keys, queries], equation=PRODUCT)
+        past = self.mb.add(x=self._scores(past_keys, queries), y=self._past_mask(layer.windowed(context), layer.group))
+        new = self._scores(new_keys, queries)
         if length > 1:
-            new = self.mb.add(x=new, y=self._new_mask)
+            new = self.mb.add(x=new, y=self._new_mask(layer))
         weights = self.mb.softmax(x=self.mb.concat(values=[past, new], axis=1), axis=1)
         # Turned here, where it is [keys, queries], so that the values need not be: at decode they are far larger.
         turned = self.mb.transpose(x=weights, perm=[0, 3, 2, 1])
@@ -91,7 +96,11 @@ class EngineOps(MilOps):
             y=self.mb.einsum(values=[of_new, new_values], equation=PRODUCT),
         )
 
-    def _join(self, attended: Var) -> Var:
+    def _scores(self, keys: Var, queries: Var) -> Var:
+        products = self.mb.einsum(values=[keys, queries], equation=PRODUCT)
+        return self._capped(products, self.config.attention_softcap)
+
+    def _join(self, attended: Var, layer: Layer) -> Var:
         """(1, G * S, 1, D) -> (1, G, D, S)."""
-        shape = [1, self._group_size, self.call.length, self.config.head_dim]
+        shape = [1, layer.group, self.call.length, self.config.head_dim]
         return self.mb.transpose(x=self.mb.reshape(x=attended, shape=shape), perm=[0, 1, 3, 2])

@@ -6,10 +6,9 @@ never repeated.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
+from satchel.export.families.base import Layer
 from satchel.export.ops.mil import MilOps
 from satchel.export.ops.mil_builder import Var
 from satchel.export.ops.mil_matrix import StoredMatrix
@@ -20,10 +19,6 @@ class PlainOps(MilOps):
 
     channels = 2
     head_channels = 3
-
-    @cached_property
-    def _zeros(self) -> dict[int, Var]:
-        return {}
 
     def _enter(self, x: Var) -> Var:
         return x
@@ -40,9 +35,7 @@ class PlainOps(MilOps):
 
     def _no_bias(self, n: int) -> Var:
         """Zeros: `linear` has a bias always, and here it would come before the row scales."""
-        if n not in self._zeros:
-            self._zeros[n] = self._floats(f"zeros_{n}", lambda: np.zeros(n), (n,))
-        return self._zeros[n]
+        return self._floats(f"zeros_{n}", lambda: np.zeros(n), (n,))
 
     def _table(self, x: Var) -> Var:
         return self.mb.expand_dims(x=x, axes=[0, 1])
@@ -54,42 +47,56 @@ class PlainOps(MilOps):
     def _cache_rows(self, heads: Var) -> Var:
         return heads
 
-    def _past_mask_shape(self) -> tuple[int, ...]:
-        return (1, 1, 1, self.call.context)
+    def _along_heads(self, heads: int) -> tuple[int, ...]:
+        return (1, heads, 1, self.config.head_dim)
 
-    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        c, length = self.config, self.call.length
-        rows = self._group_size * length
-        grouped = self.mb.reshape(x=queries, shape=[1, c.kv_heads, rows, c.head_dim])
-        attended = self._fused(grouped, keys, values) if self.call.fused else self._in_parts(grouped, keys, values)
-        heads = self.mb.reshape(x=attended, shape=[1, c.heads, length, c.head_dim])
-        return self.mb.reshape(x=self.mb.transpose(x=heads, perm=[0, 2, 1, 3]), shape=[1, length, c.heads * c.head_dim])
+    def _over_past(self, mask: Var, group: int) -> Var:
+        """(1, 1, 1, C) or (1, 1, G * S, C)."""
+        whole = self.mb.reshape(x=self.mb.transpose(x=mask, perm=[1, 0]), shape=[1, 1, mask.shape[1], mask.shape[0]])
+        each = group if mask.shape[1] > 1 else 1
+        return self.mb.concat(values=[whole] * each, axis=2) if each > 1 else whole
 
-    def _in_parts(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
-        past = self.mb.add(x=self.mb.matmul(x=queries, y=keys[0], transpose_y=True), y=self._past_mask)
-        new = self.mb.matmul(x=queries, y=keys[1], transpose_y=True)
+    def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
+        dim, length = self.config.head_dim, self.call.length
+        grouped = self.mb.reshape(x=queries, shape=[1, layer.kv_heads, layer.group * length, dim])
+        attend = self._in_one if self._fused else self._in_parts
+        heads = self.mb.reshape(x=attend(grouped, keys, values, layer), shape=[1, layer.heads, length, dim])
+        return self.mb.reshape(x=self.mb.transpose(x=heads, perm=[0, 2, 1, 3]), shape=[1, length, layer.heads * dim])
+
+    def _in_parts(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
+        past = self.mb.add(x=self._scores(queries, keys[0]), y=self._mask(layer))
+        new = self._scores(queries, keys[1])
         if self.call.length > 1:
-            new = self.mb.add(x=new, y=self._new_mask)
+            new = self.mb.add(x=new, y=self._new_mask(layer))
         weights = self.mb.softmax(x=self.mb.concat(values=[past, new], axis=3), axis=3)
         of_past, of_new = self.mb.split(x=weights, split_sizes=[self.call.context, self.call.length], axis=3)
         return self.mb.add(x=self.mb.matmul(x=of_past, y=values[0]), y=self.mb.matmul(x=of_new, y=values[1]))
 
-    def _fused(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var]) -> Var:
+    def _scores(self, queries: Var, keys: Var) -> Var:
+        return self._capped(self.mb.matmul(x=queries, y=keys, transpose_y=True), self.config.attention_softcap)
+
+    def _in_one(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
         return self.mb.scaled_dot_product_attention(
             query=queries,
             key=self.mb.concat(values=list(keys), axis=2),
             value=self.mb.concat(values=list(values), axis=2),
-            attn_mask=self._whole_mask,
+            attn_mask=self._whole_mask(layer),
         )
 
-    @cached_property
-    def _new_mask(self) -> Var:
-        """[1, 1, G * S, S]."""
-        mask = self._later()
-        return self._floats(f"causal_{self.call.length}", lambda: mask, (1, 1, *mask.shape))
+    def _mask(self, layer: Layer) -> Var:
+        return self._past_mask(layer.windowed(self.call.context), layer.group)
 
-    @cached_property
-    def _whole_mask(self) -> Var:
+    def _new_mask(self, layer: Layer) -> Var:
+        """[1, 1, G * S, S]."""
+        mask = self._later(layer.group, layer.window)
+        return self._causal(layer, (1, 1, *mask.shape), mask)
+
+    def _whole_mask(self, layer: Layer) -> Var:
         """[1, 1, G * S, C + S]."""
-        past = self.mb.tile(x=self._past_mask, reps=[1, 1, self._new_mask.shape[2], 1])
-        return self.mb.concat(values=[past, self._new_mask], axis=3)
+        key = ("whole", layer.windowed(self.call.context), layer.group)
+        if key not in self._masks:
+            past, new = self._mask(layer), self._new_mask(layer)
+            if past.shape[2] < new.shape[2]:
+                past = self.mb.tile(x=past, reps=[1, 1, new.shape[2] // past.shape[2], 1])
+            self._masks[key] = self.mb.concat(values=[past, new], axis=3)
+        return self._masks[key]

@@ -13,15 +13,19 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from satchel.export.families.base import DecoderConfig
+from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx_graph import MICROSOFT, GraphBuilder
 from satchel.export.ops.onnx_matrices import NBits, nbits, plain, stackable
 from satchel.export.palettize.tensors import Matrix, PlainTensor
+from satchel.export.rope import rope_tables
 from satchel.runtime.errors import FormatError
 
 ACCURACY_LEVEL = 4
 """MatMulNBits rounds activations to int8 by blocks; its float kernel for 8 bits is some 50 times slower."""
+
+FUSED_CHANNELS = 16
+"""GroupQueryAttention rotates a multiple of so many channels of a head."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,29 @@ class CacheInputs:
         past: for each layer (key, value), fp32 [batch, kv_heads, context, head_dim].
         last_position: int32 [batch], tokens so far less one.
         total_length: int32 scalar, tokens so far.
-        cosine, sine: fp32 [context, rotated / 2].
+        context: tokens that the cache holds.
     """
 
     past: Sequence[tuple[ir.Value, ir.Value]]
     last_position: ir.Value
     total_length: ir.Value
+    context: int
+
+
+@dataclass(frozen=True)
+class RotaryInputs:
+    """Tables of a rope.
+
+    Attributes:
+        cosine, sine: fp32 [context, rotated / 2].
+        rotated: channels of a head.
+        fused: whether GroupQueryAttention can rotate so many.
+    """
+
     cosine: ir.Value
     sine: ir.Value
+    rotated: int
+    fused: bool
 
 
 class OnnxOps:
@@ -95,6 +114,9 @@ class OnnxOps:
         self._last_token = last_token
         self._accuracy_level = accuracy_level
         self._embedding: NBits | ir.Value | None = None
+        self._ropes: dict[Rope, RotaryInputs] = {}
+        self._made: dict[str, ir.Value] = {}
+        self._parts: dict[str, list[ir.Value]] = {}
 
     def embed(self, name: str) -> Tensor:
         """Rows of the embedding; 8-bit ones by GatherBlockQuantized, from the same bytes as a tied lm_head."""
@@ -141,8 +163,7 @@ class OnnxOps:
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """RMSNorm or LayerNorm; a residual sum that is still open is computed by the same node."""
-        layer = self.config.norm == "layer"
-        op = "LayerNormalization" if layer else "SimplifiedLayerNormalization"
+        layer, op = self.config.norm == "layer", self._norm_op
         vectors = {f"{name}.weight": name} | ({f"{name}.bias": f"{name}.bias"} if layer else {})
         values = [
             self._graph.initializer(stored, self._weights.vector(vector).astype(np.float32))
@@ -150,34 +171,63 @@ class OnnxOps:
         ]
         epsilon = {"epsilon": self.config.norm_eps}
         if not isinstance(x, Sum) or x.total is not None:
-            return self._graph.node(op, name, [_value(x), *values], epsilon | {"axis": -1})
+            return self._graph.node(op, name, [self._value(x), *values], epsilon | {"axis": -1})
         outputs = [True, False, False, name != "norm"]  # after the last norm nobody asks for the sum
         inputs = [x.x, x.y, *values]
         found = self._graph.nodes_out(f"Skip{op}", name, inputs, epsilon, outputs=outputs, domain=MICROSOFT)
         x.total = found[3]
         return found[0]
 
+    @property
+    def _norm_op(self) -> str:
+        return "LayerNormalization" if self.config.norm == "layer" else "SimplifiedLayerNormalization"
+
+    def head_norm(self, x: Tensor, name: str) -> Tensor:
+        """The norm over the last of [batch, sequence, heads, head_dim]; gains that differ by head come after it."""
+        dim, gain = self.config.head_dim, self._weights.vector(name).astype(np.float32)
+        heads = self._graph.node("Reshape", f"{name}.heads", [self._value(x), self._shape(0, 0, -1, dim)])
+        one_gain = gain.size == dim
+        first = (f"{name}.weight", gain) if one_gain else (f"ones.{dim}", np.ones(dim, np.float32))
+        attributes = {"epsilon": self.config.norm_eps, "axis": -1}
+        normed = self._graph.node(self._norm_op, f"{name}.normed", [heads, self._graph.initializer(*first)], attributes)
+        if not one_gain:
+            gains = self._graph.initializer(f"{name}.weight", gain.reshape(-1, dim))
+            normed = self._graph.node("Mul", f"{name}.gained", [normed, gains])
+        return self._graph.node("Reshape", name, [normed, self._shape(0, 0, -1)])
+
     def linears(self, x: Tensor, names: list[str]) -> list[Tensor]:
         """Linears over one input, packed into one where their weights are of one kind."""
-        matrices = [self._weights.matrix(name) for name in names]
+        matrices, given = [self._weights.matrix(name) for name in names], self._value(x)
         if len(names) == 1 or not stackable(matrices):
-            return [self._linear(_value(x), [name], [m]) for name, m in zip(names, matrices, strict=True)]
-        packed = self._linear(_value(x), names, matrices)
+            return [self._linear(given, [name], [m]) for name, m in zip(names, matrices, strict=True)]
+        packed = self._linear(given, names, matrices)
         widths = tuple(m.shape[0] for m in matrices)
         return [Part(packed, widths, i) for i in range(len(names))]
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """GroupQueryAttention with rotary embedding; it writes the cache in place where past and present are one."""
-        c, cache = self.config, self._cache
-        packed = isinstance(q, Part) and len(q.widths) == 3
-        qkv = [q.packed, None, None] if isinstance(q, Part) and packed else [_value(q), _value(k), _value(v)]
-        inputs = [*qkv, *cache.past[layer], cache.last_position, cache.total_length, cache.cosine, cache.sine]
+        c, cache, options = self.config, self._cache, self.config.layer(layer)
+        rotary = self._rotary(options.rope) if options.rope else None
+        if rotary and not rotary.fused:
+            q, k = (
+                self._rotated(self._value(x), rotary, f"layers.{layer}.self_attn.{n}") for x, n in ((q, "q"), (k, "k"))
+            )
+        packed = [x.packed for x in (q, k, v) if isinstance(x, Part)]
+        qkv = [packed[0], None, None] if len(packed) == 3 else [self._value(q), self._value(k), self._value(v)]
+        inputs = [*qkv, *cache.past[layer], cache.last_position, cache.total_length]
         attributes: dict[str, int | float] = {
-            "num_heads": c.heads,
-            "kv_num_heads": c.kv_heads,
-            "do_rotary": 1,
-            "scale": c.head_dim**-0.5,
+            "num_heads": options.heads,
+            "kv_num_heads": options.kv_heads,
+            "do_rotary": 0,
+            "scale": c.score_scale,
         }
+        if rotary and rotary.fused:
+            inputs += [rotary.cosine, rotary.sine]
+            attributes["do_rotary"] = 1
+        if window := options.windowed(cache.context):
+            attributes["local_window_size"] = window
+        if c.attention_softcap:
+            attributes["softcap"] = c.attention_softcap
         name = f"layers.{layer}.self_attn"
         values = self._graph.nodes_out(
             "GroupQueryAttention", name, inputs, attributes, outputs=[True] * 3, domain=MICROSOFT
@@ -185,42 +235,107 @@ class OnnxOps:
         self.present.append((values[1], values[2]))
         return values[0]
 
+    def _rotary(self, rope: Rope) -> RotaryInputs:
+        """The tables of a rope, made once."""
+        if rope not in self._ropes:
+            suffix = f".{len(self._ropes)}" if self._ropes else ""
+            cosine, sine = rope_tables(rope, self._cache.context)
+            fused = rope.rotated % FUSED_CHANNELS == 0
+            self._ropes[rope] = RotaryInputs(
+                self._graph.initializer(f"rope.cos{suffix}", cosine),
+                self._graph.initializer(f"rope.sin{suffix}", sine),
+                rope.rotated,
+                fused,
+            )
+        return self._ropes[rope]
+
+    def _rotated(self, x: ir.Value, rotary: RotaryInputs, name: str) -> ir.Value:
+        """Rotary embedding by standard operators, for widths that the fused operator does not take."""
+        graph, dim, half = self._graph, self.config.head_dim, rotary.rotated // 2
+        cosine, sine = (self._at_positions(table) for table in (rotary.cosine, rotary.sine))
+        heads = graph.node("Reshape", f"{name}.heads", [x, self._shape(0, 0, -1, dim)])
+        widths = [half, half] + ([dim - 2 * half] if dim > 2 * half else [])
+        sizes = graph.initializer(f"split.{'.'.join(map(str, widths))}", np.array(widths, np.int64))
+        first, second, *rest = graph.nodes_out(
+            "Split", f"{name}.split", [heads, sizes], {"axis": -1}, outputs=[True] * len(widths)
+        )
+        turned = [
+            graph.node(op, f"{name}.{out}", [
+                graph.node("Mul", f"{name}.{out}.cos", [x, cosine]), graph.node("Mul", f"{name}.{out}.sin", [y, sine])
+            ])
+            for op, out, x, y in (("Sub", "first", first, second), ("Add", "second", second, first))
+        ]  # fmt: skip
+        joined = graph.node("Concat", f"{name}.turned", [*turned, *rest], {"axis": -1})
+        return graph.node("Reshape", f"{name}.rotated", [joined, self._shape(0, 0, -1)])
+
+    def _at_positions(self, table: ir.Value) -> ir.Value:
+        """The rows of a table for the tokens of this call, [batch, sequence, 1, rotated / 2]; made once."""
+        name = f"{table.name}.rows"
+        if name not in self._made:
+            rows = self._graph.node("Gather", f"{name}.flat", [table, self._positions()], {"axis": 0})
+            two = self._graph.initializer("rope.axis", np.array([2], np.int64))
+            self._made[name] = self._graph.node("Unsqueeze", name, [rows, two])
+        return self._made[name]
+
+    def _positions(self) -> ir.Value:
+        """int64 [batch, sequence]: last_position - sequence + 1 + (0, 1, ...)."""
+        if "positions" not in self._made:
+            graph = self._graph
+            zero, one = (graph.initializer(f"positions.{n}", np.array(n, np.int64)) for n in (0, 1))
+            axis = graph.initializer("positions.axis", np.array([1], np.int64))
+            shape = graph.node("Shape", "positions.shape", [self._ids])
+            length = graph.node("Gather", "positions.length", [shape, one], {"axis": 0})
+            last = graph.cast("positions.last", self._cache.last_position, ir.DataType.INT64)
+            first = graph.node("Add", "positions.first", [graph.node("Sub", "positions.past", [last, length]), one])
+            steps = graph.node("Range", "positions.steps", [zero, length, one])
+            column = graph.node("Unsqueeze", "positions.column", [first, axis])
+            self._made["positions"] = graph.node("Add", "positions", [column, steps])
+        return self._made["positions"]
+
+    def _shape(self, *sizes: int) -> ir.Value:
+        return self._graph.initializer(f"shape.{'.'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """activation(gate) * up."""
         name = f"layers.{len(self.present) - 1}.mlp"
-        if isinstance(gate, Part):
-            widths = self._graph.initializer(
-                f"split.{'.'.join(map(str, gate.widths))}", np.array(gate.widths, np.int64)
-            )
-            outputs = [True] * len(gate.widths)
-            parts = self._graph.nodes_out(
-                "Split", f"{name}.split", [gate.packed, widths], {"axis": -1}, outputs=outputs
-            )
-            gate, up = parts[0], parts[1]
-        return self._graph.node("Mul", f"{name}.gated", [self.activated(gate), _value(up)])
+        return self._graph.node("Mul", f"{name}.gated", [self.activated(gate), self._value(up)])
 
     def activated(self, x: Tensor) -> ir.Value:
         """SiLU, or GELU in its tanh form."""
         name = f"layers.{len(self.present) - 1}.mlp"
         if self.config.activation == "silu":
-            return self._graph.node("QuickGelu", f"{name}.silu", [_value(x)], {"alpha": 1.0}, domain=MICROSOFT)
-        return self._graph.node("Gelu", f"{name}.gelu", [_value(x)], {"approximate": "tanh"})
+            return self._graph.node("QuickGelu", f"{name}.silu", [self._value(x)], {"alpha": 1.0}, domain=MICROSOFT)
+        return self._graph.node("Gelu", f"{name}.gelu", [self._value(x)], {"approximate": "tanh"})
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """The residual sum, left open for the norm that follows; a sum in it is that of parallel branches."""
         if isinstance(y, Sum):
             y = self._graph.node("Add", f"layers.{len(self.present) - 1}.branches", [y.x, y.y])
-        return Sum(_value(x), _value(y))
+        return Sum(self._value(x), self._value(y))
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        """x * factor."""
+        number = self._graph.initializer("embedding.scale", np.array(factor, np.float32))
+        return self._graph.node("Mul", "embedding.scaled", [self._value(x), number])
 
     def lm_head(self, x: Tensor, name: str) -> Tensor:
         """Logits [batch, 1 or sequence, vocab]."""
-        hidden = _value(x)
+        hidden, cap = self._value(x), self.config.logits_softcap
         if self._last_token:
             last = self._graph.initializer("last", np.array([-1], np.int64))
             hidden = self._graph.node("Gather", "last_token", [hidden, last], {"axis": 1})
+        output = "logits.uncapped" if cap else "logits"
         if name == "embed_tokens":
-            return self._apply(hidden, "logits", [name], self._embedding, None)
-        return self._linear(hidden, [name], [self._weights.matrix(name)], output="logits")
+            logits = self._apply(hidden, output, [name], self._embedding, None)
+        else:
+            logits = self._linear(hidden, [name], [self._weights.matrix(name)], output=output)
+        return self._capped(logits, cap) if cap else logits
+
+    def _capped(self, logits: ir.Value, cap: float) -> ir.Value:
+        """cap * tanh(logits / cap)."""
+        number = self._graph.initializer("logits.cap", np.array(cap, np.float32))
+        divided = self._graph.node("Div", "logits.divided", [logits, number])
+        return self._graph.node("Mul", "logits", [self._graph.node("Tanh", "logits.tanh", [divided]), number])
 
     def _linear(self, x: ir.Value, names: list[str], matrices: Sequence[Matrix], output: str | None = None) -> ir.Value:
         name = _joined(names)
@@ -268,22 +383,32 @@ class OnnxOps:
         ]
         return self._graph.initializer(f"{name}.bias", np.concatenate(parts).astype(np.float32))
 
+    def _value(self, x: Tensor) -> ir.Value:
+        """A value as it is, a sum added up, a part of a packed linear cut out."""
+        if isinstance(x, Sum):
+            if x.total is None:
+                x.total = self._graph.node("Add", f"{x.y.name}.sum", [x.x, x.y])
+            return x.total
+        return self._cut(x) if isinstance(x, Part) else x
+
+    def _cut(self, part: Part) -> ir.Value:
+        name = str(part.packed.name)
+        if name not in self._parts:
+            widths = self._graph.initializer(
+                f"split.{'.'.join(map(str, part.widths))}", np.array(part.widths, np.int64)
+            )
+            outputs = [True] * len(part.widths)
+            self._parts[name] = self._graph.nodes_out(
+                "Split", f"{name}.split", [part.packed, widths], {"axis": -1}, outputs=outputs
+            )
+        return self._parts[name][part.which]
+
     def _float(self, name: str, x: ir.Value, stored: ir.Value) -> ir.Value:
         """x in fp32, where what is stored is narrower."""
         return x if stored.dtype == ir.DataType.FLOAT else self._graph.cast(name, x, ir.DataType.FLOAT)
 
     def _rows(self, name: str) -> int:
         return self.config.matrix_shapes()[name][0]
-
-
-def _value(x: Tensor) -> ir.Value:
-    if isinstance(x, Sum):
-        if x.total is None:
-            raise FormatError("ONNX: a residual sum that no norm has read")
-        return x.total
-    if isinstance(x, Part):
-        raise FormatError("ONNX: a part of a packed linear, used by itself")
-    return x
 
 
 def _joined(names: Sequence[str]) -> str:

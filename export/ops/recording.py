@@ -47,6 +47,10 @@ class RecordingOps(TorchOps):
         """As in TorchOps, recorded."""
         return self._keep_as(name, super().norm(x, name))
 
+    def head_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """As in TorchOps, recorded."""
+        return self._keep_as(name, super().head_norm(x, name))
+
     def linears(self, x: torch.Tensor, names: list[str]) -> list[torch.Tensor]:
         """As in TorchOps, recorded."""
         found = super().linears(x, names)

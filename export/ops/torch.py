@@ -122,7 +122,10 @@ class TorchOps:
 
     def head_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """The same of each head, without a bias."""
-        heads, gain = x.unflatten(-1, (-1, self.config.head_dim)), self._vector(name).unflatten(0, (-1, self.config.head_dim))
+        heads, gain = (
+            x.unflatten(-1, (-1, self.config.head_dim)),
+            self._vector(name).unflatten(0, (-1, self.config.head_dim)),
+        )
         if self.config.norm == "layer":
             return (F.layer_norm(heads, heads.shape[-1:], None, None, self.config.norm_eps) * gain).flatten(-2)
         return (self._root_mean_square(heads) * gain).flatten(-2)
@@ -161,9 +164,7 @@ class TorchOps:
     ) -> torch.Tensor:
         cap, scale = self.config.attention_softcap, self.config.score_scale
         if not cap:
-            return F.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
-            )
+            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True)
         group = queries.shape[1] // keys.shape[1]
         keys, values = (x.repeat_interleave(group, dim=1) for x in (keys, values))
         scores = cap * torch.tanh(queries @ keys.transpose(2, 3) * (scale / cap))

@@ -9,9 +9,9 @@ from onnx_models import INFO, SCHEMES, kl, logits_by, logits_of, plan, tokens, w
 from tiny_llama import tiny_llama, weights_of
 from tiny_phi import tiny_phi
 
-from satchel.export.formats.onnx import rotary_tables, write
+from satchel.export.formats.onnx import write
 from satchel.runtime.backends.onnx import OnnxBackend
-from satchel.runtime.errors import FormatError, OutputError, PlanError
+from satchel.runtime.errors import OutputError, PlanError
 
 SHAPES = {
     "grouped": {},
@@ -39,9 +39,12 @@ def test_agrees_with_transformers_in_prefill_and_decode(scheme, shape, tmp_path)
         assert np.abs(rounded - want).max() > 1e-4, "exact and rounded should be different kernels"
 
 
-def test_rotation_of_a_width_that_onnxruntime_lacks_is_refused(tmp_path):
-    with pytest.raises(FormatError, match="8 rotated channels of 16"):
-        written(tmp_path, "fp32", tiny=tiny_phi)
+def test_rotation_of_a_width_that_the_fused_operator_lacks(tmp_path):
+    """8 rotated channels of 16, by operators of their own."""
+    reference, _, _, entry = written(tmp_path, "fp32", tiny=tiny_phi)
+    ids = tokens(24)
+    got = logits_by(OnnxBackend(tmp_path, entry), ids, 13)
+    assert np.abs(got - logits_of(reference, ids)[12:]).max() < 1e-4
 
 
 def test_same_input_same_bytes(tmp_path):
@@ -85,13 +88,6 @@ def test_logits_of_every_token(tmp_path):
     past = {spec.name: empty for spec in entry.inputs if spec.name.startswith("past")}
     inputs = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, 9), np.int64)}
     assert np.abs(session.run(["logits"], inputs | past)[0][0] - logits_of(reference, ids)).max() < 1e-4
-
-
-def test_rotary_tables_carry_the_attention_factor():
-    _, config = tiny_llama()
-    cosine, sine = rotary_tables(replace(config, rope=replace(config.rope, attention_factor=1.5)), 7)
-    assert cosine.shape == sine.shape == (7, config.head_dim // 2)
-    np.testing.assert_allclose(cosine**2 + sine**2, 2.25, rtol=1e-5)
 
 
 def test_genai_generates_the_same_tokens(tmp_path):
