@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 
 STYLE = """
@@ -17,9 +17,11 @@ h1 { font-size: 1.3rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-
 code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; } th { text-align: left; color: var(--faint); font-weight: 500; }
 td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+th.n { text-align: right; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
 svg { width: 100%; height: auto; } svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 """
+
+KIND = ' class="n"'
 
 
 def document(title: str, style: str, parts: Iterable[str]) -> str:
@@ -38,8 +40,14 @@ def document(title: str, style: str, parts: Iterable[str]) -> str:
     )
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table that scrolls by itself where it is wider than the page; the cells are whole <td> elements."""
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], figures: Collection[str] = ()) -> str:
+    """A table that scrolls by itself where it is wider than the page.
+
+    Args:
+        columns: their titles.
+        rows: of cells, which are whole <td> elements.
+        figures: the columns whose titles stand at the right, as figures do.
+    """
+    head = "".join(f"<th{KIND if c in figures else ''}>{escape(c)}</th>" for c in columns)
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'

@@ -43,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "NE12a": operations.present,
     "NE12b": operations.present,
     "NE12c": shapes.arg_reduce_axis,
+    "NE12d": operations.present,
     "NE13a": operations.kernel_width,
     "NE13b": operations.kernel_width,
     "NE13c": operations.stride_factors,

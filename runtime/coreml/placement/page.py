@@ -16,6 +16,8 @@ WIDTH, STRIP, TITLE, MARK = 960, 30, 20, 10
 SMALLEST = 1.2  # pixels that a stretch off the engine takes at least
 MARKED = 6.0  # a stretch that is narrower gets a mark above it
 MOST_PIECES = 4000  # as many as a browser draws at ease
+TOLD_APART = 3.0  # pixels from which on neighbours get different shades
+ADVICE = ("why", "what to do")
 
 STYLE = """
 :root { --engine: #2a6fb0; --gpu: #b7791f; --cpu: #c2331c; }
@@ -24,7 +26,7 @@ STYLE = """
 .cpu { fill: var(--cpu); background: var(--cpu); } .other { fill-opacity: .72; }
 rect:hover, path:hover { fill: var(--ink); } svg text.title { fill: var(--ink); }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .35em 0 1em; border-radius: 2px; }
-td.why { white-space: normal; min-width: 18rem; } tr:has(td.shown) { font-weight: 600; }
+tr:has(td.shown) { font-weight: 600; }
 """
 
 
@@ -46,7 +48,9 @@ def _function(forecast: Forecast, function: FunctionForecast, rows: int) -> Iter
     leaving = departures(function, forecast.setting)
     if leaving:
         yield "<h3>What is not on the engine, and why</h3>"
-        yield _table(leaving[:rows], wide=("found", "why", "what to do"))
+        yield _table([{k: v for k, v in row.items() if k not in ADVICE} for row in leaving[:rows]])
+        for rule, row in {row["rule"]: row for row in leaving}.items():
+            yield f'<p><b>{rule}</b> {escape(row["why"])} <span class="faint">{escape(row["what to do"])}</span></p>'
     yield "<h3>By type of op</h3>"
     yield _table(by_type(function, forecast.setting)[:rows])
     yield f'<p class="faint">{escape(COUNTED)}</p>'
@@ -58,17 +62,15 @@ def _legend(setting: str) -> str:
     return f"<p>With <code>{escape(setting)}</code>: {keys} <span class='faint'>{note}</span></p>"
 
 
-def _table(rows: Sequence[dict[str, str]], wide: tuple[str, ...] = (), shown: str = "") -> str:
-    """Rows of the same columns; figures to the right."""
+def _table(rows: Sequence[dict[str, str]], shown: str = "") -> str:
+    """Rows of the same columns, those of figures to the right; the row that has `shown` in it in bold."""
     columns = list(rows[0]) if rows else []
-    return frame.table(columns, ([_cell(c, row[c], wide, shown) for c in columns] for row in rows))
+    figures = {c for c in columns if all(row[c][:1].isdigit() or not row[c] for row in rows)}
+    return frame.table(columns, ([_cell(row[c], c in figures, shown) for c in columns] for row in rows), figures)
 
 
-def _cell(column: str, text: str, wide: tuple[str, ...], shown: str) -> str:
-    if column in wide:
-        return f'<td class="why">{escape(text)}</td>'
-    figure = text[:1].isdigit() and column != "rule"
-    kind = ' class="n"' if figure else ' class="shown"' if text == shown else ""
+def _cell(text: str, figure: bool, shown: str) -> str:
+    kind = frame.KIND if figure else ' class="shown"' if shown and text == shown else ""
     return f"<td{kind}>{escape(text)}</td>"
 
 
@@ -97,7 +99,7 @@ def svg(function: FunctionForecast, setting: str) -> str:
     strips: tuple[tuple[str, Callable[[OpFigures], int], str], ...] = (
         ("ops, each of the same width", lambda op: 1, "ops"),
         ("multiply-accumulates", lambda op: op.macs, "multiply-accumulates"),
-        ("bytes of weights", lambda op: op.weight_bytes, "bytes"),
+        ("bytes of weights, those that several ops read for each of them", lambda op: op.weight_bytes, "bytes"),
     )
     parts: list[str] = []
     top = 0
@@ -138,10 +140,10 @@ def _strip(found: Sequence[Piece], title: str, top: int, marked: bool) -> Iterat
     height = STRIP + (0 if marked else MARK) - 4
     for i, piece in enumerate(found):
         width = max(piece.width, SMALLEST if piece.unit != found[0].unit else 0.0)
-        kind = f"{piece.unit} other" if i % 2 and not marked else piece.unit
+        kind = f"{piece.unit} other" if i % 2 and not marked and width >= TOLD_APART else piece.unit
         box = f'x="{piece.start:.2f}" y="{y}" width="{width:.2f}" height="{height}"'
         yield f'<rect class="{kind}" {box}><title>{escape(piece.title)}</title></rect>'
         if marked and piece.unit != "engine" and width < MARKED:
-            x = piece.start + width / 2
+            x = min(max(piece.start + width / 2, 4), WIDTH - 4)
             path = f"M{x:.2f} {y - 1}l-4 -7h8z"
             yield f'<path class="{piece.unit}" d="{path}"><title>{escape(piece.title)}</title></path>'

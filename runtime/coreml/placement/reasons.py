@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from satchel.devices.rulebook import NO_CHECK, Rule
 from satchel.runtime.coreml.checks.judge import CHECKS, applies
@@ -11,8 +12,8 @@ from satchel.runtime.coreml.checks.report import Unjudged
 from satchel.runtime.coreml.checks.subject import Found, NotJudged, Subject
 from satchel.runtime.coreml.survey import FunctionSurvey, SurveyedOp
 
-WIDEST_FIRST = ("program", "function", "value", "op")
-"""What rules say leaves, in the order in which they decide; those about runs of ops come after the others."""
+ORDER = {"program": 0, "function": 1, "value": 2, "op": 2}
+"""What rules say leaves -> when they decide, the widest first; those about runs of ops come after all others."""
 STATE, OUTPUT = "state", "output"
 
 
@@ -35,10 +36,10 @@ Reasons = dict[int, list[Reason]]
 
 def find_reasons(subject: Subject) -> tuple[Reasons, tuple[Unjudged, ...]]:
     """Why ops leave the engine, and what could not be told."""
-    rules = [r for r in subject.rules.values() if r.leaves in WIDEST_FIRST and r.check != NO_CHECK]
+    rules = [r for r in subject.rules.values() if r.leaves in ORDER and r.check != NO_CHECK]
     reasons: Reasons = {}
     unjudged: dict[Unjudged, None] = {}
-    for rule in sorted(rules, key=lambda r: WIDEST_FIRST.index(r.leaves)):
+    for rule in sorted(rules, key=lambda r: ORDER[r.leaves]):
         if not applies(rule, subject.target):
             continue
         for answer in CHECKS[rule.id](subject, rule):
@@ -69,7 +70,7 @@ def _concerns(function: FunctionSurvey, found: Found) -> bool:
 
 
 def _running(function: FunctionSurvey, ops: Iterable[SurveyedOp]) -> Iterator[SurveyedOp]:
-    """The ops themselves; for those that expand a weight, the ops that read the weight."""
+    """The ops themselves with those in their blocks; for those that expand a weight, the ops that read the weight."""
     waiting, seen = list(ops), set()
     while waiting:
         op = waiting.pop(0)
@@ -78,8 +79,18 @@ def _running(function: FunctionSurvey, ops: Iterable[SurveyedOp]) -> Iterator[Su
         seen.add(id(op))
         if op.computes:
             yield op
+            waiting += _inside(function, op)
         else:
             waiting += [reader for name in op.outputs for reader in function.readers.get(name, [])]
+
+
+def _inside(function: FunctionSurvey, op: SurveyedOp) -> list[SurveyedOp]:
+    """The ops of its blocks that run: they come right before it."""
+    if not op.proto.blocks:
+        return []
+    place = next(i for i, other in enumerate(function.ops) if other is op)
+    before = takewhile(lambda other: other.depth > op.depth, reversed(function.ops[:place]))
+    return [other for other in before if other.computes]
 
 
 def _at_value(function: FunctionSurvey, found: Found) -> Iterator[SurveyedOp]:
