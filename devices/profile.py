@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from satchel.devices.chip import ENGINES, ISA, Chip, Cores, load_chip, parse_chip
+from satchel.devices.chip import FIELDS as CHIP_FIELDS
 from satchel.devices.errors import DeviceError
 from satchel.devices.strict_toml import Field, read_fields, read_toml
 
@@ -141,7 +142,7 @@ FIELDS = {
 def parse_profile(table: dict[str, Any], name: str, where: str) -> tuple[DeviceProfile | None, list[DeviceError]]:
     """A profile from its TOML table, and everything that is wrong; None where anything is."""
     problems: list[DeviceError] = []
-    values = read_fields(table, FIELDS, where, problems)
+    values = read_fields(table, FIELDS, where, problems, CHIP_FIELDS)
     if "chip" in values:
         values["chip"] = _chip(values["chip"], name, where, problems)
     if problems:

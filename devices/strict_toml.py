@@ -65,7 +65,11 @@ def _words(error: Exception) -> str:
 
 
 def read_fields(
-    table: Mapping[str, Any], fields: Mapping[str, Field], where: str, problems: list[DeviceError]
+    table: Mapping[str, Any],
+    fields: Mapping[str, Field],
+    where: str,
+    problems: list[DeviceError],
+    elsewhere: Mapping[str, Field] | None = None,
 ) -> dict[str, Any]:
     """The good values of a table, defaults filled in; what is wrong is appended to `problems`.
 
@@ -74,11 +78,11 @@ def read_fields(
         fields: every key that may be there.
         where: the file or table, for messages.
         problems: gains one for each unknown, missing or bad key.
+        elsewhere: keys of the [chip] table, which may have been meant.
     """
     for key in sorted(table.keys() - fields.keys()):
-        near = get_close_matches(key, fields, n=1, cutoff=0.5)
-        hint = f"perhaps {near[0]}: {fields[near[0]].wanted}" if near else GRAMMAR
-        problems.append(DeviceError(f"{where}: unknown key '{key}'", got=key, wanted=", ".join(fields), hint=hint))
+        hint = _meant(key, fields, elsewhere or {})
+        problems.append(DeviceError(f"{where}: unknown key {key!r}", got=repr(key), wanted=", ".join(fields), hint=hint))
     values: dict[str, Any] = {}
     for key, field in fields.items():
         if key in table:
@@ -92,6 +96,15 @@ def read_fields(
                 DeviceError(f"{where}: '{key}' is missing", got="no such key", wanted=field.wanted, hint=GRAMMAR)
             )
     return values
+
+
+def _meant(key: str, fields: Mapping[str, Field], elsewhere: Mapping[str, Field]) -> str:
+    """The key that an unknown one was perhaps meant to be."""
+    near = get_close_matches(key, fields, n=1, cutoff=0.6)
+    of_chip = get_close_matches(key, elsewhere, n=1, cutoff=0.6)
+    if of_chip and (of_chip[0] == key or not near):
+        return f"perhaps {of_chip[0]} of the [chip] table: {elsewhere[of_chip[0]].wanted}"
+    return f"perhaps {near[0]}: {fields[near[0]].wanted}" if near else GRAMMAR
 
 
 def _value(field: Field, value: Any, where: str, problems: list[DeviceError]) -> Any:
@@ -157,7 +170,7 @@ def _out_of_range(field: Field, value: Any, where: str) -> DeviceError | None:
         empty = [k for k, v in value.items() if not v.strip()]
         if unknown or empty:
             what = f"{where} has an unknown key" if unknown else f"{where} has an empty text"
-            return DeviceError(what, got=", ".join(unknown or empty), wanted=", ".join(field.allowed) or "text")
+            return DeviceError(what, got=", ".join(map(repr, unknown or empty)), wanted=", ".join(field.allowed) or "text")
         return None
     given = value if isinstance(value, tuple) else (value,)
     unknown = [v for v in given if field.allowed and v not in field.allowed]

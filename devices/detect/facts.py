@@ -9,7 +9,7 @@ from typing import Any
 from satchel.devices.chip import Chip, Cores, chip_names, known_chip, load_chip
 from satchel.devices.errors import DeviceError
 
-KINDS = {1: ("big",), 2: ("big", "little")}
+KINDS: dict[int, tuple[str, ...]] = {0: (), 1: ("big",), 2: ("big", "little")}
 OF_OS = {"macos": ("coreml", "onnx", "executorch"), "linux": ("onnx", "executorch"), "android": ("onnx", "executorch")}
 MAC_RESERVE_GB = 6
 """What a Mac keeps from one app, by community figures; docs of profiles macbook-*."""
@@ -92,6 +92,7 @@ def profile_table(facts: Facts, measured_gb_s: float = 0.0, how: str = "") -> di
         "sources": of_profile
         | {"app_memory_gb": "RAM less about 6 GB, a community figure" if reserve else "no limit but the memory"}
         | ({"chip": f"the system calls it {facts.chip_title}, and reports the same features"} if same else {})
+        | ({} if same else {"chip": "as the system reports it"})
         | ({} if facts.os_version else {"os_version": "the system does not say"}),
     }
 

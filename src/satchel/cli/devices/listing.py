@@ -51,7 +51,7 @@ def _print_notes() -> None:
     aliases = len(known_names()) - len(device_names())
     out.print(
         f"~ doubtful; memory of an app: without and with Apple's entitlement, - where there is no fixed limit.\n"
-        f"{aliases} more names, such as iphone-12-mini, mean one of these. Groups: {', '.join(plain)},\n"
-        f"{series[0]} and the like. `satchel devices NAME` shows one, with its sources.",
+        f"{aliases} more names, such as iphone-12-mini, mean one of these. `satchel devices NAME` shows one.\n"
+        f"Groups: {', '.join(plain)}, {series[0]} and the like.",
         markup=False,
     )

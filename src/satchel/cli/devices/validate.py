@@ -62,8 +62,9 @@ def notes(profile: DeviceProfile) -> Iterator[str]:
     """What is not wrong, but worth a look."""
     if profile.name in device_names():
         yield f"{profile.name} is the name of a profile that comes with Satchel; bundles are named by it"
+    unsaid = {"formats"} | ({"oldest_os"} if profile.oldest_os == profile.os_version else set())
     told = [(field, words(profile)) for field, _, words in WORDS]
-    silent = [field for field, value in told if value != "-" and field != "formats" and not profile.source(field)]
+    silent = [field for field, value in told if value != "-" and field not in unsaid and not profile.source(field)]
     if silent:
         yield f"no source is given for {', '.join(silent)}"
     if profile.os == "android" and profile.app_memory_gb:
