@@ -41,19 +41,22 @@ SHAPES = {
     "small": Shape(4, 1024, 2816, 16, 8, 32064),
 }
 MAC = """title = "A Mac without an engine to please"
-chip = "any"
+kind = "computer"
 os = "macos"
 os_version = 15
-isa = ["dotprod", "i8mm", "bf16", "fp16"]
 memory_gb = 32
 app_memory_gb = 0
-bandwidth_gb_s = 100
-engine = ""
 formats = ["coreml", "onnx"]
 
-[weights]
+[chip]
+title = "any"
+isa = ["dotprod", "i8mm", "bf16", "fp16"]
+bandwidth_gb_s = 100
 
-[sources]
+[[chip.cores]]
+count = 8
+core = "any"
+kind = "big"
 """
 DEVICES = ("mac", "pixel-9")
 OPTIONS = ["--effort", "low"]
