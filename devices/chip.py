@@ -71,7 +71,9 @@ class Chip:
         """As a JSON object."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["cores"] = [{"count": c.count, "core": c.core, "kind": c.kind} for c in self.cores]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else dict(v) if isinstance(v, dict) else v for k, v in values.items()
+        }
 
 
 FACTS = ("cores", "isa", "bandwidth_gb_s", "measured_gb_s", "engine", "engine_gb_s", "tops")

@@ -109,7 +109,9 @@ class DeviceProfile:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         chip = self.chip.to_json()
         values |= {"chip": chip} | {k: chip[k] for k in OF_CHIP}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else dict(v) if isinstance(v, dict) else v for k, v in values.items()
+        }
 
 
 FACTS = (

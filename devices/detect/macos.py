@@ -14,17 +14,16 @@ FEATURES = {
     "FEAT_SME": "sme", "FEAT_SME2": "sme2", "FEAT_SME2p1": "sme2p1",
 }  # fmt: skip
 """Names under hw.optional.arm, by Apple's "Determining instruction set characteristics", -> ours."""
-KEYS = ("hw", "machdep.cpu", "kern.osproductversion")
 
 
 def run_sysctl() -> str:
-    """The lines of sysctl.
+    """All that sysctl knows, in lines of "name: value".
 
     Raises:
         DeviceError: it cannot be run.
     """
     try:
-        done = subprocess.run(["sysctl", *KEYS], capture_output=True, text=True, errors="replace", timeout=20)
+        done = subprocess.run(["sysctl", "-a"], capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError("cannot ask sysctl what this Mac is", got=error) from error
     return done.stdout

@@ -56,12 +56,6 @@ def cores(profile: DeviceProfile) -> str:
     return " + ".join(f"{c.count} {c.core}" for c in profile.cores)
 
 
-def systems(profile: DeviceProfile) -> str:
-    """Such as "iOS 17 to 27, 18 to build for"."""
-    last = f" to {profile.newest_os}" if profile.newest_os else " or later"
-    return f"{system(profile)} {profile.oldest_os}{last}"
-
-
 def app_memory(profile: DeviceProfile) -> str:
     """Such as "3 GB"; in words where there is no fixed limit."""
     return gigabytes(profile.app_memory_gb) if profile.app_memory_gb else "no fixed limit"
@@ -84,7 +78,8 @@ WORDS: tuple[tuple[str, str, Callable[[DeviceProfile], str]], ...] = (
     ("engine", "Neural Engine", lambda p: p.engine or "-"),
     ("engine_gb_s", "its measured bandwidth", lambda p: gigabytes(p.chip.engine_gb_s, "GB/s")),
     ("tops", "tera-operations a second", lambda p: gigabytes(p.chip.tops, "TOPS")),
-    ("oldest_os", "systems", systems),
+    ("oldest_os", "sold with", lambda p: f"{system(p)} {p.oldest_os}"),
+    ("newest_os", "updated to", lambda p: f"{system(p)} {p.newest_os}" if p.newest_os else "-"),
     ("os_version", "build for", lambda p: f"{system(p)} {p.os_version}"),
     ("formats", "formats", lambda p: " ".join(p.formats)),
     ("weights", "preferred weights", lambda p: ", ".join(f"{k}: {v}" for k, v in p.weights.items()) or "-"),
