@@ -10,7 +10,16 @@ from satchel.devices.errors import PlanError
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a plan needs to know of a model: counts only."""
+    """What a plan needs to know of a model: counts, and the names of its activation and its norms.
+
+    Attributes:
+        layers, hidden_size, heads, kv_heads, head_dim, intermediate_size, vocab_size: of the decoder.
+        parameters: count, a tied matrix counted once.
+        max_position: tokens that it was trained for.
+        tied_embeddings: whether the head is the embedding.
+        activation: "silu" or "gelu_tanh".
+        norm: "rms" or "layer".
+    """
 
     layers: int
     hidden_size: int

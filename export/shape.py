@@ -62,7 +62,7 @@ def shape_of_decoder(config: DecoderConfig) -> ModelShape:
         layers=config.layers, hidden_size=config.hidden_size, heads=config.heads, kv_heads=config.kv_heads,
         head_dim=config.head_dim, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
         parameters=sum(map(math.prod, sizes)), max_position=config.max_position,
-        tied_embeddings=config.tied_embeddings,
+        tied_embeddings=config.tied_embeddings, activation=config.activation, norm=config.norm,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def forms(on: Decisions, target: Target, program: Program) -> None:
     on.follow(
         "norm", "divided_by_peak", "squares of the row over its largest value cannot overflow fp16", "CH13, NE10",
         "the format", never("plain", "x * x overflows fp16 above 255", "NE10"),
-        never("layer_norm_of_mirrored", "no exporter writes layer_norm of concat(x, -x); the same protection", "CH21, NE10"),
+        never("layer_norm_of_mirrored", "no exporter writes it; the same protection", "CH21, NE10"),
     )  # fmt: skip
     far = (
         "sin and cos leave this engine, and lose digits in fp16"
@@ -57,8 +57,8 @@ def _attention(on: Decisions, program: Program) -> None:
 def _activations(on: Decisions, target: Target, program: Program) -> None:
     if target.shape.activation == "silu":
         on.follow(
-            "activation", "half_tanh", "silu as 0.5x (1 + tanh(x/2)), exact near 0 and in fp16 throughout", "CH14, NE27",
-            "the model", never("silu", "it may be lowered through fp32, and is imprecise near 0 on the engine", "NE27, CH14"),
+            "activation", "half_tanh", "silu as 0.5x (1 + tanh(x/2)): exact near 0, in fp16 throughout", "CH14, NE27",
+            "the model", never("silu", "it may go through fp32, and is imprecise near 0 on the engine", "NE27, CH14"),
             never("times_sigmoid", "coremltools makes silu of it where its passes run", "CH14, NE27"),
         )  # fmt: skip
     else:

@@ -9,7 +9,7 @@ from satchel.devices.planning.coreml_head import head
 from satchel.devices.planning.coreml_units import ENGINE, NEWEST, units
 from satchel.devices.planning.decisions import Decisions, Other, never
 from satchel.devices.planning.lengths import any_prefill, context_length
-from satchel.devices.planning.sizes import model_bytes
+from satchel.devices.planning.sizes import model_bytes, palette_fits
 from satchel.devices.planning.target import Target
 from satchel.devices.planning.weights import cache_dtype, is_blockwise, kv_weights, lut_groups, scale_dtype, weights
 from satchel.devices.rulebook import rule
@@ -53,6 +53,8 @@ def _usual(target: Target, *, delegate: bool) -> tuple[str, str, str]:
             f"each token reads all weights: at {target.profile.bandwidth_gb_s:g} GB/s a byte each is slow",
             "AC19",
         )
+    if not palette_fits(target.profile, target.shape, folding=False):
+        return "int4", "a byte for each weight is not expected to fit an app's memory", "CH05, CH17"
     return "palette", "the same weights as in every format, in 8-bit codes", "CH02, CH05"
 
 
@@ -89,7 +91,7 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
         never("embedding_4bit", "no exporter writes it; 4 bits there double the loss", "CH21, AC15"),
     )  # fmt: skip
     on.follow(
-        "norm", "mean_by_linear", "the mean as a product of one row keeps the norm in the delegate", "CH27", "the format",
+        "norm", "mean_by_linear", "the mean as a product of one row stays in the delegate", "CH27", "the format",
         never("divided_by_peak", "fp32 needs no protection from overflow", "NE10"),
     )  # fmt: skip
     on.follow("rotary", "tables", "rows of tables, turned by a product", "CH15", "the format")

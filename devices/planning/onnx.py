@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from satchel.devices.planning.decisions import Decisions, Other, never
 from satchel.devices.planning.lengths import any_prefill, context_length
+from satchel.devices.planning.sizes import palette_fits
 from satchel.devices.planning.target import Target
 from satchel.devices.planning.weights import (
     cache_dtype,
@@ -22,7 +23,9 @@ DOTPROD, DOTPROD_8 = "AC04", "AC08"
 
 def onnx(on: Decisions, target: Target, *, by_loss: bool) -> tuple[int, int]:
     """Makes all choices; returns context and prefill length."""
-    if target.holds(DOTPROD_8):
+    if target.holds(DOTPROD_8) and not palette_fits(target.profile, target.shape, folding=True):
+        usual = ("int4", "folding a palette of this size is not expected to fit an app's memory", "CH04, CH17")
+    elif target.holds(DOTPROD_8):
         usual = ("palette", "4 bits in the file, folded into codes for the 8-bit kernel", "CH04, AC08")
     else:
         usual = ("int4", "without dotprod only 4-bit blocks have a fast kernel", "AC08, AC04")

@@ -77,6 +77,14 @@ def cache_bytes(shape: ModelShape, tokens: int, dtype: str) -> int:
     return math.ceil(2 * shape.layers * shape.kv_heads * shape.head_dim * tokens * rule("CH16").number(dtype))
 
 
+def palette_fits(profile: DeviceProfile, shape: ModelShape, *, folding: bool) -> bool:
+    """Whether a palette fits where a runtime unpacks it to 8-bit codes; `folding`: with what that takes by the way."""
+    each = rule("CH04").number("folding_bytes") if folding else bytes_a_weight("palette", folded=True)
+    tables = table_bytes(shape, "palette") * (1 if shape.tied_embeddings else 2)
+    peak = layer_bytes(shape, "palette") * shape.layers / bytes_a_weight("palette") * each + tables
+    return peak + rule("CH17").number("runtime_bytes") <= app_memory(profile)
+
+
 def app_memory(profile: DeviceProfile) -> float:
     """Bytes that an app may use without an entitlement; a share of the RAM where no limit is known."""
     known = rule("CH17")

@@ -36,7 +36,7 @@ class Target:
 
     @cached_property
     def coreml(self) -> Rule:
-        """The newest rule of Core ML's targets that holds, and whose opset Satchel writes; the oldest on old systems."""
+        """The newest of Core ML's targets that the device has and Satchel writes; the oldest on older systems."""
         written = [r for r in self._targets() if "opset" in r.parameters]
         return written[-1] if written else opsets()[0]
 

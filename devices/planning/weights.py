@@ -11,13 +11,19 @@ from satchel.devices.rulebook import rule
 WEIGHTS = ("palette", "int4", "int8", "fp16", "fp32", "source")
 AGAINST = {
     "palette": ("it takes a byte a weight in memory there", "CH04, CH05"),
-    "int4": ("one palette for all formats is more exact to compare, and is not for the engine by blocks", "CH02"),
+    "int4": ("codes of their own, where a palette is the same in every format", "CH02"),
     "int8": ("nearly twice the size", "CH16"),
     "fp16": ("more than three times the size", "CH16"),
     "fp32": ("seven times the size", "CH16"),
     "source": ("only a GGUF file has codes to keep", "CH06"),
 }
 """What speaks against a scheme that is not chosen."""
+OFF_THE_ENGINE = {
+    "int4": ("scales by block fail on the engine or leave it", "NE15"),
+    "fp32": ("the engine computes in fp16", "NE05a, CH16"),
+    "source": ("its scales by block fail on the engine or leave it", "NE15, CH06"),
+}
+"""The same, in Core ML for a device with an engine."""
 
 
 def weights(on: Decisions, target: Target, format: str, usual: str, reason: str, rules: str, *bad: Other) -> str:
@@ -41,7 +47,8 @@ def weights(on: Decisions, target: Target, format: str, usual: str, reason: str,
         usual, reason, rules = preferred, target.profile.sources.get("weights", "the profile prefers it"), "CH01"
     elif usual in impossible:
         usual, reason, rules = "palette", "codes with a LUT fit every model", "CH02"
-    others = [Other(name, *AGAINST[name]) for name in WEIGHTS if name not in {usual, *impossible}]
+    against = AGAINST | (OFF_THE_ENGINE if format == "coreml" and target.profile.engine else {})
+    others = [Other(name, *against[name]) for name in WEIGHTS if name not in {usual, *impossible}]
     return on.settle("weights", usual, reason, rules, *others, *bad)
 
 
@@ -92,19 +99,20 @@ def lut_groups(on: Decisions, scheme: str, *against: Other) -> str:
 def scale_dtype(on: Decisions, value: str) -> str:
     """Records the floats of block scales: XNNPACK's are bfloat16, the others fp16."""
     other = "float16" if value == "bfloat16" else "bfloat16"
-    why = "XNNPACK's packing takes bfloat16" if value == "bfloat16" else "half of fp32, and the program's own floats"
-    return on.follow("scale_dtype", value, why, "CH11", "the format and its target", never(other, why, "CH11"))
+    xnnpack = value == "bfloat16"
+    why = "XNNPACK's packing takes bfloat16" if xnnpack else "half of fp32, and exact in Core ML and onnxruntime"
+    against = why if xnnpack else "only XNNPACK's packing takes it"
+    return on.follow("scale_dtype", value, why, "CH11", "the format and its target", never(other, against, "CH11"))
 
 
 def cache_dtype(on: Decisions, scheme: str, usual: str) -> str:
     """Records what keys and values are stored as: fp32 where the program computes in it."""
     value = "float32" if scheme == "fp32" else usual
     why = "the floats that the program computes in"
-    return on.follow(
-        "cache_dtype", value, why, "CH31", "the format and its weights",
-        never("int8", "no exporter writes it, and its loss is not measured", "CH31, AC11"),
-        *([never("float16", "no exporter writes it; the kernels are there", "CH21, AC11")] if usual == "float32" else []),
-    )  # fmt: skip
+    others = [never("int8", "no exporter writes it, and its loss is not measured", "CH31, AC11")]
+    if usual == "float32":
+        others.append(never("float16", "no exporter writes it, though there are kernels", "CH21, AC11"))
+    return on.follow("cache_dtype", value, why, "CH31", "the format and its weights", *others)
 
 
 def is_float(scheme: str) -> bool:

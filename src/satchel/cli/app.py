@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import satchel
-from satchel.cli import bench, coreml, devices, export, inspect, preflight, run, sensitivity, validate
+from satchel.cli import bench, coreml, devices, export, inspect, plan, preflight, run, sensitivity, validate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +34,7 @@ def options(
 
 
 app.command("export")(export.command)
+app.command("plan")(plan.command)
 app.command("preflight")(preflight.command)
 app.command("validate")(validate.command)
 app.command("run")(run.command)
