@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from satchel.devices.forecast.constants import constant
-from satchel.devices.forecast.weights import count, expanded, file_bytes, kernel_bits, runtime_of
+from satchel.devices.forecast.weights import cache_width, count, expanded, file_bytes, kernel_bits, runtime_of
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.profile import DeviceProfile
 
 HELD, LOADING, MAPPED, PERHAPS = "held", "loading", "mapped", "perhaps"
-CACHE_BYTES = {"float32": 4, "fp32": 4, "float16": 2, "fp16": 2, "int8": 1}
 FOLDING = {1: 4, 2: 4, 3: 6, 4: 4, 6: 10, 8: 0}
 """Bytes a weight that onnxruntime keeps while it folds a palette of so many bits (docs/choices.md, folded LUT)."""
 FOLDING_MIXED = 5.5
@@ -126,11 +125,10 @@ def _xnnpack_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: in
 
 
 def _cache(plan: Plan, shape: ModelShape) -> Line:
-    kind = plan.get("cache_dtype", "float16" if plan.format == "coreml" else "float32")
-    each = CACHE_BYTES.get(kind, 4)
+    each = cache_width(plan)
     size = 2 * shape.layers * shape.kv_heads * shape.head_dim * plan.context_length * each
     formula = f"2 x {shape.layers} layers x {shape.kv_heads} heads x {shape.head_dim} x {plan.context_length} tokens"
-    return Line("cache", size, HELD, f"{formula} x {each} bytes ({kind})")
+    return Line("cache", size, HELD, f"{formula} x {each} bytes")
 
 
 def _activations(plan: Plan, shape: ModelShape) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 from satchel.devices.forecast.constants import constant
 from satchel.devices.forecast.engine import Leaving, leaving_engine
 from satchel.devices.forecast.loading import Loading, loading_of
-from satchel.devices.forecast.memory import Memory, memory_of
+from satchel.devices.forecast.memory import PERHAPS, Memory, memory_of
 from satchel.devices.forecast.speed import Speed, decode_speed, prefill_speed
 from satchel.devices.forecast.storage import GB, Storage, storage_of
 from satchel.devices.plan import ModelShape, Plan
@@ -29,6 +29,7 @@ class Request:
         bits: of every linear of a palette or int4; None for the mixture that an export makes.
         by_loss: as make_plan.
         tokenizer_bytes: of tokenizer.json, 0 where unknown.
+        overrides: (role, value) of choices that are settled, as make_plan has them.
     """
 
     format: str | None = None
@@ -37,6 +38,7 @@ class Request:
     bits: int | None = None
     by_loss: bool = True
     tokenizer_bytes: int = 0
+    overrides: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Forecast:
         return self.verdict != NO
 
     @property
+    def perhaps(self) -> str:
+        """The verdict if what reports disagree about were needed as well."""
+        return judged(self.memory.needed + self.memory.of(PERHAPS), self.allowance)
+
+    @property
     def tight(self) -> bool:
         """Whether it takes more than nine tenths of what it may."""
         limit = self.allowance.plain if self.verdict == FITS else self.allowance.entitled
@@ -90,7 +97,7 @@ class Forecast:
         return {
             "device": self.device, "format": self.plan.format, "weights": self.plan["weights"],
             "bits": self.request.bits, "context_length": self.plan.context_length, "verdict": self.verdict,
-            "fits": self.fits, "tight": self.tight,
+            "fits": self.fits, "tight": self.tight, "verdict_with_what_is_unsure": self.perhaps,
             "limit_bytes": self.allowance.plain, "limit_with_entitlement_bytes": self.allowance.entitled,
             "limit_source": self.allowance.source, "memory": self.memory.to_json(), "storage": self.storage.to_json(),
             "decode": self.decode.to_json(), "prefill": self.prefill.to_json(), "loading": self.loading.to_json(),
@@ -124,8 +131,9 @@ def forecast(profile: DeviceProfile, shape: ModelShape, request: Request | None 
     """
     request = request or Request()
     plan = make_plan(
-        profile, shape, format=request.format, weights=request.weights, context=request.context, by_loss=request.by_loss
-    )
+        profile, shape, format=request.format, weights=request.weights, context=request.context,
+        by_loss=request.by_loss, overrides=dict(request.overrides),
+    )  # fmt: skip
     return forecast_plan(profile, plan, shape, request)
 
 

@@ -42,6 +42,12 @@ class Counts:
         return self.embedding if self.tied else self.embedding + self.head
 
 
+def cache_width(plan: Plan) -> int:
+    """Bytes of a number in the cache."""
+    kind = plan.get("cache_dtype", "float16" if plan.format == "coreml" else "float32")
+    return {"float32": 4, "float16": 2, "int8": 1}.get(kind, 4)
+
+
 def count(shape: ModelShape) -> Counts:
     """The weights of a shape by kind."""
     table = shape.vocab_size * shape.hidden_size

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satchel.cli.console import errors, out, print_json
+from satchel.cli.overrides import Settings, parse_overrides
 from satchel.devices.forecast import ENTITLED, FITS, Forecast, Request, Suggestion, forecast, largest, suggest
 from satchel.devices.groups import expand
 from satchel.devices.plan import ModelShape
@@ -35,6 +36,7 @@ def command(
     context: Annotated[int | None, typer.Option(help="Tokens that the cache holds.")] = None,
     bits: Annotated[int | None, typer.Option(help="Of every linear: 2, 3, 4, 6 or 8; mixed by default.")] = None,
     effort: Annotated[str | None, typer.Option(help="As of `satchel export`.")] = None,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether MODEL fits a device, with the sum, and forecast sizes, speed and the first load.
@@ -48,7 +50,8 @@ def command(
     with errors(as_json):
         profiles = expand(device)
         shape, described = shape_of(model)
-        asked = Request(format, weights, context, bits, effort != "low", described.tokenizer_bytes)
+        settled = tuple(parse_overrides(settings).items())
+        asked = Request(format, weights, context, bits, effort != "low", described.tokenizer_bytes, settled)
         wishes = make_wishes(effort, bits=bits, weights=weights)
         found = [forecast(profile, shape, asked) for profile in profiles]
         _refuse(found, wishes)
@@ -108,6 +111,8 @@ def _print_one(
     bits = f", {asked.bits} bits" if asked.bits else ""
     out.print(f"{found.plan.format}, {found.plan['weights']}{bits}, a context of {found.plan.context_length} tokens\n")
     _print_memory(found)
+    if found.perhaps != found.verdict:
+        out.print(f"with what may be needed besides ('perhaps'): {found.perhaps}")
     _print_storage(found)
     _print_speed(found)
     for leaving in found.leaving:
