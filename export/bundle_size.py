@@ -34,18 +34,26 @@ def other_bytes(model: Model, plan: Plan, embedding: EmbeddingName = "int8") -> 
     """
     config = model.config
     tables = [(r, c) for n, (r, c) in config.matrix_shapes().items() if not n.startswith("layers.")]
-    ends = sum(rows * columns * EMBEDDING_BYTES[embedding] + 2 * rows for rows, columns in tables)
+    chunks = int(plan.get("chunks", "1"))
+    copies = 2 if _has_two_tables(model, plan, chunks) else 1
+    ends = copies * sum(rows * columns * EMBEDDING_BYTES[embedding] + 2 * rows for rows, columns in tables)
     vectors = 4 * sum(n for (n,) in config.vector_shapes().values())
-    rotary = 4 * plan.context_length * config.head_dim
+    rotary = 4 * plan.context_length * config.head_dim * chunks
     files = model.tokenizer.files(plan.format) if model.tokenizer else {}  # type: ignore[arg-type]  # the plan's are known
     tokenizer = sum(map(len, files.values()))
     xnnpack = plan.format == "executorch" and plan["target"] == "xnnpack"
     layer, head = PROGRAM_BYTES["xnnpack" if xnnpack else plan.format]
-    program = (layer + head * config.kv_heads) * (config.layers + ENDS)
+    program = (layer + head * config.kv_heads) * (config.layers + ENDS * chunks)
     if xnnpack:  # its row scales of 8-bit codes are fp32, of which two bytes are counted as the matrix's
         program += 2 * sum(rows for rows, _ in config.matrix_shapes().values())
     papers = PAPERS_BYTES + len(model.info.license_text.encode()) + LAYER_IN_MANIFEST * config.layers
     return ends + vectors + rotary + tokenizer + program + papers + _golden_bytes(model, plan)
+
+
+def _has_two_tables(model: Model, plan: Plan, chunks: int) -> bool:
+    """Whether a tied head is a copy: several packages share it only as iOS 18 allows (formats/coreml_chunks.py)."""
+    shared = plan.get("tied_head", "shared") == "shared" and (chunks == 1 or plan["target"] == "iOS18")
+    return model.config.tied_embeddings and not shared
 
 
 def _golden_bytes(model: Model, plan: Plan) -> int:

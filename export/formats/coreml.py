@@ -1,5 +1,8 @@
 """A decoder -> `model.mlpackage`, built with coremltools' MIL builder: nothing is traced, and no pass runs.
 
+With plan["chunks"] the layers are spread over several packages, see coreml_chunks.py and "chunks" in runtime/FORMAT.md;
+what follows holds for the chain that they make, and each has the cache of its own layers.
+
 How to call it (`S` tokens a call, `C` = context_length, `L` layers, `KV` key/value heads, `D` head_dim, `V` vocabulary;
 `float` is fp16, or fp32 when the weights are fp32 matrices):
 
