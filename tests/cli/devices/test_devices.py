@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from satchel.cli.app import app
+from satchel.devices.detect.linux import linux_facts
 from satchel.devices.profile import PROFILES, device_names, read_profile
 
 RUNNER = CliRunner()
@@ -49,6 +50,8 @@ def test_a_device_that_is_not_listed() -> None:
     assert code == 2 and "perhaps iphone-15-pro" in " ".join(says.split())
     assert json.loads(satchel("nokia-3310", "--json")[1])["error"] == "DeviceError"
     assert satchel("pixel-9", "pixel-8")[0] == 2  # one at a time, or compare
+    code, _, says = satchel("--json", "pixel-9")
+    assert code == 2 and "goes to the end" in says
 
 
 def test_two_side_by_side() -> None:
@@ -116,3 +119,17 @@ def test_a_phone_needs_adb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert code == 2 and "platform-tools" in says
     assert satchel("detect", "R5CX")[0] == 2  # a serial is for --adb
     assert not list(tmp_path.iterdir())
+
+
+def test_devices_of_the_same_chip_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = "\n".join(f"processor : {n}\nFeatures : asimd asimddp asimdhp\nCPU implementer : 0x41\n" for n in range(4))
+    texts = {
+        "/proc/cpuinfo": cpu,
+        "/proc/meminfo": "MemTotal: 4000000 kB",
+        "/proc/device-tree/compatible": "brcm,bcm2712",
+    }
+    facts = linux_facts(lambda path: texts.get(path, ""), "aarch64")
+    monkeypatch.setattr("satchel.cli.devices.detect.host_facts", lambda: facts)
+    code, text, says = satchel("detect", "--no-measure")
+    assert code == 0 and 'chip = "bcm2712"' in text
+    assert "devices with this chip are listed: raspberry-pi-5" in says

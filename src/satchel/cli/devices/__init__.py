@@ -35,6 +35,8 @@ def options(
     """List the devices that have a profile; `satchel devices NAME` shows one."""
     if context.invoked_subcommand is None:
         listing.print_all(as_json)
+    elif as_json:
+        raise typer.BadParameter("it goes to the end: satchel devices NAME --json", param_hint="--json")
 
 
 app.command("show")(show.command)

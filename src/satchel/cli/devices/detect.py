@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from satchel.cli.console import err, errors, print_json
+from satchel.devices.chip import known_chip
 from satchel.devices.detect.android import android_facts
 from satchel.devices.detect.facts import Facts
 from satchel.devices.detect.host import host_facts, profile_text
 from satchel.devices.detect.toml import write_profile
-from satchel.devices.profile import device_name
+from satchel.devices.profile import device_names, load_device
 from satchel.runtime.errors import UsageError
 
 
@@ -50,8 +51,9 @@ def _say(facts: Facts, output: Path | None) -> None:
     """What is worth knowing, on standard error."""
     if not facts.arm64:
         err.print(f"{facts.title} is not arm64: its profile has no CPU features, and plans for it are of little use")
-    listed = device_name(facts.title) or device_name(facts.title.partition(" ")[2])
+    chip = known_chip(facts.chip_title, *facts.reported)
+    listed = [name for name in device_names() if chip and load_device(name).chip == chip]
     if listed:
-        err.print(f"this device is listed: --device {listed}", markup=False)
+        err.print(f"devices with this chip are listed: {', '.join(listed)}", markup=False)
     if output is not None:
         err.print(f"wrote {output}: satchel devices validate {output} explains it", markup=False)
