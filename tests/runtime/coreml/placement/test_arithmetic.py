@@ -70,9 +70,9 @@ PRODUCTS: dict[str, tuple[Any, dict[str, tuple[int, ...]], Any]] = {
         lambda: randn(3, 5, 4).mT @ randn(3, 6, 5).mT,
     ),
     "einsum": (
-        lambda x, y: mb.einsum(values=(x, y), equation="bhcq,bqhk->bhck"),
-        {"x": (1, 2, 3, 8), "y": (1, 8, 2, 5)},
-        lambda: torch.einsum("bhcq,bqhk->bhck", randn(1, 2, 3, 8), randn(1, 8, 2, 5)),
+        lambda x, y: mb.einsum(values=(x, y), equation="bhcq,bqck->bhck"),
+        {"x": (1, 2, 3, 8), "y": (1, 8, 3, 5)},
+        lambda: torch.einsum("bhcq,bqck->bhck", randn(1, 2, 3, 8), randn(1, 8, 3, 5)),
     ),
     "attention": (
         lambda x, y, z: mb.scaled_dot_product_attention(query=x, key=y, value=z),
