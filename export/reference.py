@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from satchel.export.checkpoint import Checkpoint, open_checkpoint
-from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.base import DecoderConfig, Family, Joined, Place, Rows
 from satchel.export.families.registry import family_of
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.huggingface import empty_model, filled_model, load_model
@@ -44,12 +44,14 @@ class Reference:
     config: DecoderConfig
     streamed: bool
 
-    def __init__(self, source: Source | Path, *, streamed: bool = False) -> None:
+    def __init__(self, source: Source | Path, *, streamed: bool = False, context: int | None = None) -> None:
         """Loads the model, 4 bytes a weight, or makes it ready to be streamed.
 
         Args:
             source: a Hugging Face folder or GGUF file.
             streamed: read the matrices whenever they are used. Logits are the same, but for the last bits of some.
+            context: tokens that the exported cache holds, for a model whose rotary embedding depends on it (see
+                Rope.at_context); None leaves the choice to transformers, for each sequence.
 
         Raises:
             CheckpointError: it cannot be read, by us or by transformers.
@@ -58,7 +60,7 @@ class Reference:
         checkpoint = open_checkpoint(path)
         family = family_of(checkpoint.config)
         self.config = family.configure(checkpoint.config)
-        self._parameters = family.tensor_names(self.config)
+        self._places = family.tensor_names(self.config)
         self.streamed = streamed
         self._stream: Any = None
         layout = family.gguf if checkpoint.kind == "gguf" else None
@@ -67,12 +69,13 @@ class Reference:
             self.model = self._streamed_model(path, checkpoint, family, given)
         elif given:
             tensors = CanonicalTensors(checkpoint, family, self.config)
-            weights = {stored: tensors.read(name) for name, stored in self._parameters.items()}
-            self.model = filled_model(path, given, weights)
+            self.model = filled_model(path, given, _stored(tensors, self._places))
         else:
             self.model = load_model(path)
         if checkpoint.kind == "gguf":
             _set_frequencies(self.model, self.config)
+        if context is not None and self.config.rope.long_inv_freq:
+            _settle_frequencies(self.model, self.config, context)
 
     def _streamed_model(
         self, path: Path, checkpoint: Checkpoint, family: Family, given: Mapping[str, Any] | None
@@ -100,9 +103,13 @@ class Reference:
         return_freed_memory()
 
     def linears(self) -> dict[str, Any]:
-        """Canonical name -> torch.nn.Linear, in the order of the forward pass; the head is "lm_head", tied or not."""
-        names = [n for n in self.config.matrix_shapes() if n not in ("embed_tokens", "lm_head")]
-        found = {n: self.model.get_submodule(self._parameters[n].removesuffix(".weight")) for n in names}
+        """Canonical name -> torch.nn.Linear, in the order of the forward pass; the head is "lm_head", tied or not.
+
+        Linears that transformers holds as one are left out.
+        """
+        whole = {n: p for n, p in self._places.items() if isinstance(p, str)}
+        names = [n for n in self.config.linear_shapes() if n in whole]
+        found = {n: self.model.get_submodule(whole[n].removesuffix(".weight")) for n in names}
         return {**found, "lm_head": self.model.get_output_embeddings()}
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
@@ -187,7 +194,11 @@ class Reference:
             return
         with torch.no_grad():
             for name in self.config.matrix_shapes():
-                matrix, parameter = weights.matrix(name), self.model.get_parameter(self._parameters[name])
+                matrix, place = weights.matrix(name), self._places[name]
+                assert isinstance(place, str | Rows), name
+                parameter = self.model.get_parameter(place.name if isinstance(place, Rows) else place)
+                if isinstance(place, Rows):
+                    parameter = parameter[place.start : place.stop]
                 assert tuple(parameter.shape) == matrix.shape, name
                 for start in range(0, matrix.shape[0], ROWS_A_STEP):
                     rows = slice(start, start + ROWS_A_STEP)
@@ -205,6 +216,34 @@ def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
     return ids, mask
+
+
+def _stored(tensors: CanonicalTensors, places: Mapping[str, Place]) -> dict[str, np.ndarray]:
+    """Tensors as transformers names and joins them."""
+    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for name, place in places.items():
+        values = tensors.read(name)
+        if isinstance(place, Joined):
+            each = np.split(values, len(place.names))
+            parts |= {stored: [(0, part)] for stored, part in zip(place.names, each, strict=True)}
+        elif isinstance(place, Rows):
+            parts.setdefault(place.name, []).append((place.start, values))
+        else:
+            parts[place] = [(0, values)]
+    ordered = {stored: [v for _, v in sorted(found, key=lambda p: p[0])] for stored, found in parts.items()}
+    return {stored: v[0] if len(v) == 1 else np.concatenate(v) for stored, v in ordered.items()}
+
+
+def _settle_frequencies(model: Any, config: DecoderConfig, context: int) -> None:
+    """Makes transformers turn every token as a cache of `context` tokens has it, however long a sequence is."""
+    import torch
+
+    chosen = torch.tensor(config.rope.at_context(context).inv_freq, dtype=torch.float32)
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "longrope":
+            for buffer in (module.inv_freq, module.original_inv_freq):
+                buffer.copy_(chosen)
+            module.long_inv_freq = chosen.clone()
 
 
 def _set_frequencies(model: Any, config: DecoderConfig) -> None:

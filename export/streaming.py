@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from satchel.export.checkpoint import Checkpoint
-from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.base import DecoderConfig, Family, Joined, Rows
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.ops.base import Weights
 from satchel.export.palettize.expand import expand
@@ -67,13 +67,18 @@ class CheckpointPieces:
     def __init__(self, checkpoint: Checkpoint, family: Family, config: DecoderConfig) -> None:
         self._checkpoint = checkpoint
         self._tensors = CanonicalTensors(checkpoint, family, config)
-        self._canonical = {stored: name for name, stored in family.tensor_names(config).items()}
+        self._matrices, self._vectors = layout(family, config), stored_vectors(family, config)
         self._last = _Last(self._tensors.read)
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
         if self._checkpoint.kind == "safetensors":
             return self._checkpoint.read(parameter, slice(start, stop))
-        name = self._canonical[parameter]
+        if parameter in self._vectors:
+            name, rows = self._vectors[parameter]
+            return self._tensors.read(name)[rows][start:stop]
+        return _from_parts(self._matrices[parameter], start, stop, self._rows)
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         if name.startswith("layers."):
             return self._last.read(name)[start:stop]  # of a GGUF file, where rows may lie in another order
         return self._tensors.read(name, slice(start, stop))
@@ -86,13 +91,20 @@ class MatrixPieces:
         self._layout, self._last = layout, _Last(weights.matrix)
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
-        parts, first = [], 0
-        for name, rows in self._layout[parameter]:
-            low, high = max(start - first, 0), min(stop - first, rows)
-            if low < high:
-                parts.append(expand(self._last.read(name), low, high))
-            first += rows
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _from_parts(self._layout[parameter], start, stop, lambda n, i, j: expand(self._last.read(n), i, j))
+
+
+def _from_parts(
+    parts: list[tuple[str, int]], start: int, stop: int, read: Callable[[str, int, int], np.ndarray]
+) -> np.ndarray:
+    """Rows of matrices that lie one under the other."""
+    found, first = [], 0
+    for name, rows in parts:
+        low, high = max(start - first, 0), min(stop - first, rows)
+        if low < high:
+            found.append(read(name, low, high))
+        first += rows
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 class Streamed:
@@ -200,8 +212,24 @@ def _fill(model: Any, name: str, parameter: torch.nn.Parameter, pieces: Pieces) 
 
 def layout(family: Family, config: DecoderConfig) -> Layout:
     """Which canonical matrices make up each parameter."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    names = family.tensor_names(config)
+    found: dict[str, list[tuple[int, str, int]]] = {}
+    places = family.tensor_names(config)
     for name, (rows, _) in config.matrix_shapes().items():
-        found.setdefault(names[name], []).append((name, rows))
+        place = places[name]
+        assert not isinstance(place, Joined), name
+        stored, start = (place.name, place.start) if isinstance(place, Rows) else (place, 0)
+        found.setdefault(stored, []).append((start, name, rows))
+    return {stored: [part[1:] for part in sorted(parts)] for stored, parts in found.items()}
+
+
+def stored_vectors(family: Family, config: DecoderConfig) -> dict[str, tuple[str, slice]]:
+    """For each parameter that is a vector: the canonical vector, and which part of it."""
+    found: dict[str, tuple[str, slice]] = {}
+    places = family.tensor_names(config)
+    for name, (size,) in config.vector_shapes().items():
+        place = places[name]
+        assert not isinstance(place, Rows), name
+        names = place.names if isinstance(place, Joined) else (place,)
+        step = size // len(names)
+        found |= {stored: (name, slice(i * step, (i + 1) * step)) for i, stored in enumerate(names)}
     return found

@@ -14,12 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig
+from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch_tools import xnn
 from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs
 from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
+from satchel.export.rope import rope_tables
 from satchel.runtime.errors import FormatError
+
+FAR = 1e9
+"""What a score falls by for each slot that its token is too far away; also one slot alone leaves a weight of 0."""
 
 
 @dataclass(eq=False)
@@ -130,13 +134,11 @@ class LastRead:
         return lambda: self.matrix(name)
 
 
-def rope_tables(config: DecoderConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
+def head_tables(rope: Rope, head_dim: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin for every position, float32 [1, length, 1, head_dim]; 1 and 0 for channels that are not rotated."""
-    angle = np.arange(length, dtype=np.float32)[:, None] * np.asarray(config.rope.inv_freq, dtype=np.float32)
-    angle = np.concatenate((angle, angle), axis=1)[None, :, None, :]
-    factor = np.float32(config.rope.attention_factor)
-    passed = ((0, 0), (0, 0), (0, 0), (0, config.head_dim - config.rope.rotated))
-    return np.pad(np.cos(angle) * factor, passed, constant_values=1), np.pad(np.sin(angle) * factor, passed)
+    cos, sin = (np.concatenate((t, t), axis=1)[None, :, None, :] for t in rope_tables(rope, length))
+    passed = ((0, 0), (0, 0), (0, 0), (0, head_dim - rope.rotated))
+    return np.pad(cos, passed, constant_values=1), np.pad(sin, passed)
 
 
 def half_turn(dim: int, rotated: int) -> np.ndarray:
@@ -174,8 +176,12 @@ class ExecutorchOps:
         self._open: XnnDelegate | None = None
         self._quantized: dict[int, int] = {}
         self._arguments: dict[str, Value] = {}
-        self._position = Integer()
-        self._cos, self._sin = self._rotary()
+        self._position, self._end = self._places()
+        self._angles = {rope: self._rotary(rope, number) for number, rope in enumerate(config.ropes())}
+        self._masks: dict[int, Value] = {}
+        layers = [config.layer(i) for i in range(config.layers)]
+        if config.attention_softcap or any(layer.windowed(context) for layer in layers):
+            self._rows = self._cut("mask.rows", np.arange(context, dtype=np.float32)[:, None], 0)
 
     # The program outside of XNNPACK
 
@@ -185,26 +191,32 @@ class ExecutorchOps:
         self.calls.append(Kernel(operator, overload, args, out))
         return out
 
-    def _rotary(self) -> tuple[Value, Value]:
-        """Reads the position and cuts the rows of the input's tokens out of the tables."""
-        length, end = Integer(), Integer()
-        self.calls.append(Kernel("aten::_local_scalar_dense", "", (self.start_pos,), self._position))
+    def _places(self) -> tuple[Integer, Integer]:
+        """Positions of the first token of the input, and of what comes after the last."""
+        position, length, end = Integer(), Integer(), Integer()
+        self.calls.append(Kernel("aten::_local_scalar_dense", "", (self.start_pos,), position))
         self.calls.append(Kernel("aten::sym_size", "int", (self.tokens, 1), length))
-        self.calls.append(Kernel("executorch_prim::add", "Scalar", (self._position, length), end))
-        dims = (1, self._sequence, 1, self.config.head_dim)
-        values = []
-        for name, table in zip(("rope.cos", "rope.sin"), rope_tables(self.config, self._context), strict=True):
-            constant = Tensor(table.shape, blob=array_blob(name, np.ascontiguousarray(table)))
-            rows = Tensor(dims, dynamic=True)
-            self._kernel("aten::slice_copy.Tensor_out", (constant, 1, self._position, end, 1), rows)
-            values.append(Value(dims, tensor=rows))
-        return values[0], values[1]
+        self.calls.append(Kernel("executorch_prim::add", "Scalar", (position, length), end))
+        return position, end
+
+    def _cut(self, name: str, table: np.ndarray, axis: int) -> Value:
+        """What a table of all positions has for those of the input's tokens."""
+        constant = Tensor(table.shape, blob=array_blob(name, np.ascontiguousarray(table)))
+        dims = (*table.shape[:axis], self._sequence, *table.shape[axis + 1 :])
+        rows = Tensor(dims, dynamic=True)
+        self._kernel("aten::slice_copy.Tensor_out", (constant, axis, self._position, self._end, 1), rows)
+        return Value(dims, tensor=rows)
+
+    def _rotary(self, rope: Rope, number: int) -> tuple[Value, Value]:
+        tables, suffix = head_tables(rope, self.config.head_dim, self._context), f".{number}" if number else ""
+        cos, sin = (self._cut(f"rope.{n}{suffix}", t, 1) for n, t in zip(("cos", "sin"), tables, strict=True))
+        return cos, sin
 
     def leave(self, value: Value) -> Tensor:
         """The program's tensor of a value: an output of the delegate that computes it."""
         if value.tensor is None:
             assert value.graph is not None
-            value.tensor = Tensor(value.dims, dynamic=value.dims[1] == self._sequence > 1)
+            value.tensor = Tensor(value.dims, dynamic=self._sequence > 1 and self._sequence in value.dims[:2])
             value.graph.graph.mark_output(value.id)
             value.graph.args.append(value.tensor)
         return value.tensor
@@ -267,14 +279,43 @@ class ExecutorchOps:
     def _vector(self, name: str) -> np.ndarray:
         return np.ascontiguousarray(self._weights.vector(name), dtype=np.float32)
 
-    def _rotate(self, x: Value) -> Value:
-        """x * cos + P x * sin on [1, sequence, heads, head_dim]."""
-        cos, sin = self._id(self._cos), self._id(self._sin)
+    def _heads(self, x: Value) -> int:
+        """[1, sequence, heads, head_dim]."""
+        dim = self.config.head_dim
+        number = self._id(x)
+        return number if len(x.dims) == 4 else self._graph().reshape(number, (1, x.dims[1], x.dims[2] // dim, dim))
+
+    def _rotate(self, x: Value, rope: Rope | None) -> Value:
+        """x * cos + P x * sin on heads."""
+        heads = self._heads(x)
+        if rope is None:
+            return self._value(heads)
+        cos, sin = (self._id(table) for table in self._angles[rope])
         graph, dim = self._graph(), self.config.head_dim
-        heads = graph.reshape(self._id(x), (1, self._sequence, x.dims[2] // dim, dim))
-        turn = graph.constant(array_blob("constant.half_turn", half_turn(dim, self.config.rope.rotated)), (dim, dim))
+        key = f"constant.half_turn{f'.{rope.rotated}' if rope != self.config.rope else ''}"
+        turn = graph.constant(array_blob(key, half_turn(dim, rope.rotated)), (dim, dim))
         turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
         return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
+
+    def _number(self, name: str, value: float) -> int:
+        return self._argument(name, lambda: np.array([value]))
+
+    def _mask(self, window: int) -> Value:
+        """0 where a token sees a slot of the cache, far below it elsewhere, [sequence, context]; 0 for no window.
+
+        A token at p sees slot s if |2 (p - s) - (w - 1)| <= w - 1, which is 0 <= p - s < w.
+        """
+        if window not in self._masks:
+            reach = (window or self._context) - 1
+            slots = self._argument(f"mask.slots.{window}", lambda: np.arange(self._context)[None, :] + reach / 2)
+            rows, two, zero = self._id(self._rows), self._number("mask.two", 2), self._number("mask.zero", 0)
+            far, most = self._number("mask.far", FAR), self._number(f"mask.reach.{window}", reach)
+            graph = self._graph()
+            distance = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNSubtract, rows, slots), two)
+            beyond = graph.binary(xnn.XNNSubtract, most, graph.unary(xnn.XNNAbs, distance))
+            below = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNMinimum, beyond, zero), far)
+            self._masks[window] = self._value(below)
+        return self._masks[window]
 
     # The protocol
 
@@ -298,21 +339,31 @@ class ExecutorchOps:
         return Value(dims, tensor=out)
 
     def norm(self, x: Value, name: str) -> Value:
-        """RMSNorm or LayerNorm; a mean is a fully connected node of one row, whose bias is epsilon for the squares'."""
-        number, layer = self._id(x), self.config.norm == "layer"
-        graph, width = self._graph(), x.dims[-1]
+        """RMSNorm or LayerNorm."""
+        scaled = self._normed(self._id(x), x.dims[-1])
+        scaled = self._graph().binary(xnn.XNNMultiply, scaled, self._argument(name, lambda: self._vector(name)))
+        bias = f"{name}.bias"
+        if self._weights.has(bias):
+            scaled = self._graph().binary(xnn.XNNAdd, scaled, self._argument(bias, lambda: self._vector(bias)))
+        return self._value(scaled)
+
+    def head_norm(self, x: Value, name: str) -> Value:
+        """The same of each head; attention takes the heads as they are then."""
+        dim = self.config.head_dim
+        normed = self._normed(self._heads(x), dim)
+        gain = self._argument(name, lambda: self._vector(name).reshape(-1, dim))
+        return self._value(self._graph().binary(xnn.XNNMultiply, normed, gain))
+
+    def _normed(self, x: int, width: int) -> int:
+        """A mean is a fully connected node of one row, whose bias is epsilon for that of the squares."""
+        graph, number = self._graph(), x
         mean_row = np.full((1, width), 1 / width, np.float32)
         row = graph.constant(array_blob(f"constant.mean.{width}", mean_row), mean_row.shape)
         epsilon = graph.constant(array_blob("constant.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
-        if layer:
+        if self.config.norm == "layer":
             number = graph.binary(xnn.XNNSubtract, number, graph.fully_connected(number, row))
         mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
-        scaled = graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
-        scaled = graph.binary(xnn.XNNMultiply, scaled, self._argument(name, lambda: self._vector(name)))
-        if layer:
-            bias = f"{name}.bias"
-            scaled = graph.binary(xnn.XNNAdd, scaled, self._argument(bias, lambda: self._vector(bias)))
-        return self._value(scaled)
+        return graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
 
     def linears(self, x: Value, names: list[str]) -> list[Value]:
         """One fully connected node a name; those that take int8 share the quantized input."""
@@ -320,21 +371,29 @@ class ExecutorchOps:
         return [self._value(self._linear(number, name, name)) for name in names]
 
     def attention(self, q: Value, k: Value, v: Value, layer: int) -> Value:
-        """Rotary in XNNPACK, then ExecuTorch's cache update and attention over the whole cache."""
-        config, position = self.config, self._position
-        cache_dims = (1, self._context, config.kv_heads, config.head_dim)
-        rotated = [self._rotate(q), self._rotate(k)]
-        shape = (1, self._sequence, config.kv_heads, config.head_dim)
-        queries, *new = [self.leave(t) for t in (*rotated, self._value(self._graph().reshape(self._id(v), shape)))]
-        caches = [Tensor(cache_dims, lasting=True) for _ in new]
+        """Rotary in XNNPACK, then ExecuTorch's cache update and attention."""
+        config, options = self.config, self.config.layer(layer)
+        window = options.windowed(self._context)
+        mask = self._mask(window) if window or config.attention_softcap else None
+        rotated = [self._rotate(q, options.rope), self._rotate(k, options.rope)]
+        queries, *new = [self.leave(t) for t in (*rotated, self._value(self._heads(v)))]
+        caches = [Tensor((1, self._context, options.kv_heads, config.head_dim), lasting=True) for _ in new]
+        if mask is not None:
+            self.leave(mask)
         for tensor, cache in zip(new, caches, strict=True):
-            self._kernel("llama::update_cache.out", (tensor, cache, position), Tensor((1,)))
-        attended = Tensor(queries.dims, dynamic=True)
-        self._kernel("llama::custom_sdpa.out", (queries, *caches, position, None, 0.0, True, None), attended)
+            self._kernel("llama::update_cache.out", (tensor, cache, self._position), Tensor((1,)))
+        attended = self._attended(queries, caches, mask)
         if layer == config.layers - 1:
             attended, self._ended = self._last(attended), True
         value = Value(attended.dims, tensor=attended)
         return self._value(self._join(self._id(value), value.dims))
+
+    def _attended(self, queries: Tensor, caches: list[Tensor], mask: Value | None) -> Tensor:
+        """ExecuTorch's own attention: over the past, or, with a mask, over the whole cache."""
+        scale = None if self.config.attention_scale is None else float(self.config.attention_scale)
+        seen = None if mask is None else self.leave(mask)
+        args = (queries, *caches, self._position, seen, 0.0, mask is None, scale)
+        return self._kernel("llama::custom_sdpa.out", args, Tensor(queries.dims, dynamic=True))
 
     def _join(self, heads: int, dims: tuple[int, ...]) -> int:
         return self._graph().reshape(heads, (1, dims[1], math.prod(dims[2:])))
@@ -378,6 +437,24 @@ class ExecutorchOps:
         first, second = self._id(self._narrowed(x) if y.dims[1] < x.dims[1] else x), self._id(y)
         return self._value(self._graph().binary(xnn.XNNAdd, first, second))
 
+    def scale(self, x: Value, factor: float) -> Value:
+        """x * factor."""
+        number = self._number("embedding.scale", factor)
+        return self._value(self._graph().binary(xnn.XNNMultiply, self._id(x), number))
+
     def lm_head(self, x: Value, name: str) -> Value:
         """Logits of the last token, [1, 1, vocab]."""
-        return self._value(self._linear(self._id(x), "lm_head", name))
+        logits = self._linear(self._id(x), "lm_head", name)
+        return self._value(self._capped(logits, "logits", self.config.logits_softcap))
+
+    def _capped(self, x: int, name: str, cap: float) -> int:
+        """cap * tanh(x / cap); x for a cap of 0."""
+        if not cap:
+            return x
+        graph, inverse, number = (
+            self._graph(),
+            self._number(f"{name}.inverse", 1 / cap),
+            self._number(f"{name}.cap", cap),
+        )
+        inner = graph.unary(xnn.XNNTanh, graph.binary(xnn.XNNMultiply, x, inverse))
+        return graph.binary(xnn.XNNMultiply, inner, number)
