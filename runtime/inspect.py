@@ -34,7 +34,8 @@ def inspect_path(path: str | Path, weights: bool = False) -> dict[str, Any]:
 
     Returns:
         A JSON object: "kind" ("bundle" or "model"), "format", "bytes"; of a bundle also the manifest's essentials, its
-        choices, schemes and files; with `weights` a list of WeightRecord objects under "tensors".
+        choices, schemes and files, and of a Core ML bundle a forecast of its placement; with `weights` a list of
+        WeightRecord objects under "tensors".
 
     Raises:
         BundleError: neither a bundle nor a model file, or an altered bundle.
@@ -106,11 +107,22 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "source": manifest["model"]["source"],
         "entry": manifest["entry"],
         **({"chunks": chunks} if chunks else {}),
+        **({"placement": _placement(bundle)} if bundle.manifest.entry.format == "coreml" else {}),
         "choices": manifest["plan"]["choices"],
         "schemes": manifest["weights"]["tensors"],
         **({"bits": str(chosen), "selection": manifest["weights"]["selection"]} if chosen else {}),
         "files": manifest["files"],
     }
+
+
+def _placement(bundle: Bundle) -> list[dict[str, Any]] | str:
+    """A forecast of where its functions run, or why there is none."""
+    from satchel.runtime.coreml.placement.bundles import forecast_bundle
+
+    try:
+        return list(forecast_bundle(bundle.folder, bundle.manifest.entry, bundle.manifest.plan.device))
+    except FormatError as error:
+        return f"no forecast: {error.what}"
 
 
 def _chunk(folder: Path, chunk: ChunkEntry) -> dict[str, Any]:

@@ -85,13 +85,16 @@ def check_package(path: Path | str, target: str | None = None) -> Report:
 
 def judge(package: Package, target: Target, rules: Iterable[Rule]) -> Report:
     """Judges a package by the rules that hold for the target."""
-    every = tuple(rules)
-    subject = Subject(package, surveys(package), target, {rule.id: rule for rule in every})
-    held = [rule for rule in every if rule.check != NO_CHECK and applies(rule, target)]
+    return judge_subject(Subject(package, surveys(package), target, {rule.id: rule for rule in rules}))
+
+
+def judge_subject(subject: Subject) -> Report:
+    """The same of a package that has been surveyed."""
+    held = [rule for rule in subject.rules.values() if rule.check != NO_CHECK and applies(rule, subject.target)]
     answers = [answer for rule in held for answer in _answers(subject, rule)]
     return Report(
-        package.path.name,
-        target,
+        subject.package.path.name,
+        subject.target,
         tuple(rule.id for rule in held),
         tuple(a for a in answers if isinstance(a, Finding)),
         tuple(dict.fromkeys(a for a in answers if isinstance(a, Unjudged))),

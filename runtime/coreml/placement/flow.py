@@ -64,7 +64,8 @@ def flow(function: FunctionSurvey) -> Flow:
     for edge in (*edges.values(), *_through_states(function, ops, waits)):
         edges[edge.reader, edge.value] = edge
         waits[edge.reader].add(edge.source)
-    return Flow(ops, tuple(edges.values()), tuple(frozenset(w) for w in waits))
+    in_order = sorted(edges.values(), key=lambda e: (e.source, e.value, e.reader))  # a proto's maps have none
+    return Flow(ops, tuple(in_order), tuple(frozenset(w) for w in waits))
 
 
 def _bound(ops: Iterable[SurveyedOp]) -> Iterator[tuple[str, tuple[str, ...]]]:

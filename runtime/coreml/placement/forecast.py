@@ -7,10 +7,11 @@ Core ML decides on the device, by costs that are not published, so only MLComput
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from satchel.devices.rulebook import Rule, load_rules
-from satchel.runtime.coreml.checks.judge import CORE_RULES, ENGINE_RULES, applies, judge
+from satchel.runtime.coreml.checks.judge import CORE_RULES, ENGINE_RULES, applies, judge_subject
 from satchel.runtime.coreml.checks.subject import Subject
 from satchel.runtime.coreml.checks.target import Target, resolve_target
 from satchel.runtime.coreml.placement import arithmetic
@@ -50,7 +51,7 @@ def forecast(package: Package, target: Target, rules: Iterable[Rule], setting: s
     reasons, unjudged = find_reasons(subject)
     small = next((r for r in every.values() if r.leaves == "run" and applies(r, target)), None)
     functions = tuple(_function(f, reasons, small, target) for f in subject.functions)
-    core = judge(package, target, [r for r in every.values() if not r.id.startswith("NE")])
+    core = judge_subject(replace(subject, rules={i: r for i, r in every.items() if not i.startswith("NE")}))
     refused = tuple(f for f in core.findings if f.severity == "error")
     return Forecast(package.path.name, target, setting, functions, refused, unjudged)
 

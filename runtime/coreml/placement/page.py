@@ -9,7 +9,7 @@ from itertools import groupby
 
 from satchel.runtime.coreml import page as frame
 from satchel.runtime.coreml.placement.report import COUNTED, Forecast, FunctionForecast, OpFigures
-from satchel.runtime.coreml.placement.tables import by_type, departures, setting_rows
+from satchel.runtime.coreml.placement.tables import by_type, crossing_rows, departures, setting_rows
 from satchel.runtime.coreml.placement.units import UNITS
 
 WIDTH, STRIP, TITLE, MARK = 960, 30, 20, 10
@@ -24,7 +24,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --engine: #6fb1ec; --gpu: #e8bd5c; --cpu: #ff7a5c; } }
 .engine { fill: var(--engine); background: var(--engine); } .gpu { fill: var(--gpu); background: var(--gpu); }
 .cpu { fill: var(--cpu); background: var(--cpu); } .other { fill-opacity: .72; }
-rect:hover, path:hover { fill: var(--ink); } svg text.title { fill: var(--ink); }
+h3 { font-size: .95rem; margin: 1.4rem 0 .3rem; } rect:hover, path:hover { fill: var(--ink); }
+svg text.title { fill: var(--ink); }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .35em 0 1em; border-radius: 2px; }
 tr:has(td.shown) { font-weight: 600; }
 """
@@ -53,7 +54,11 @@ def _function(forecast: Forecast, function: FunctionForecast, rows: int) -> Iter
             yield f'<p><b>{rule}</b> {escape(row["why"])} <span class="faint">{escape(row["what to do"])}</span></p>'
     yield "<h3>By type of op</h3>"
     yield _table(by_type(function, forecast.setting)[:rows])
-    yield f'<p class="faint">{escape(COUNTED)}</p>'
+    crossed = crossing_rows(function, forecast.setting)
+    if crossed:
+        yield f"<h3>{len(crossed)} crossings</h3>" if len(crossed) > 1 else "<h3>One crossing</h3>"
+        yield _table(crossed[:rows])
+        yield f'<p class="faint">{escape(COUNTED)}</p>'
 
 
 def _legend(setting: str) -> str:

@@ -6,6 +6,7 @@ from satchel.runtime.coreml.placement.report import FunctionForecast, Sums
 from satchel.runtime.coreml.placement.units import ENGINE, UNITS
 
 NAMES_SHOWN = 3
+CONFIDENCE = {"H": "high", "M": "medium", "L": "low"}
 
 
 def setting_rows(function: FunctionForecast) -> list[dict[str, str]]:
@@ -79,6 +80,7 @@ def departures(function: FunctionForecast, setting: str) -> list[dict[str, str]]
                 "op": op_type,
                 "names": _few([function.ops[i].name for i in ops]),
                 "found": _few(list(distinct)),
+                "confidence": CONFIDENCE[reason.rule.confidence],
                 "why": f"{reason.rule.statement} {reason.rule.why}",
                 "what to do": reason.rule.advice,
             }

@@ -32,8 +32,16 @@ def command(
         ):
             if key in found:
                 _print_rows(key, columns, found[key])
+        if isinstance(found.get("placement"), list):
+            _print_rows("placement, a forecast: see satchel coreml placement", PLACEMENT, found["placement"])
         if weights:
             _print_rows("weights", ("name", "shape", "bits", "bytes", "sha256"), found["tensors"])
+
+
+PLACEMENT = (
+    "package", "function", "target", "compute_units", "ops", "off_engine", "arithmetic_on_engine", "weights_on_engine",
+    "crossings",
+)  # fmt: skip
 
 
 def _print_facts(found: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from satchel.runtime.coreml.placement.report import COUNTED
 from satchel.runtime.coreml.placement.tables import by_type, crossing_rows, departures, setting_rows
 from satchel.runtime.coreml.placement.units import ENGINE
 
-LEFT = ("compute units", "op", "rule", "unit", "names", "found", "from", "to")
+LEFT = ("compute units", "op", "rule", "unit", "names", "found", "confidence", "from", "to")
 
 
 def command(

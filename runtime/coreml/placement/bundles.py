@@ -1,0 +1,47 @@
+"""The forecast of a Core ML bundle in short, for the device and the setting that the bundle was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from satchel.runtime.coreml.placement.forecast import DEFAULT_SETTING, forecast_package
+from satchel.runtime.coreml.placement.tables import percent
+from satchel.runtime.coreml.placement.units import SETTINGS
+from satchel.runtime.errors import DeviceError, UsageError
+from satchel.runtime.manifest import ModelEntry
+
+TARGET = "target"
+
+
+def forecast_bundle(folder: Path, entry: ModelEntry, device: str) -> Iterator[dict[str, Any]]:
+    """A row for each function of each package of a bundle.
+
+    Args:
+        folder: of the bundle.
+        entry: of its manifest.
+        device: that it is for; where no such profile is known here, the system that the package was made for counts.
+
+    Raises FormatError where a package is not readable.
+    """
+    setting = str(entry.options.get("compute"))
+    setting = setting if setting in SETTINGS else DEFAULT_SETTING
+    for path in dict.fromkeys(chunk.path for chunk in entry.chunks or ()) or (entry.path,):
+        try:
+            found = forecast_package(folder / path, device, setting)
+        except (DeviceError, UsageError):
+            found = forecast_package(folder / path, None, setting)
+        for function in found.functions:
+            sums, placement = function.sums[setting], function.placements[setting]
+            yield {
+                "package": path,
+                "function": function.name,
+                "target": found.target.name or "any device",
+                "compute_units": setting,
+                "ops": len(function.ops),
+                "off_engine": len(function.ops) - sums.ops["engine"],
+                "arithmetic_on_engine": percent(sums, "macs"),
+                "weights_on_engine": percent(sums, "weight_bytes"),
+                "crossings": len(placement.crossings),
+            }
