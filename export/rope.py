@@ -1,7 +1,7 @@
 """Inverse frequencies and cos/sin tables of rotary position embeddings.
 
-Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), and gguf_factors (divisors that llama.cpp
-stores instead; the name is ours). They are computed in fp64 and rounded to
+Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), longrope (Phi-3 and Phi-4-mini), and
+gguf_factors (divisors that llama.cpp stores instead; the name is ours). They are computed in fp64 and rounded to
 fp32 where transformers rounds, so that the tables are the same bits on every machine and within a unit in the last
 place of transformers' own.
 """
@@ -30,6 +30,22 @@ def rope_tables(rope: Rope, length: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple((f(angle) * rope.attention_factor).astype(np.float32) for f in (np.cos, np.sin))  # type: ignore[return-value]
 
 
+def partial_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int, share: float = 1.0) -> Rope:
+    """As make_rope, of the first `partial_rotary_factor` (by default `share`) of a head's channels.
+
+    transformers rounds down.
+    """
+    given = {"partial_rotary_factor": share, **parameters}
+    factor = given.pop("partial_rotary_factor")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
+        raise CheckpointError(
+            "the configuration's 'partial_rotary_factor' is not usable",
+            got=repr(factor)[:80],
+            wanted="above 0, up to 1",
+        )
+    return make_rope(given, int(head_dim * factor), max_position)
+
+
 def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -> Rope:
     """The rope of a checkpoint.
 
@@ -52,12 +68,36 @@ def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -
         values.setdefault("original_max_position_embeddings", max_position)
     _check_keys(kind, values, keys)
     with np.errstate(all="ignore"):
-        inv_freq = scale(_unscaled(_number(values, "rope_theta"), head_dim), values)
+        unscaled = _unscaled(_number(values, "rope_theta"), head_dim)
+        if kind == "longrope":
+            return _longrope(unscaled, values, max_position)
+        return Rope(_usable(scale(unscaled, values), head_dim, parameters))
+
+
+def _usable(inv_freq: np.ndarray, head_dim: int, parameters: Mapping[str, Any]) -> tuple[float, ...]:
     if head_dim < 2 or head_dim % 2 or not np.all(np.isfinite(inv_freq) & (inv_freq > 0)):
         raise CheckpointError(
             "the checkpoint's rope gives no usable frequencies", got={"head_dim": head_dim, **parameters}
         )
-    return Rope(tuple(float(f) for f in inv_freq))
+    return tuple(float(f) for f in inv_freq)
+
+
+def _longrope(unscaled: np.ndarray, parameters: Mapping[str, Any], max_position: int) -> Rope:
+    """Divisors for each frequency, one set up to the original context and another beyond it (Phi-3's LongRoPE).
+
+    cos and sin are scaled alike at both, by what the whole context would need: sqrt(1 + ln(factor) / ln(original)).
+    """
+    original = _number(parameters, "original_max_position_embeddings")
+    factor = max_position / original if parameters.get("factor") is None else _number(parameters, "factor")
+    if parameters.get("attention_factor") is not None:
+        attention = _number(parameters, "attention_factor")
+    else:
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    short, long = (
+        _usable(_divided(unscaled, parameters[key]), 2 * unscaled.size, parameters)
+        for key in ("short_factor", "long_factor")
+    )
+    return Rope(short, attention, long, int(original))
 
 
 def _unscaled(theta: float, head_dim: int) -> np.ndarray:
@@ -92,8 +132,12 @@ def _llama3(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
 
 def _gguf_factors(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     """Each frequency divided by its own factor."""
+    return _divided(inv_freq, parameters["factors"])
+
+
+def _divided(inv_freq: np.ndarray, given: Any) -> np.ndarray:
     try:
-        factors = np.asarray(parameters["factors"], np.float32)
+        factors = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
         raise CheckpointError("the rope factors are not numbers", got=error) from None
     if factors.shape != inv_freq.shape:
@@ -102,7 +146,7 @@ def _gguf_factors(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.nda
 
 
 def _check_keys(kind: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    known = {"rope_type", "type", "rope_theta", *keys}
+    known = {"rope_type", "type", "rope_theta", *keys, *OPTIONAL.get(kind, ())}
     # Written as None, or as its neutral value, by transformers for models that do not use it.
     excess = {k for k, v in values.items() if k not in known and not _neutral(k, v)}
     missing = {"rope_theta", *keys} - {k for k, v in values.items() if v is not None}
@@ -129,6 +173,9 @@ SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Mapping[str, An
     "default": ((), _default),
     "linear": (("factor",), _linear),
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), _llama3),
+    "longrope": (("short_factor", "long_factor", "original_max_position_embeddings"), _default),
     "gguf_factors": (("factors",), _gguf_factors),
 }
 """rope_type -> (the parameters it needs besides rope_theta, the function that applies it)."""
+OPTIONAL = {"longrope": ("factor", "attention_factor")}
+"""Parameters that a type may have besides."""

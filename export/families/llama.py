@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place
 from satchel.export.families.options import (
     activation,
     count,
@@ -116,12 +116,12 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, str]:
+def tensor_names(config: DecoderConfig) -> dict[str, Place]:
     """Canonical name -> name in a Hugging Face checkpoint."""
     return expand(TENSORS, config)
 
 
-def gguf_tensor_names(config: DecoderConfig) -> dict[str, str]:
+def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
     """Canonical name -> name in a GGUF file."""
     return expand(GGUF_TENSORS, config)
 

@@ -6,10 +6,10 @@ And what else families share: tables of tensor names.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from satchel.export.families.base import DecoderConfig
+from satchel.export.families.base import DecoderConfig, Place, Rows
 from satchel.runtime.errors import CheckpointError
 
 # The largest values that are taken seriously; beyond them a configuration is damaged or hostile.
@@ -22,6 +22,11 @@ LIMITS = {
     "num_key_value_heads": 4096,
     "head_dim": 4096,
     "max_position_embeddings": 1 << 31,
+    "original_max_position_embeddings": 1 << 31,
+    "sliding_window": 1 << 31,
+    "max_window_layers": 1024,
+    "no_rope_layer_interval": 1024,
+    "sliding_window_pattern": 1024,
 }
 
 ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
@@ -48,6 +53,14 @@ HARMLESS = frozenset({
     "model_name",
 })  # fmt: skip
 """Keys that say nothing about what the network computes: training, sampling, bookkeeping."""
+
+
+class Heads(NamedTuple):
+    """How many heads of queries, of keys and values, and how wide they are."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
 
 
 def count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -107,28 +120,108 @@ def activation(config: Mapping[str, Any], default: str) -> Literal["silu", "gelu
     return ACTIVATIONS[value]
 
 
-def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """rope_parameters of transformers 5, or rope_theta and rope_scaling of 4, with the precedence of transformers."""
+def heads(config: Mapping[str, Any], kv_default: int | None = None, dim_default: int | None = None) -> Heads:
+    """Counts of heads, which must divide; defaults where the keys are missing, those of most families for None."""
+    hidden, count_q = count(config, "hidden_size"), count(config, "num_attention_heads")
+    kv = count(config, "num_key_value_heads", kv_default or count_q)
+    dim = count(config, "head_dim", dim_default or hidden // count_q)
+    if count_q % kv or (config.get("head_dim") is None and dim_default is None and hidden % count_q):
+        raise CheckpointError(
+            "the heads do not divide evenly", got=f"hidden_size {hidden}, {count_q} heads, {kv} key-value heads"
+        )
+    return Heads(count_q, kv, dim)
+
+
+def window(config: Mapping[str, Any], default: int | None = None) -> int:
+    """`sliding_window`, 0 for null; `default` where the key is missing."""
+    if config.get("sliding_window", default) is None:
+        return 0
+    return count({"sliding_window": default, **config}, "sliding_window")
+
+
+def layer_types(config: Mapping[str, Any], default: Sequence[bool]) -> list[bool]:
+    """For each layer whether its attention has a window: `layer_types`, or a default where the key is missing."""
+    types, known = config.get("layer_types"), ("full_attention", "sliding_attention")
+    if types is None:
+        return list(default)
+    if not isinstance(types, list) or len(types) != len(default) or any(t not in known for t in types):
+        raise CheckpointError(
+            "the configuration's 'layer_types' is not usable",
+            got=repr(types)[:120],
+            wanted=f"{len(default)} of {' or '.join(known)}",
+        )
+    return [t == "sliding_attention" for t in types]
+
+
+def common(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every family says in the same keys: fields of a DecoderConfig."""
+    vocab = count(config, "vocab_size")
+    bos = token_ids(config, "bos_token_id", vocab)
+    return {
+        "vocab_size": vocab,
+        "hidden_size": count(config, "hidden_size"),
+        "layers": count(config, "num_hidden_layers"),
+        "intermediate_size": count(config, "intermediate_size"),
+        "bos_token_id": bos[0] if bos else None,
+        "eos_token_ids": token_ids(config, "eos_token_id", vocab),
+    }
+
+
+def rope_parameters(config: Mapping[str, Any], theta: float = 10000.0) -> dict[str, Any]:
+    """rope_parameters of transformers 5, or rope_theta and rope_scaling of 4, with the precedence of transformers.
+
+    `theta` stands in for a missing rope_theta.
+    """
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(given, Mapping):
         raise CheckpointError("the configuration's rope is not an object", got=repr(given)[:80])
-    theta = config.get("rope_theta")
-    return {"rope_theta": 10000.0 if theta is None else theta, **given}
+    own = config.get("rope_theta")
+    return {"rope_theta": theta if own is None else own, **given}
 
 
-def expand(table: Mapping[str, str], config: DecoderConfig) -> dict[str, str]:
-    """Canonical name -> stored name of every tensor, from a table with {i} for the layer's number.
+def expand(
+    table: Mapping[str, str], config: DecoderConfig, fused: Mapping[str, Place] | None = None
+) -> dict[str, Place]:
+    """Where every tensor is stored, from a table canonical name -> stored name with {i} for the layer's number.
+
+    Args:
+        table: of the family.
+        config: says which tensors there are.
+        fused: goes before the table.
 
     Raises:
         CheckpointError: the configuration asks for a tensor that the table lacks.
     """
     wanted = [*config.matrix_shapes(), *config.vector_shapes()]
     layers = [{k.format(i=i): v.format(i=i) for k, v in table.items() if "{i}" in k} for i in range(config.layers)]
-    names = {k: v for part in (*layers, table) for k, v in part.items()}
+    names: dict[str, Place] = {k: v for part in (*layers, table, fused or {}) for k, v in part.items()}
     missing = [w for w in wanted if w not in names]
     if missing:
         raise CheckpointError("this kind of file cannot hold what the configuration asks for", got=missing[:5])
     return {w: names[w] for w in wanted}
+
+
+def fused_qkv(config: DecoderConfig, stored: str) -> dict[str, Rows]:
+    """Where q, k and v are in a tensor that holds them one under the other; `stored` has {i}, and no `.weight`."""
+    found = {}
+    for i in range(config.layers):
+        layer, start = config.layer(i), 0
+        for part, heads in (("q", layer.heads), ("k", layer.kv_heads), ("v", layer.kv_heads)):
+            stop, name = start + heads * config.head_dim, f"layers.{i}.self_attn.{part}_proj"
+            found[name] = Rows(f"{stored.format(i=i)}.weight", start, stop)
+            found[f"{name}.bias"] = Rows(f"{stored.format(i=i)}.bias", start, stop)
+            start = stop
+    return found
+
+
+def fused_gate_up(config: DecoderConfig, stored: str) -> dict[str, Rows]:
+    """The same of an MLP's gate, and below it its other half."""
+    found = {}
+    for i in range(config.layers):
+        size, name = config.layer(i).intermediate_size, f"{stored.format(i=i)}.weight"
+        found[f"layers.{i}.mlp.gate_proj"] = Rows(name, 0, size)
+        found[f"layers.{i}.mlp.up_proj"] = Rows(name, size, 2 * size)
+    return found
 
 
 def refuse_unsupported(config: Mapping[str, Any], architecture: str) -> None:
@@ -162,6 +255,19 @@ def refuse_unknown(config: Mapping[str, Any], read: Iterable[str]) -> None:
             wanted="only options that are carried out",
             hint="if an option has no influence on the result, remove it from config.json",
         )
+
+
+def refuse_values(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses options that are set, and to another value than the one that is carried out.
+
+    Raises:
+        CheckpointError: names the option.
+    """
+    for key, value in wanted.items():
+        if not _off(config.get(key)) and config[key] != value:
+            raise CheckpointError(
+                f"the configuration's '{key}' is not supported", got=repr(config[key])[:80], wanted=repr(value)
+            )
 
 
 def _off(value: Any) -> bool:

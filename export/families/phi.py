@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Rope, Rows
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place, Rows
 from satchel.export.families.options import (
     activation,
     count,
     epsilon,
     expand,
     flag,
+    fused_qkv,
     refuse_unknown,
     refuse_unsupported,
     rope_parameters,
     token_ids,
 )
-from satchel.export.rope import make_rope
+from satchel.export.rope import partial_rope
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURE = "PhiForCausalLM"
@@ -104,7 +105,7 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
         activation=activation(config, "gelu_new"),
         tied_embeddings=False,
         max_position=positions,
-        rope=_rope(config, hidden // heads, positions),
+        rope=partial_rope(_rope(config), hidden // heads, positions, 0.5),
         attention_bias=True,
         mlp_bias=True,
         head_bias=True,
@@ -116,26 +117,24 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, str]:
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    share = {"partial_rotary_factor": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
+    return {**share, **rope_parameters(config)}
+
+
+def tensor_names(config: DecoderConfig) -> dict[str, Place]:
     """Canonical name -> name in a Hugging Face checkpoint."""
     return expand(TENSORS, config)
 
 
-def gguf_tensor_names(config: DecoderConfig) -> dict[str, str]:
+def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
     """Canonical name -> name in a GGUF file."""
     return expand(GGUF_TENSORS, config)
 
 
 def gguf_fused(config: DecoderConfig) -> dict[str, Rows]:
-    """Where q, k and v are in a file that holds them as one: the rows of q, then of k, then of v."""
-    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    found = {}
-    for i in range(config.layers):
-        for part, start, stop in (("q", 0, q), ("k", q, q + kv), ("v", q + kv, q + 2 * kv)):
-            name = f"layers.{i}.self_attn.{part}_proj"
-            found[name] = Rows(f"blk.{i}.attn_qkv.weight", start, stop)
-            found[f"{name}.bias"] = Rows(f"blk.{i}.attn_qkv.bias", start, stop)
-    return found
+    """Where q, k and v are in a file that holds them as one."""
+    return fused_qkv(config, "blk.{i}.attn_qkv")
 
 
 def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
@@ -146,19 +145,6 @@ def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.nda
 def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     """A GGUF file's configuration for transformers, which does not read GGUF files of this family itself."""
     return {"hidden_act": "gelu_new", **config, "model_type": "phi", "architectures": [ARCHITECTURE]}
-
-
-def _rope(config: Mapping[str, Any], head_dim: int, positions: int) -> Rope:
-    """The first `partial_rotary_factor` of a head's channels; transformers rounds down."""
-    given = {"partial_rotary_factor": config.get("partial_rotary_factor", 0.5), **rope_parameters(config)}
-    factor = given.pop("partial_rotary_factor")
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
-        raise CheckpointError(
-            "the configuration's 'partial_rotary_factor' is not usable",
-            got=repr(factor)[:80],
-            wanted="above 0, up to 1",
-        )
-    return make_rope(given, int(head_dim * factor), positions)
 
 
 PHI = Family(

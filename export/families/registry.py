@@ -9,6 +9,7 @@ from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.llama import LLAMA
 from satchel.export.families.phi import PHI
+from satchel.export.families.phi3 import PHI3
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
 
@@ -16,6 +17,7 @@ FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
     "phi": PHI,
     "phi2": PHI,
+    "phi3": PHI3,
 }
 """model_type, and general.architecture of a GGUF file -> family."""
 
@@ -28,7 +30,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             "the model's architecture is not supported",
             got=model_type,
             wanted=f"one of {', '.join(sorted(FAMILIES))}",
-            hint="a new family is one file in export/families/",
+            hint="a new family is one file in export/families/ and a line in its registry.py: see CONTRIBUTING.md",
         )
     return FAMILIES[model_type]
 
