@@ -124,11 +124,28 @@ def make_job(
         for profile in profiles
     )  # fmt: skip
     plans = list(shared)
+    opened = dataclasses.replace(opened, config=_settled(opened.config, plans))
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
     memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
     return Job(opened, tuple(plans), tuple(shared.values()), recipes, output, overwrite, memory)
+
+
+def _settled(config: DecoderConfig, plans: Sequence[Plan]) -> DecoderConfig:
+    """The model at the plans' contexts: LongRoPE has other frequencies beyond its original context.
+
+    Raises UsageError where the plans lie on both sides of it, since they would not be the same model.
+    """
+    found = {config.at_context(plan.context_length): plan.context_length for plan in plans}
+    if len(found) > 1:
+        raise UsageError(
+            "the devices' contexts lie on both sides of this model's change of its rotary frequencies",
+            got=sorted(found.values()),
+            wanted=f"all up to {config.rope.switch} tokens, or all beyond",
+            hint="give one --context for all, or export them one by one",
+        )
+    return next(iter(found))
 
 
 def _shared(plans: Iterable[Plan]) -> dict[Plan, tuple[str, ...]]:

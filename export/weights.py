@@ -137,7 +137,8 @@ class _Stages:
     def _reference(self) -> Reference:
         if self._loaded is None:
             self._setting.progress("Loading the reference model", 0, 1)
-            self._loaded = Reference(self._model.source, streamed=self._setting.streamed)
+            context = min(plan.context_length for plan in self._job.plans)
+            self._loaded = Reference(self._model.source, streamed=self._setting.streamed, context=context)
             self._setting.progress("Loading the reference model", 1, 1)
         return self._loaded
 
