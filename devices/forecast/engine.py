@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from satchel.devices.forecast.weights import file_bytes, runtime_of
+from satchel.devices.forecast.weights import by_coreml, file_bytes, runtime_of
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.profile import DeviceProfile
 from satchel.devices.rulebook import Rule, load_rules
@@ -41,7 +41,7 @@ def leaving_engine(
     profile: DeviceProfile, plan: Plan, shape: ModelShape, *, bits: int | None = None
 ) -> tuple[Leaving, ...]:
     """What of a plan does not run on the device's engine; () where the device has none, or the plan is for the CPU."""
-    if not profile.engine or runtime_of(plan) not in ("neural-engine", "coreml-gpu"):
+    if not profile.engine or not by_coreml(plan):
         return ()
     return tuple(_findings(profile, plan, shape, bits))
 
@@ -79,7 +79,7 @@ def _embedding(profile: DeviceProfile, plan: Plan, shape: ModelShape) -> Iterato
 
 
 def _axes(profile: DeviceProfile, plan: Plan, shape: ModelShape) -> Iterator[Leaving]:
-    cap = next(r for r in load_rules("neural-engine") if r.check == "axis_cap" and profile.engine in r.engines)
+    cap = next(r for r in _rules().values() if r.check == "axis_cap" and profile.engine in r.engines)
     head = plan.get("lm_head", "whole")
     parts = int(head.removeprefix("split")) if head.startswith("split") else 1
     if shape.vocab_size / parts > cap.number("channels"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from satchel.devices.forecast.constants import Constant, constant
-from satchel.devices.forecast.weights import count, file_bytes, runtime_of
+from satchel.devices.forecast.weights import by_coreml, count, file_bytes, runtime_of
 from satchel.devices.plan import ModelShape, Plan
 
 CHUNK_BYTES = 950_000_000
@@ -40,7 +40,7 @@ class Loading:
 def loading_of(plan: Plan, shape: ModelShape, bits: int | None = None) -> Loading:
     """Load times of a plan; shape and bits as memory_of."""
     stored, runtime = file_bytes(plan, shape, bits), runtime_of(plan)
-    if runtime in ("neural-engine", "coreml-gpu"):
+    if by_coreml(plan):
         found = constant("load.chunk_s")
         later = stored * constant("load.cached_s").value
         why = f"specialised for the device, then cached: {stored / CHUNK_BYTES:.2f} of 950 MB; {found.source}"

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from satchel.devices.forecast.constants import constant
-from satchel.devices.forecast.weights import cache_width, count, expanded, file_bytes, kernel_bits, runtime_of
+from satchel.devices.forecast.weights import (
+    by_coreml,
+    cache_width,
+    count,
+    expanded,
+    file_bytes,
+    kernel_bits,
+    runtime_of,
+)
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.profile import DeviceProfile
 
@@ -108,7 +116,8 @@ def _onnx_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: int) 
     )
     lines = [Line("weights", held, HELD, f"{why} (measured)"), Line("model file", stored, MAPPED, "read once")]
     if plan["weights"] == "palette":
-        each = FOLDING_MIXED if bits is None else FOLDING.get(bits, FOLDING_MIXED)
+        low = plan.get("kv_weights", "") == "int8"  # an export of effort low has 4 bits
+        each = FOLDING.get(bits or 4, FOLDING_MIXED) if bits or low else FOLDING_MIXED
         extra = int(counts.linears * each + held / copies) - held
         why = (
             f"{each} bytes a weight while the LUTs are folded, before anything is packed (docs/choices.md, folded LUT)"
@@ -134,7 +143,7 @@ def _cache(plan: Plan, shape: ModelShape) -> Line:
 def _activations(plan: Plan, shape: ModelShape) -> Line:
     """Of a prompt in one call: the residual stream twice, the MLP's three widths, and logits of one token."""
     tokens = plan.prefill_length or plan.context_length
-    each = 2 if plan.format == "coreml" else 4
+    each = 2 if by_coreml(plan) and plan["weights"] != "fp32" else 4
     widest = 2 * shape.hidden_size + 3 * max(shape.intermediate_size, shape.heads * shape.head_dim)
     why = f"a prompt of {tokens} tokens in one call x {widest} values x {each} bytes, and the logits of one token"
     arena = constant("onnx.arena").value if plan.format == "onnx" else 1

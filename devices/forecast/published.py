@@ -84,6 +84,8 @@ def read_published(path: Path) -> tuple[Figure, ...]:
     figures = tuple(Figure(**checked(entry, FIELDS, path.name)) for entry in entries(path, "figure"))
     if not figures:
         raise DeviceError(f"{path.name} is empty", got="no [[figure]]", wanted="published figures")
+    if len(set(figures)) != len(figures):
+        raise DeviceError(f"{path.name} has a figure twice", got=len(figures), wanted="each once")
     for figure in figures:
         known_model(figure.model)
         load_device(figure.device)

@@ -17,7 +17,7 @@ from typing import Any
 
 from satchel.devices.chip import Chip, Cores
 from satchel.devices.forecast.constants import Constant, checked, constant, entries
-from satchel.devices.forecast.weights import cache_width, count, read_bytes, runtime_of
+from satchel.devices.forecast.weights import by_coreml, cache_width, count, read_bytes, runtime_of
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.profile import DeviceProfile
 from satchel.devices.strict_toml import Field
@@ -95,7 +95,7 @@ def decode_speed(
         profile, plan, shape, bits: as memory_of.
         filled: tokens in the cache; half of the context if None. A static cache of Core ML is read whole (rule 22).
     """
-    tokens = plan.context_length if plan.format == "coreml" else plan.context_length // 2 if filled is None else filled
+    tokens = plan.context_length if by_coreml(plan) else plan.context_length // 2 if filled is None else filled
     cached, counts = _cache_bytes(plan, shape, tokens), count(shape)
     weights = read_bytes(plan, shape, bits, profile.engine)
     return forecast(
@@ -109,7 +109,7 @@ def prefill_speed(
     """Tokens a second while a prompt is read, in calls of the plan's prefill length, or of the whole prompt."""
     tokens = plan.prefill_length or min(prompt, plan.context_length)
     operations = 2 * count(shape).linears * tokens + 2 * count(shape).head + _attention(shape, tokens)
-    cached = _cache_bytes(plan, shape, plan.context_length if plan.format == "coreml" else tokens // 2)
+    cached = _cache_bytes(plan, shape, plan.context_length if by_coreml(plan) else tokens // 2)
     work = Work(read_bytes(plan, shape, bits, profile.engine) + cached, operations, shape.layers, tokens)
     return forecast(work, machine_of(profile, plan))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from satchel.devices.errors import DeviceError
 from satchel.devices.forecast.constants import checked, constant, entries
-from satchel.devices.forecast.weights import expanded, file_bytes, runtime_of
+from satchel.devices.forecast.weights import by_coreml, expanded, file_bytes, runtime_of
 from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.profile import KNOWN, DeviceProfile
 from satchel.devices.strict_toml import Field
@@ -117,7 +117,7 @@ def storage_of(
 
 def _made(profile: DeviceProfile, plan: Plan, shape: ModelShape, weights: int) -> int:
     """Core ML keeps a copy that it made for the device, about as large as what it holds."""
-    if runtime_of(plan) not in ("neural-engine", "coreml-gpu"):
+    if not by_coreml(plan):
         return 0
     return 2 * shape.parameters if expanded(plan, profile.engine) else weights
 

@@ -113,9 +113,10 @@ def _models(profile: DeviceProfile, shape: ModelShape, asked: Request) -> Iterat
     fitting = 0
     for model in relatives(shape):
         length = min(asked.context, model.shape.max_position) if asked.context else None
-        found = _tried(profile, model.shape, replace(asked, context=length, tokenizer_bytes=0))
+        request = replace(asked, context=length, tokenizer_bytes=0)
+        found = _tried(profile, model.shape, request)
         if found is not None:
-            yield _suggestion("model", found, model.shape, asked, model.name)
+            yield _suggestion("model", found, model.shape, request, model.name)
             fitting += 1
         if fitting == MODELS:
             return

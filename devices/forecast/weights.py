@@ -42,10 +42,14 @@ class Counts:
         return self.embedding if self.tied else self.embedding + self.head
 
 
+def by_coreml(plan: Plan) -> bool:
+    """Whether Core ML executes it, be it behind ExecuTorch."""
+    return runtime_of(plan) in ("neural-engine", "coreml-gpu")
+
+
 def cache_width(plan: Plan) -> int:
     """Bytes of a number in the cache."""
-    kind = plan.get("cache_dtype", "float16" if plan.format == "coreml" else "float32")
-    return {"float32": 4, "float16": 2, "int8": 1}.get(kind, 4)
+    return 2 if plan.get("cache_dtype", "float16" if by_coreml(plan) else "float32") == "float16" else 4
 
 
 def count(shape: ModelShape) -> Counts:
@@ -77,6 +81,8 @@ def linear_bits(plan: Plan, shape: ModelShape, bits: int | None) -> float:
     scheme, row_scale = plan["weights"], 16 / shape.hidden_size
     if scheme == "palette" and runtime_of(plan) == "xnnpack":
         return 8 + 2 * row_scale
+    if scheme == "palette" and bits is None and plan.get("kv_weights", "") == "int8":  # an export of effort low
+        return 4 + 4 * count(shape).kv / max(count(shape).linears, 1) + row_scale
     if scheme == "palette":
         return constant("palette.bits").value if bits is None else _stored(plan, bits) + row_scale
     if scheme == "int4":
@@ -103,7 +109,7 @@ def file_bytes(plan: Plan, shape: ModelShape, bits: int | None = None) -> int:
 
 def expanded(plan: Plan, engine: str) -> bool:
     """Whether Core ML holds the weights as fp16 whatever the file has (docs/neural-engine.md, targets and rule 14)."""
-    if plan["weights"] in ("fp16", "fp32") or runtime_of(plan) not in ("neural-engine", "coreml-gpu"):
+    if plan["weights"] in ("fp16", "fp32") or not by_coreml(plan):
         return False
     old = {"iOS16"} if runtime_of(plan) == "neural-engine" else {"iOS16", "iOS17"}
     return plan.get("target", "iOS18") in old or (plan["weights"] == "int8" and engine == "H13")
