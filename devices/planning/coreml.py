@@ -9,9 +9,9 @@ from satchel.devices.planning.coreml_units import NEWEST, Program, units
 from satchel.devices.planning.decisions import Decisions, Other, never
 from satchel.devices.planning.lengths import context_length
 from satchel.devices.planning.sizes import fewest_chunks, largest_chunk, pieces
-from satchel.devices.planning.target import Target, opsets
+from satchel.devices.planning.target import Target, known_targets, opsets
 from satchel.devices.planning.weights import kv_weights, lut_groups, scale_dtype, weights
-from satchel.devices.rulebook import Rule, load_rules, rule
+from satchel.devices.rulebook import Rule, rule
 
 
 def coreml(on: Decisions, target: Target, *, by_loss: bool) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def _target(on: Decisions, target: Target) -> Rule:
         for r in written
         if r is not usual
     ]
-    beyond = [r for r in load_rules("core-ml-targets") if r not in written]
+    beyond = [r for r in known_targets() if r not in written]
     others += [
         never(r.text("target"), "it adds no op for a decoder, and Satchel does not write it", r.id) for r in beyond
     ]

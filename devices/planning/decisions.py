@@ -116,7 +116,7 @@ class Decisions:
             told = next((o for o in others if o.value == asked), None)
             why = f"{told.why}; " if told else ""
             raise self.refusal(role, never(str(asked), f"{why}it follows from {leader}", told.rules if told else rules))
-        return self._add(role, value, reason, rules, *others)
+        return self._add(role, value, reason if asked is None else f"{ASKED}; {reason}", rules, *others)
 
     def refusal(self, role: str, other: Other) -> PlanError:
         """The error for an alternative that is impossible, with the rule that says so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from satchel.devices.plan import ModelShape
 from satchel.devices.profile import DeviceProfile
@@ -47,10 +47,15 @@ class Target:
 
     def _targets(self) -> list[Rule]:
         mac, version = self.profile.os == "macos", self.profile.os_version
-        known = load_rules("core-ml-targets") if self.apple else ()
-        return [r for r in known if (r.number("macos") if mac else r.ios) <= version]
+        return [r for r in known_targets() if self.apple and (r.number("macos") if mac else r.ios) <= version]
+
+
+@cache
+def known_targets() -> tuple[Rule, ...]:
+    """Rules of Core ML's targets, the oldest first."""
+    return load_rules("core-ml-targets")
 
 
 def opsets() -> list[Rule]:
-    """Rules of the targets that Satchel writes, the oldest first."""
-    return [r for r in load_rules("core-ml-targets") if "opset" in r.parameters]
+    """Those that Satchel writes."""
+    return [r for r in known_targets() if "opset" in r.parameters]
