@@ -88,5 +88,5 @@ def palette_fits(profile: DeviceProfile, shape: ModelShape, *, folding: bool) ->
 def app_memory(profile: DeviceProfile) -> float:
     """Bytes that an app may use without an entitlement; a share of the RAM where no limit is known."""
     known = rule("CH17")
-    share = profile.app_memory_gb or profile.memory_gb * known.number("share_of_memory")
+    share = profile.app_memory_gb or profile.memory_gb * known.number(f"share_{profile.os}")
     return share * known.number("bytes_a_gb")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import satchel.devices.planning
 from satchel.devices.errors import PlanError
+from satchel.devices.forecast.verdict import allowance_of
 from satchel.devices.plan import Choice, ModelShape, Plan, Rejection
 from satchel.devices.planner import WEIGHTS, make_plan
 from satchel.devices.planning import sizes
@@ -297,6 +298,11 @@ def test_context_by_memory():
         assert on("iphone-12", LLAMA_3B, facts={"app_memory_gb": enough + 1e-6}).context_length == tokens
         shorter = on("iphone-12", LLAMA_3B, facts={"app_memory_gb": enough - 1e-6})
         assert shorter.context_length == max(tokens // 2, 256)
+
+
+def test_planner_and_forecast_allow_an_app_the_same():
+    for name, profile in DEVICES.items():
+        assert sizes.app_memory(profile) == pytest.approx(allowance_of(profile).plain), name
 
 
 def test_a_palette_that_could_not_be_folded_becomes_int4():
