@@ -243,6 +243,11 @@ Place = str | Rows | Joined
 """Where a checkpoint holds a tensor: the name of the stored one where that is the same."""
 
 
+def unchanged(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
+    """llama.cpp changes nothing in most families: it rotates channels half a head apart, as the original does."""
+    return values
+
+
 @dataclass(frozen=True)
 class GgufLayout:
     """How llama.cpp's conversion of a family differs from the original.
@@ -258,7 +263,7 @@ class GgufLayout:
     """
 
     tensor_names: Callable[[DecoderConfig], Mapping[str, Place]]
-    restore: Callable[[DecoderConfig, str, np.ndarray], np.ndarray]
+    restore: Callable[[DecoderConfig, str, np.ndarray], np.ndarray] = unchanged
     ignored: tuple[str, ...] = ()
     fused: Callable[[DecoderConfig], dict[str, Rows]] | None = None
     hugging_face: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None

@@ -1,4 +1,4 @@
-"""The Llama family: Llama 2 and 3, SmolLM2, TinyLlama, and others that say model_type "llama".
+"""The Llama family: Llama 1 to 3, SmolLM and SmolLM2, TinyLlama, and others that say model_type "llama".
 
 Special about it: llama.cpp's conversion reorders the rows of q_proj and k_proj, since it rotates neighbouring channels
 where the original rotates channels half a head apart.
@@ -14,14 +14,15 @@ import numpy as np
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place
 from satchel.export.families.options import (
     activation,
+    common,
     count,
     epsilon,
     expand,
     flag,
+    heads,
     refuse_unknown,
     refuse_unsupported,
     rope_parameters,
-    token_ids,
 )
 from satchel.export.rope import make_rope
 from satchel.runtime.errors import CheckpointError
@@ -86,33 +87,18 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     refuse_unknown(config, READ)
     if config.get("rope_interleaved"):
         raise CheckpointError("interleaved rotary embeddings are not supported", got="rope_interleaved=true")
-    hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
-    kv_heads = count(config, "num_key_value_heads", heads)
-    head_dim = count(config, "head_dim", hidden // heads)
-    if heads % kv_heads or ("head_dim" not in config and hidden % heads):
-        raise CheckpointError(
-            "the heads do not divide evenly", got=f"hidden_size {hidden}, {heads} heads, {kv_heads} key-value heads"
-        )
-    vocab, positions = count(config, "vocab_size"), count(config, "max_position_embeddings", 2048)
-    bos = token_ids(config, "bos_token_id", vocab)
+    split, positions = heads(config), count(config, "max_position_embeddings", 2048)
     return DecoderConfig(
+        **common(config),
+        **split._asdict(),
         family="llama",
-        vocab_size=vocab,
-        hidden_size=hidden,
-        layers=count(config, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=count(config, "intermediate_size"),
         norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
         activation=activation(config, "silu"),
         tied_embeddings=flag(config, "tie_word_embeddings"),
         max_position=positions,
-        rope=make_rope(rope_parameters(config), head_dim, positions),
+        rope=make_rope(rope_parameters(config), split.head_dim, positions),
         attention_bias=flag(config, "attention_bias"),
         mlp_bias=flag(config, "mlp_bias"),
-        bos_token_id=bos[0] if bos else None,
-        eos_token_ids=token_ids(config, "eos_token_id", vocab),
     )
 
 

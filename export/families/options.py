@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from satchel.export.families.base import DecoderConfig, Place, Rows
+from satchel.export.families.base import DecoderConfig, Layer, Place, Rows
 from satchel.runtime.errors import CheckpointError
 
 # The largest values that are taken seriously; beyond them a configuration is damaged or hostile.
@@ -165,6 +165,30 @@ def common(config: Mapping[str, Any]) -> dict[str, Any]:
         "bos_token_id": bos[0] if bos else None,
         "eos_token_ids": token_ids(config, "eos_token_id", vocab),
     }
+
+
+def alike(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Options of layers as DecoderConfig has them: none where all have what the first has."""
+    return () if len(set(layers)) == 1 else tuple(layers)
+
+
+def windowed_layers(config: Mapping[str, Any], layers: int) -> list[int]:
+    """The window of each layer as Qwen has it: of those from `max_window_layers` on, if `use_sliding_window`."""
+    used = flag(config, "use_sliding_window")
+    size = window(config, 4096) if used else 0
+    first = count(config, "max_window_layers", 28) if config.get("max_window_layers") != 0 else 0
+    sliding = layer_types(config, [bool(size) and i >= first for i in range(layers)])
+    if any(sliding) and not size:
+        raise CheckpointError(
+            "the configuration has layers with a window, but no window", got=config.get("layer_types"),
+            wanted="use_sliding_window and sliding_window",
+        )  # fmt: skip
+    return [size if slides else 0 for slides in sliding]
+
+
+def for_transformers(config: Mapping[str, Any], model_type: str, architecture: str) -> dict[str, Any]:
+    """A GGUF file's configuration as transformers takes it, whose own reading of such files leaves options out."""
+    return {**config, "model_type": model_type, "architectures": [architecture]}
 
 
 def rope_parameters(config: Mapping[str, Any], theta: float = 10000.0) -> dict[str, Any]:

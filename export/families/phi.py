@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place, Rows
 from satchel.export.families.options import (
     activation,
@@ -137,11 +135,6 @@ def gguf_fused(config: DecoderConfig) -> dict[str, Rows]:
     return fused_qkv(config, "blk.{i}.attn_qkv")
 
 
-def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
-    """llama.cpp changes nothing: it rotates channels half a head apart, as the original does."""
-    return values
-
-
 def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     """A GGUF file's configuration for transformers, which does not read GGUF files of this family itself."""
     return {"hidden_act": "gelu_new", **config, "model_type": "phi", "architectures": [ARCHITECTURE]}
@@ -153,5 +146,5 @@ PHI = Family(
     configure=configure,
     tensor_names=tensor_names,
     ignored=("rotary_emb.inv_freq",),
-    gguf=GgufLayout(gguf_tensor_names, gguf_restore, fused=gguf_fused, hugging_face=hugging_face),
+    gguf=GgufLayout(gguf_tensor_names, fused=gguf_fused, hugging_face=hugging_face),
 )

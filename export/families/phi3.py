@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place, Rope
 from satchel.export.families.options import (
     activation,
@@ -19,6 +17,7 @@ from satchel.export.families.options import (
     epsilon,
     expand,
     flag,
+    for_transformers,
     fused_gate_up,
     fused_qkv,
     heads,
@@ -114,14 +113,9 @@ def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
     return expand(GGUF_TENSORS, config, {**fused, **fused_gate_up(config, "blk.{i}.ffn_up")})
 
 
-def gguf_restore(config: DecoderConfig, name: str, values: np.ndarray) -> np.ndarray:
-    """llama.cpp changes nothing: it rotates channels half a head apart, as the original does."""
-    return values
-
-
 def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
     """A GGUF file's configuration for transformers, whose own reading of such files leaves LongRoPE out."""
-    return {**config, "model_type": "phi3", "architectures": [ARCHITECTURE]}
+    return for_transformers(config, "phi3", ARCHITECTURE)
 
 
 PHI3 = Family(
@@ -131,5 +125,5 @@ PHI3 = Family(
     tensor_names=tensor_names,
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
-    gguf=GgufLayout(gguf_tensor_names, gguf_restore, hugging_face=hugging_face),
+    gguf=GgufLayout(gguf_tensor_names, hugging_face=hugging_face),
 )

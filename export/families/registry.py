@@ -8,16 +8,28 @@ from typing import Any
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.llama import LLAMA
+from satchel.export.families.mistral import MISTRAL
+from satchel.export.families.olmo2 import OLMO2
 from satchel.export.families.phi import PHI
 from satchel.export.families.phi3 import PHI3
+from satchel.export.families.qwen2 import QWEN2
+from satchel.export.families.qwen3 import QWEN3
+from satchel.export.families.smollm3 import SMOLLM3
+from satchel.export.families.stablelm import STABLELM
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
+    "mistral": MISTRAL,
+    "olmo2": OLMO2,
     "phi": PHI,
     "phi2": PHI,
     "phi3": PHI3,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "smollm3": SMOLLM3,
+    "stablelm": STABLELM,
 }
 """model_type, and general.architecture of a GGUF file -> family."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -88,15 +89,17 @@ class CanonicalTensors:
         wanted: dict[str, tuple[int, ...]] = {}
         for name, place in self._places.items():
             for stored in _names(place):
-                rows = shapes[name][0] // len(_names(place))
+                rows = shapes[name][0]
                 if isinstance(place, Rows):  # of a fused tensor, the last part says how many rows there are
                     rows = max(place.stop, *wanted.get(stored, (0,))[:1])
-                wanted[stored] = (rows, *shapes[name][1:])
+                wanted[stored] = (rows // len(_names(place)), *shapes[name][1:])
+        flat = {stored for place in self._places.values() if isinstance(place, Joined) for stored in place.names}
         for stored, shape in wanted.items():
-            if self._checkpoint.shape(stored) != shape:
+            found = self._checkpoint.shape(stored)
+            if found != shape and not (stored in flat and (math.prod(found),) == shape):
                 raise CheckpointError(
                     f"'{stored}' has another shape than the configuration says",
-                    got=list(self._checkpoint.shape(stored)),
+                    got=list(found),
                     wanted=list(shape),
                     hint="config.json and the weights are of different models",
                 )

@@ -32,7 +32,7 @@ from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx import ACCURACY_LEVEL, CacheInputs, OnnxOps
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
 from satchel.export.progress import Progress, silent
-from satchel.runtime.errors import OutputError
+from satchel.runtime.errors import FormatError, OutputError
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 MODEL = "model.onnx"
@@ -102,7 +102,17 @@ def _describe(value: ir.Value, shape: list[int | str]) -> None:
 
 
 def _cache(graph: GraphBuilder, mask: ir.Value, config: DecoderConfig, context_length: int) -> CacheInputs:
-    """The cache as inputs, and its length out of the mask."""
+    """The cache as inputs, and its length out of the mask.
+
+    Raises FormatError for a width of heads that GroupQueryAttention does not take.
+    """
+    if config.head_dim % 8:
+        raise FormatError(
+            "onnxruntime has attention for heads of a multiple of 8 channels",
+            got=config.head_dim,
+            wanted="a multiple of 8",
+            hint="choose another format",
+        )
     past = []
     for i in range(config.layers):
         shape: list[int | str] = ["batch_size", config.layer(i).kv_heads, "past_sequence_length", config.head_dim]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx_models
+import pytest
 import torch
 from coreml_caller import INFO, Caller, coreml_plan
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -38,7 +39,7 @@ PROMPTS = (3, 19)
 """Lengths of prompts; the rest of the sequence goes token by token behind the last."""
 PREFILL = 8
 TINY = {
-    "vocab_size": 160, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 160, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     "initializer_range": 0.2,
 }  # fmt: skip
@@ -172,6 +173,24 @@ def check(case: Case, op_set: str, folder: Path) -> None:
     assert np.abs(made.logits).max() > 1
     for places, got in OP_SETS[op_set](made, case.context, folder):
         np.testing.assert_allclose(got, made.logits[0][places], atol=TOLERANCE, rtol=0)
+
+
+def in_every_op_set(cases: dict[str, Case]) -> pytest.MarkDecorator:
+    """Parametrizes a test by (case, op_set).
+
+    The first case, which has as many options at once as there may be, is for every run, as are all in eager torch; the
+    others are for `pytest -m families`.
+    """
+    first = next(iter(cases))
+    slow = pytest.mark.families
+    return pytest.mark.parametrize(
+        ("case", "op_set"),
+        [
+            pytest.param(case, op_set, id=f"{name}-{op_set}", marks=() if op_set == "torch" or name == first else slow)
+            for name, case in cases.items()
+            for op_set in OP_SETS
+        ],
+    )
 
 
 def _stepped(model: Any, ids: list[int]) -> Logits:

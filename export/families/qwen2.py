@@ -1,0 +1,93 @@
+"""Qwen 2 and 2.5: a Llama with biases of q, k and v, and, where it is switched on, windows over the later layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer, Place
+from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
+from satchel.export.families.llama import TENSORS
+from satchel.export.families.options import (
+    activation,
+    alike,
+    common,
+    count,
+    epsilon,
+    expand,
+    flag,
+    for_transformers,
+    heads,
+    refuse_unknown,
+    refuse_unsupported,
+    rope_parameters,
+    windowed_layers,
+)
+from satchel.export.rope import make_rope
+
+ARCHITECTURE = "Qwen2ForCausalLM"
+
+READ = (
+    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
+    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
+    "rms_norm_eps", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types",
+)  # fmt: skip
+"""Options that are carried out, or checked."""
+
+GGUF_TENSORS = LLAMA_GGUF | {
+    f"layers.{{i}}.self_attn.{part}_proj.bias": f"blk.{{i}}.attn_{part}.bias" for part in "qkv"
+}
+
+
+def configure(config: Mapping[str, Any]) -> DecoderConfig:
+    """A Hugging Face configuration -> ours. Defaults are those of transformers' Qwen2Config.
+
+    Raises:
+        CheckpointError: an option is unknown, unsupported or out of range; it is named.
+    """
+    refuse_unsupported(config, ARCHITECTURE)
+    refuse_unknown(config, READ)
+    split, positions = heads(config, kv_default=32), count(config, "max_position_embeddings", 32768)
+    fields, rope = common(config), make_rope(rope_parameters(config), split.head_dim, positions)
+    windows = windowed_layers(config, fields["layers"])
+    size = fields["intermediate_size"]
+    return DecoderConfig(
+        **fields,
+        **split._asdict(),
+        family="qwen2",
+        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
+        activation=activation(config, "silu"),
+        tied_embeddings=flag(config, "tie_word_embeddings"),
+        max_position=positions,
+        rope=rope,
+        qkv_bias=True,
+        window=windows[0],
+        layer_options=alike([Layer(split.heads, split.kv_heads, size, rope, w) for w in windows]),
+    )
+
+
+def tensor_names(config: DecoderConfig) -> dict[str, Place]:
+    """Where a Hugging Face checkpoint has each tensor."""
+    return expand(TENSORS, config)
+
+
+def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
+    """Where a GGUF file has each tensor."""
+    return expand(GGUF_TENSORS, config)
+
+
+def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A GGUF file's configuration for transformers."""
+    return for_transformers(config, "qwen2", ARCHITECTURE)
+
+
+QWEN2 = Family(
+    name="qwen2",
+    model_types=("qwen2",),
+    configure=configure,
+    tensor_names=tensor_names,
+    ignored=("rotary_emb.inv_freq",),
+    tied_head="lm_head.weight",
+    gguf=GgufLayout(gguf_tensor_names, hugging_face=hugging_face),
+)

@@ -1,0 +1,15 @@
+"""Qwen 3: norms of each head's queries and keys, heads of any width, windows over some layers."""
+
+from family_runner import Case, check, in_every_op_set
+
+QWEN = {"model_type": "qwen3", "head_dim": 16}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1, "num_hidden_layers": 3}
+CASES = {
+    "windows, biases, tied": Case(QWEN | WINDOWS | {"attention_bias": True, "tie_word_embeddings": True}),
+    "as it is published": Case(QWEN | {"num_key_value_heads": 1, "rope_parameters": {"rope_theta": 1e6}}),
+}
+
+
+@in_every_op_set(CASES)
+def test_logits_are_those_of_transformers(case, op_set, tmp_path):
+    check(case, op_set, tmp_path)
