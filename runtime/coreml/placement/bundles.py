@@ -27,7 +27,7 @@ def forecast_bundle(folder: Path, entry: ModelEntry, device: str) -> Iterator[di
     """
     setting = str(entry.options.get("compute"))
     setting = setting if setting in SETTINGS else DEFAULT_SETTING
-    for path in dict.fromkeys(chunk.path for chunk in entry.chunks or ()) or (entry.path,):
+    for path in entry.paths:
         try:
             found = forecast_package(folder / path, device, setting)
         except (DeviceError, UsageError):

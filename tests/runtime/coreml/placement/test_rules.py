@@ -154,6 +154,18 @@ def test_small_programs_and_small_parts_go_to_the_cpu(tmp_path: Path) -> None:
         assert len(function.placements["cpuAndNeuralEngine"].runs) == runs
 
 
+def test_a_small_part_goes_where_its_neighbours_are(tmp_path: Path) -> None:
+    def body(x: Any) -> Any:
+        wide = mb.conv(x=x, weight=dense(64, 64, 1, 1), dilations=[1, 5], name="before")
+        small = mb.tanh(x=wide, name="small")
+        return mb.conv(x=small, weight=dense(64, 64, 1, 1), dilations=[1, 5], name="after")
+
+    (function,) = placed(program(body, WIDE)(tmp_path), "NE13c", None, {}, least_work=100_000).functions
+    assert function.placements["all"].units == ("gpu", "gpu", "gpu")
+    assert function.placements["cpuAndNeuralEngine"].units == ("cpu", "cpu", "cpu")
+    assert [r.rule.id for r in function.placements["all"].reasons(1)] == ["NE25"]
+
+
 @pytest.mark.parametrize(
     ("setting", "units"),
     [
@@ -203,6 +215,7 @@ def test_weights_read_on_two_units_count_for_both(tmp_path: Path) -> None:
     (function,) = placed(program(body, WIDE)(tmp_path), "NE13c", None, {}).functions
     sums = function.sums["cpuAndNeuralEngine"]
     assert dict(sums.weight_bytes) == {"engine": 8192, "gpu": 0, "cpu": 8192}
+    assert function.sums["cpuOnly"].weight_bytes["cpu"] == 8192
     assert sums.share("weight_bytes") == 0.5
     (tmp_path / "lut").mkdir()
     compressed = program(lambda x: mb.conv(x=x, weight=palette((64, 64, 1, 1))), WIDE)(tmp_path / "lut")
