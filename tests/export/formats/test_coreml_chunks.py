@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,21 +19,27 @@ from coreml_caller import INFO, coreml_plan
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy_bundle import manifest
+from tiny_folder import tiny_folder
 from tiny_llama import tiny_llama, weights_of
 from tiny_phi import tiny_phi
 
+import satchel
 from satchel.devices.plan import Plan
+from satchel.export.bundle_size import other_bytes
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats import coreml, mlpackage
 from satchel.export.formats.coreml_chunks import balanced
+from satchel.export.job import open_model
 from satchel.export.ops.base import Weights
 from satchel.runtime import mil
 from satchel.runtime.backends import coreml_runners
 from satchel.runtime.backends.coreml import CoremlBackend
+from satchel.runtime.bundle import open_bundle
 from satchel.runtime.coreml.checks import check_package
 from satchel.runtime.errors import BundleError, PlanError
-from satchel.runtime.inspect import entry_weights
+from satchel.runtime.inspect import entry_weights, inspect_path
 from satchel.runtime.manifest import FileEntry, Manifest, ModelEntry, WeightSchemes
+from satchel.runtime.parity import validate
 
 IDS = np.random.default_rng(0).integers(0, 256, 24).tolist()
 LAYERS = 3
@@ -268,3 +275,26 @@ def test_another_chain_is_refused(good: Manifest, change: str) -> None:
     HOSTILE[change](value, value["entry"]["chunks"])
     with pytest.raises(BundleError):
         Manifest.from_bytes(json.dumps(value).encode())
+
+
+# --- the whole way ---
+
+
+def test_from_a_checkpoint_to_a_bundle_that_is_valid(tmp_path: Path) -> None:
+    checkpoint = tiny_folder(tmp_path / "tiny")
+    (bundle,) = satchel.export(
+        checkpoint, "iphone-15-pro", overrides={"chunks": "2"}, effort="low", context=128, output=tmp_path
+    )
+    paths = bundle.manifest.entry.paths
+    assert paths == ("model-1-of-2.mlpackage", "model-2-of-2.mlpackage")
+    report = validate(bundle, limits={"quality.kl_mean": None, "quality.top1": None}, prompts=2)  # random weights
+    assert report.passed, report.to_json()["failures"]
+    found = inspect_path(bundle.folder, weights=True)
+    assert [c["layers"] for c in found["chunks"]] == ["none: looks up ids", "0 to 0", "1 to 1"]
+    assert {t["name"] for t in found["tensors"]} == set(bundle.manifest.weights.tensors)
+    linears = sum(t["bytes"] for t in found["tensors"] if t["name"].startswith("layers."))
+    assert bundle.bytes <= other_bytes(open_model(checkpoint), bundle.manifest.plan) + linears
+    assert all(path in (bundle.folder / "README.md").read_text() for path in paths)
+    shutil.rmtree(bundle.folder / paths[0])
+    with pytest.raises(BundleError, match="model-1-of-2"):
+        open_bundle(bundle.folder, verify=False)
