@@ -102,6 +102,12 @@ def test_bad_input_is_named(arguments, words):
     assert json.loads(preflight("smollm2", *arguments, "--json", code=2).stdout)["error"].endswith("Error")
 
 
+def test_codes_of_a_file_are_kept_only_where_it_has_them(llama):
+    (device,) = as_json("smollm2", "-d", "pixel-9", "--weights", "source")["devices"]
+    assert device["weights"] == "source"
+    assert "no codes" in preflight(llama, "-d", "pixel-9", "--weights", "source", code=2).output
+
+
 def test_no_model(tmp_path):
     preflight("nowhere", "-d", "pixel-9", code=2)
     (tmp_path / "config.json").write_text('{"model_type": "made-up"}')

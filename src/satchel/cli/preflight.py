@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from satchel.devices.forecast import ENTITLED, FITS, Forecast, Request, Suggesti
 from satchel.devices.groups import expand
 from satchel.devices.plan import ModelShape
 from satchel.devices.profile import DeviceProfile
+from satchel.runtime.errors import UsageError
 
 MB = 1e6
 STYLES = {FITS: "green", ENTITLED: "yellow"}
@@ -54,7 +56,7 @@ def command(
         asked = Request(format, weights, context, bits, effort != "low", described.tokenizer_bytes, settled)
         wishes = make_wishes(effort, bits=bits, weights=weights)
         found = [forecast(profile, shape, asked) for profile in profiles]
-        _refuse(found, wishes)
+        _refuse(found, wishes, described.source.path)
         ideas = [suggest(p, shape, f, asked) for p, f in zip(profiles, found, strict=True)]
         if as_json:
             print_json(_document(described.source.model_id, shape, profiles, found, ideas, asked))
@@ -66,12 +68,26 @@ def command(
             raise typer.Exit(1)
 
 
-def _refuse(found: Sequence[Forecast], wishes: Any) -> None:
-    """UsageError for bits that `satchel export` would refuse for one of the plans."""
+def _refuse(found: Sequence[Forecast], wishes: Any, path: Path) -> None:
+    """What `satchel export` would refuse: bits for one of the plans, or codes that the file has not.
+
+    Raises:
+        UsageError: as there.
+    """
     from satchel.export.recipe import recipe_for
 
     for each in found:
         recipe_for(each.plan, wishes)
+    plans = [each.plan for each in found if each.plan["weights"] == "source"]
+    if plans and path.suffix != ".gguf":
+        raise UsageError("the checkpoint has no codes that could be kept", got=path.name, wanted="a GGUF file")
+    if plans:
+        from satchel.export.checkpoint import open_checkpoint
+        from satchel.export.families.registry import load_family
+        from satchel.export.palettize.source_codes import check_source
+
+        config, tensors = load_family(open_checkpoint(path))
+        check_source(tensors, config, plans)
 
 
 def _document(
