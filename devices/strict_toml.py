@@ -82,7 +82,9 @@ def read_fields(
     """
     for key in sorted(table.keys() - fields.keys()):
         hint = _meant(key, fields, elsewhere or {})
-        problems.append(DeviceError(f"{where}: unknown key {key!r}", got=repr(key), wanted=", ".join(fields), hint=hint))
+        problems.append(
+            DeviceError(f"{where}: unknown key {key!r}", got=repr(key), wanted=", ".join(fields), hint=hint)
+        )
     values: dict[str, Any] = {}
     for key, field in fields.items():
         if key in table:
@@ -170,7 +172,9 @@ def _out_of_range(field: Field, value: Any, where: str) -> DeviceError | None:
         empty = [k for k, v in value.items() if not v.strip()]
         if unknown or empty:
             what = f"{where} has an unknown key" if unknown else f"{where} has an empty text"
-            return DeviceError(what, got=", ".join(map(repr, unknown or empty)), wanted=", ".join(field.allowed) or "text")
+            return DeviceError(
+                what, got=", ".join(map(repr, unknown or empty)), wanted=", ".join(field.allowed) or "text"
+            )
         return None
     given = value if isinstance(value, tuple) else (value,)
     unknown = [v for v in given if field.allowed and v not in field.allowed]
