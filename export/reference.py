@@ -69,7 +69,10 @@ class Reference:
             self.model = self._streamed_model(path, checkpoint, family, given)
         elif given:
             tensors = CanonicalTensors(checkpoint, family, self.config)
-            self.model = filled_model(path, given, _stored(tensors, self._places))
+            stored = _stored(tensors, self._places)
+            if self.config.tied_embeddings:
+                stored[family.tied_head] = stored[str(self._places["embed_tokens"])]  # one array, and so one matrix
+            self.model = filled_model(path, given, stored)
         else:
             self.model = load_model(path)
         if checkpoint.kind == "gguf":

@@ -18,6 +18,10 @@ from satchel.runtime.errors import CheckpointError
 ROPE_FACTORS = "rope_freqs.weight"
 """Divisors of the inverse frequencies: how llama.cpp stores the scaling of Llama 3.1 and later."""
 
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
+"""The same of Phi-3's LongRoPE: for contexts beyond the original one, and up to it."""
+FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)
+
 CHUNK = 1 << 20  # values decoded at a time, so that the blocks' intermediates stay small
 
 # Metadata key without the architecture -> key of a Hugging Face configuration.
@@ -30,10 +34,18 @@ CONFIG_KEYS = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.layer_norm_epsilon": "layer_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "use_parallel_residual": "use_parallel_residual",
     "vocab_size": "vocab_size",
 }
 ROPE_KEYS = ("rope.freq_base", "rope.dimension_count", "attention.key_length", "attention.value_length")
-SCALING_KEYS = tuple(f"rope.scaling.{k}" for k in ("type", "factor", "finetuned", "original_context_length"))
+SCALING_KEYS = tuple(
+    f"rope.scaling.{k}" for k in ("type", "factor", "finetuned", "original_context_length", "attn_factor")
+)
+TOLD_BY_TENSORS = {
+    "stablelm": {"use_qkv_bias": "blk.0.attn_q.bias", "qk_layernorm": "blk.0.attn_q_norm.weight"},
+}
+"""Architecture -> options that its files do not state -> the tensor that says that they are on."""
 
 
 class GgufCheckpoint(Checkpoint):
@@ -51,9 +63,9 @@ class GgufCheckpoint(Checkpoint):
         self._data = _map(path)
         header = read_header(self._data, path.name)
         self.metadata = header.metadata
-        self._entries = {n: e for n, e in header.tensors.items() if n != ROPE_FACTORS}
+        factors = {n: self._factors(n, e) for n, e in header.tensors.items() if n in FACTORS}
+        self._entries = {n: e for n, e in header.tensors.items() if n not in factors}
         _check_parts(header.metadata)
-        factors = self._factors(header.tensors.get(ROPE_FACTORS))
         self.config = make_config(header, factors)
         self.generation_config = {}
 
@@ -91,8 +103,8 @@ class GgufCheckpoint(Checkpoint):
             start = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self._data.madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.bytes - start)
 
-    def _factors(self, entry: TensorEntry | None) -> list[float] | None:
-        return None if entry is None else [float(f) for f in self._decode(ROPE_FACTORS, entry, slice(None))]
+    def _factors(self, name: str, entry: TensorEntry) -> list[float]:
+        return [float(f) for f in self._decode(name, entry, slice(None))]
 
     def _about(self) -> tuple[str, str, str]:
         author = self.metadata.get("general.author") or self.metadata.get("general.organization") or ""
@@ -100,12 +112,12 @@ class GgufCheckpoint(Checkpoint):
         return str(author), str(name), ""
 
 
-def make_config(header: GgufHeader, factors: list[float] | None) -> dict[str, Any]:
+def make_config(header: GgufHeader, factors: Mapping[str, list[float]]) -> dict[str, Any]:
     """Metadata -> a configuration as Hugging Face writes it.
 
     Args:
         header: of the file.
-        factors: the file's divisors of the inverse frequencies, if it has them.
+        factors: the file's divisors of the inverse frequencies, as far as it has them, by FACTORS.
     """
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
@@ -115,6 +127,8 @@ def make_config(header: GgufHeader, factors: list[float] | None) -> dict[str, An
     own = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
     config = {CONFIG_KEYS[k]: v for k, v in own.items() if k in CONFIG_KEYS}
     config |= {prefix + k: v for k, v in own.items() if k not in (*CONFIG_KEYS, *ROPE_KEYS, *SCALING_KEYS)}
+    config = {k: v for k, v in config.items() if k != "sliding_window" or v != 0}
+    config |= {k: name in header.tensors for k, name in TOLD_BY_TENSORS.get(architecture, {}).items()}
     config |= _tokens(metadata) | _rope(own, factors)
     tokens = metadata.get("tokenizer.ggml.tokens")
     if "vocab_size" not in config and isinstance(tokens, list):
@@ -128,7 +142,7 @@ def _tokens(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return ids | {"eos_token_id": list(dict.fromkeys(e for e in ends if e is not None))}
 
 
-def _rope(own: Mapping[str, Any], factors: list[float] | None) -> dict[str, Any]:
+def _rope(own: Mapping[str, Any], factors: Mapping[str, list[float]]) -> dict[str, Any]:
     """head_dim (where it is stated) and rope_parameters; a head is as wide as llama.cpp takes it to be."""
     rotated, key, value = (_whole(own, k) for k in ROPE_KEYS[1:])
     hidden, heads = (_whole(own, k) for k in ("embedding_length", "attention.head_count"))
@@ -137,13 +151,19 @@ def _rope(own: Mapping[str, Any], factors: list[float] | None) -> dict[str, Any]
     kind = own.get("rope.scaling.type", "none")
     if kind != "none":
         parameters |= {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
-    if factors is not None:
-        parameters |= {"rope_type": "gguf_factors" if kind == "none" else f"{kind} with factors", "factors": factors}
+    if ROPE_FACTORS in factors:
+        name = "gguf_factors" if kind == "none" else f"{kind} with factors"
+        parameters |= {"rope_type": name, "factors": factors[ROPE_FACTORS]}
+    original = {}
+    if LONG_FACTORS in factors or SHORT_FACTORS in factors:
+        parameters |= {"rope_type": "longrope", "attention_factor": own.get("rope.scaling.attn_factor")}
+        parameters |= {"long_factor": factors.get(LONG_FACTORS), "short_factor": factors.get(SHORT_FACTORS)}
+        original["original_max_position_embeddings"] = own.get("rope.scaling.original_context_length")
     if head_dim:
         parameters["partial_rotary_factor"] = (rotated or head_dim) / head_dim
     if value and value != head_dim:
         parameters["value_length"] = value
-    return {"rope_parameters": parameters} | ({"head_dim": key} if key else {})
+    return {"rope_parameters": parameters} | ({"head_dim": key} if key else {}) | original
 
 
 def _whole(own: Mapping[str, Any], key: str) -> int | None:

@@ -188,7 +188,7 @@ def windowed_layers(config: Mapping[str, Any], layers: int) -> list[int]:
 
 def for_transformers(config: Mapping[str, Any], model_type: str, architecture: str) -> dict[str, Any]:
     """A GGUF file's configuration as transformers takes it, whose own reading of such files leaves options out."""
-    return {**config, "model_type": model_type, "architectures": [architecture]}
+    return {"pad_token_id": None, **config, "model_type": model_type, "architectures": [architecture]}
 
 
 def rope_parameters(config: Mapping[str, Any], theta: float = 10000.0) -> dict[str, Any]:
