@@ -19,6 +19,7 @@ BITS = (4, 3, 2)
 MOST = 6
 """Suggestions that are shown."""
 MODELS = 2
+MOST_LAYERS = 1024
 SCHEMES = ("palette", "int4")
 
 
@@ -160,18 +161,24 @@ def _suggestion(kind: str, found: Forecast, shape: ModelShape, request: Request,
     return Suggestion(kind, words, given, request, model, shape, found.verdict, found.memory.needed)
 
 
-def largest(profile: DeviceProfile, shape: ModelShape, asked: Request) -> int:
-    """Parameters of the deepest model of this width that fits with the same options, 0 where not even one layer does.
+def largest(profile: DeviceProfile, shape: ModelShape, found: Forecast) -> int:
+    """Parameters of the deepest model of this width that fits as it was planned; 0 if not even one layer does.
 
-    It has the shape's embedding and head, and layers like its layers, up to 1024 of them.
+    It has the shape's embedding and head, and layers like its layers, up to 1024 of them. Format, weights and context
+    are those of the plan, since a planner that may choose again takes fewer bits for a larger model.
     """
-    counts = [n for n in (1, 1024) if _deep(profile, shape, asked, n)]
-    if len(counts) != 1:
-        return _layered(shape, max(counts, default=0)).parameters if counts else 0
-    low, high = 1, 1024
+    settled = dict(found.request.overrides)
+    request = replace(
+        found.request, format=None if "format" in settled else found.plan.format,
+        weights=None if "weights" in settled else found.plan["weights"],
+        context=None if "context_length" in settled else found.plan.context_length,
+    )  # fmt: skip
+    if not _deep(profile, shape, request, 1):
+        return 0
+    low, high = 1, MOST_LAYERS + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _deep(profile, shape, asked, middle) else (low, middle)
+        low, high = (middle, high) if _deep(profile, shape, request, middle) else (low, middle)
     return _layered(shape, low).parameters
 
 

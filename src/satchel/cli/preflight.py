@@ -59,9 +59,9 @@ def command(
         _refuse(found, wishes, described.source.path)
         ideas = [suggest(p, shape, f, asked) for p, f in zip(profiles, found, strict=True)]
         if as_json:
-            print_json(_document(described.source.model_id, shape, profiles, found, ideas, asked))
+            print_json(_document(described.source.model_id, shape, profiles, found, ideas))
         elif len(found) == 1:
-            _print_one(described.source.model_id, shape, profiles[0], found[0], ideas[0], asked)
+            _print_one(described.source.model_id, shape, profiles[0], found[0], ideas[0])
         else:
             _print_many(described.source.model_id, profiles, found, ideas)
         if not all(each.fits for each in found):
@@ -96,14 +96,13 @@ def _document(
     profiles: Sequence[DeviceProfile],
     found: Sequence[Forecast],
     ideas: Sequence[Sequence[Suggestion]],
-    asked: Request,
 ) -> dict[str, Any]:
     return {
         "model": model,
         "parameters": shape.parameters,
         "devices": [
             each.to_json()
-            | {"suggestions": [idea.to_json() for idea in some], "largest_parameters": largest(profile, shape, asked)}
+            | {"suggestions": [idea.to_json() for idea in some], "largest_parameters": largest(profile, shape, each)}
             for profile, each, some in zip(profiles, found, ideas, strict=True)
         ],
     }
@@ -120,11 +119,10 @@ def _print_one(
     profile: DeviceProfile,
     found: Forecast,
     ideas: Sequence[Suggestion],
-    asked: Request,
 ) -> None:
     words = f"{model} ({shape.parameters / 1e9:.3g} billion parameters) on {profile.title}: "
     out.print(Text(words, style="bold") + _verdict(found))
-    bits = f", {asked.bits} bits" if asked.bits else ""
+    bits = f", {found.request.bits} bits" if found.request.bits else ""
     out.print(f"{found.plan.format}, {found.plan['weights']}{bits}, a context of {found.plan.context_length} tokens\n")
     _print_memory(found)
     if found.perhaps != found.verdict:
@@ -138,7 +136,7 @@ def _print_one(
     for idea in ideas:
         need = f"{idea.words}: {idea.needed / MB:,.0f} MB, {idea.verdict}"
         out.print(f"  {need}" + (f"  ({idea.options})" if idea.options else ""), markup=False)
-    most = largest(profile, shape, asked)
+    most = largest(profile, shape, found)
     if not found.fits and most:
         out.print(f"  a model of this width and at most {most / 1e9:.2g} billion parameters", markup=False)
 

@@ -1,5 +1,7 @@
 """The verdict follows the memory, and what is suggested is true."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from satchel.devices.forecast import ENTITLED, FITS, NO, Request, forecast, larg
 from satchel.devices.forecast.models import known_model, known_models
 from satchel.devices.forecast.suggestions import relatives
 from satchel.devices.forecast.verdict import Allowance, allowance_of, judged
+from satchel.devices.plan import ModelShape
 from satchel.devices.profile import device_names, load_device
 from satchel.export.recipe import AVERAGE_BITS, AVERAGE_INT4_BITS, make_wishes, recipe_for
 
@@ -46,7 +49,7 @@ def test_more_memory_is_never_worse(model, device, factor):
     for request in (Request(context=512, weights="palette"), Request(context=512, weights="int8")):
         before, after = (forecast(p, model.shape, request) for p in (small, large))
         assert ORDER[after.verdict] <= ORDER[before.verdict]
-        assert largest(large, model.shape, request) >= largest(small, model.shape, request)
+        assert largest(large, model.shape, after) >= largest(small, model.shape, before)
 
 
 @pytest.mark.parametrize("device", ["iphone-12", "iphone-16", "pixel-6", "galaxy-s24", "raspberry-pi-4", "macbook-m1"])
@@ -85,8 +88,8 @@ def test_a_change_is_suggested_in_the_words_of_the_command():
 def test_the_largest_model_that_fits_is_the_largest(model, device):
     profile, shape = load_device(device), model.shape
     request = Request(context=256)
-    most = largest(profile, shape, request)
     found = forecast(profile, shape, request)
+    most = largest(profile, shape, found)
     if found.fits:
         assert most >= shape.parameters * 0.999
     else:
@@ -105,3 +108,31 @@ def test_default_bits_are_those_of_an_export():
 
     assert constant("palette.bits").value == AVERAGE_BITS
     assert constant("int4.bits").value == AVERAGE_INT4_BITS
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.sampled_from(device_names()))
+def test_no_shape_that_a_configuration_may_have_gives_another_error(data, device):
+    def pick(*values: int) -> int:
+        return data.draw(st.sampled_from(values))
+
+    layers, hidden, heads, width = pick(1, 30, 1024), pick(1, 64, 1 << 18), pick(1, 7, 4096), pick(1, 80, 4096)
+    inner, vocab, tied = pick(1, 96, 1 << 20), pick(1, 32000, 1 << 22), data.draw(st.booleans())
+    linears = layers * (4 * heads * width * hidden + 3 * hidden * inner)
+    parameters = linears + vocab * hidden * (1 if tied else 2)
+    shape = ModelShape(
+        layers, hidden, heads, heads, width, inner, vocab, parameters, pick(16, 2048, 1 << 31), tied
+    )  # fmt: skip
+    request = Request(weights=data.draw(st.sampled_from([None, "palette", "int4", "fp32", "source"])))
+    profile = load_device(device)
+    try:
+        found = forecast(profile, shape, request)
+    except PlanError as error:
+        assert "rows of" in error.what or "hidden" in error.what  # noqa: PT017  (blocks that do not divide)
+        return
+    ideas = suggest(profile, shape, found, request)
+    most = largest(profile, shape, found)
+    assert most >= parameters * 0.999 if found.fits else most < parameters
+    json.dumps([found.to_json(), [idea.to_json() for idea in ideas]], allow_nan=False)
+    assert 0 < found.decode.low <= found.decode.value <= found.decode.high
+    assert min(line.bytes for line in found.memory.lines) >= 0
