@@ -86,8 +86,8 @@ def against_torch(side: Side, checkpoint: str, inputs: Mapping[str, Any], limit:
 def _check(config: DecoderConfig, weights: PackageWeights, inputs: Mapping[str, Any], name: str) -> None:
     missing = [n for n in (*config.matrix_shapes(), *config.vector_shapes()) if not weights.has(n)]
     if missing or "inputIds" not in inputs:
-        wanted = "a package that Satchel made of this checkpoint"
-        raise UsageError(f"weights of {name}", got=f"none named {', '.join(missing[:3])}", wanted=wanted)
+        wanted, hint = "a package that Satchel made of this checkpoint", "export it as one package: chunks=1"
+        raise UsageError(f"weights of {name}", got=f"none named {', '.join(missing[:3])}", wanted=wanted, hint=hint)
     if np.any(np.asarray(inputs.get("position", 0))) or any(np.any(v) for n, v in inputs.items() if "Cache" in n):
         raise UsageError("where the decoder in torch starts", got="a filled cache", wanted="position 0, an empty cache")
 

@@ -66,9 +66,10 @@ def _check_layers(chunks: Sequence[ChunkEntry], layers: int) -> None:
         if chunk.layers < 0 or chunk.first_layer != follow:
             raise _bad("layers are missing, come twice or are out of order", (chunk.path, chunk.first_layer), follow)
         follow += chunk.layers
-        caches = [spec for spec in (*chunk.inputs, *chunk.states) if spec.name in CACHES]
-        if [spec.shape[:1] for spec in caches] != [(chunk.layers,)] * (2 if chunk.layers else 0):
-            raise _bad("a chunk's cache is not that of its layers", chunk.path, wanted=f"{chunk.layers} layers")
+        caches = {spec.name: spec.shape[:1] for spec in (*chunk.inputs, *chunk.states) if spec.name in CACHES}
+        placed = _named(chunk.inputs, "position") is not None
+        if caches != (dict.fromkeys(CACHES, (chunk.layers,)) if chunk.layers else {}) or placed != bool(chunk.layers):
+            raise _bad("a chunk's cache and position are not those of its layers", chunk.path, f"{chunk.layers} layers")
     if layers and follow != layers:
         raise _bad("the chunks hold another number of layers than the model", follow, wanted=layers)
 

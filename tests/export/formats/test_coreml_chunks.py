@@ -229,6 +229,12 @@ HOSTILE: dict[str, Callable[[dict[str, Any], list[Any]], object]] = {
     "last missing": lambda m, c: c.pop(),
     "missing, and its files too": lambda m, c: without(m, c),
     "missing, and the layers renumbered": lambda m, c: (c.pop(-2), c[-1].update(first_layer=1)),
+    "missing, its files too, and the layers renumbered": lambda m, c: (without(m, c), c[-1].update(first_layer=1)),
+    "out of order": lambda m, c: c[-2].update(first_layer=0),
+    "twice, without layers": lambda m, c: c.insert(-1, without_layers(c[-2])),
+    "ids in between": lambda m, c: c[-2]["inputs"].append({**hidden(c[-2]), "name": "inputIds"}),
+    "logits in between": lambda m, c: c[-2]["outputs"].append({**hidden(c[-2]), "name": "logits"}),
+    "no position": lambda m, c: [c[-2]["inputs"].remove(s) for s in list(c[-2]["inputs"]) if s["name"] == "position"],
     "twice": lambda m, c: c.insert(-1, c[-2]),
     "twice, with other layers": lambda m, c: c.insert(-1, {**c[-2], "first_layer": 2}),
     "another package's place": lambda m, c: c[-2].update(path=c[-3]["path"]),
@@ -262,6 +268,12 @@ def caches(chunk: dict[str, Any]) -> list[dict[str, Any]]:
 
 def hidden(chunk: dict[str, Any]) -> dict[str, Any]:
     return next(s for s in chunk["inputs"] if s["name"] == "hiddenStates")
+
+
+def without_layers(chunk: dict[str, Any]) -> dict[str, Any]:
+    after, given = chunk["first_layer"] + chunk["layers"], hidden(chunk)
+    handed = {**given, "name": "outputHiddenStates"}
+    return {**chunk, "first_layer": after, "layers": 0, "inputs": [given], "outputs": [handed], "states": []}
 
 
 def without(m: dict[str, Any], chunks: list[Any]) -> None:
