@@ -10,6 +10,8 @@ from satchel.devices.plan import Plan
 from satchel.runtime import strict_json
 from satchel.runtime.chunks import check_chunks
 from satchel.runtime.errors import BundleError
+from satchel.runtime.image_tokens import ImageTokens
+from satchel.runtime.images import ImagePreparation, check_preparation
 
 SCHEMA_VERSION = 1
 """Raised by one whenever a reader of the version before would misread a bundle."""
@@ -54,6 +56,37 @@ class ChunkEntry:
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """A model file beside the decoder's.
+
+    Attributes:
+        path: relative to the bundle.
+        inputs, outputs: its signature.
+    """
+
+    path: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class VisionEntry:
+    """What a model that sees needs besides its decoder, which takes embeddings instead of ids.
+
+    Attributes:
+        encoder: pixels -> rows of features, projected to the decoder's width.
+        embedding: ids -> rows of the embedding.
+        images: from a picture to pixels.
+        tokens: where pictures stand in a prompt.
+    """
+
+    encoder: PartEntry
+    embedding: PartEntry
+    images: ImagePreparation
+    tokens: ImageTokens
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """How an app calls the model file.
 
@@ -67,6 +100,7 @@ class ModelEntry:
             between them and the caches are in `chunks`.
         options: what the backend of this format needs besides, documented in FORMAT.md.
         chunks: the calls of a model of several packages, in order; None for a single one.
+        vision: of a model that sees; None for others.
     """
 
     format: FormatName
@@ -78,6 +112,7 @@ class ModelEntry:
     states: tuple[TensorSpec, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     chunks: tuple[ChunkEntry, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
+    vision: VisionEntry | None = field(default=None, metadata=strict_json.OPTIONAL)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -282,12 +317,17 @@ def check_path(path: str) -> str:
 def _check(manifest: Manifest) -> None:
     _check_files(manifest.files)
     entry, tokens = manifest.entry, manifest.tokens
-    for path in map(check_path, entry.paths):
+    seeing = (entry.vision.encoder.path, entry.vision.embedding.path) if entry.vision else ()
+    for path in map(check_path, (*entry.paths, *seeing)):
         if not any(f.path == path or f.path.startswith(f"{path}/") for f in manifest.files):
             raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
     if entry.chunks is not None:
         layers = {name.split(".")[1] for name in manifest.weights.tensors if name.startswith("layers.")}
         check_chunks(entry, (f.path for f in manifest.files), len(layers))
+    if entry.vision is not None:
+        check_preparation(entry.vision.images)
+        if not 0 <= entry.vision.tokens.id < tokens.vocab_size or entry.vision.tokens.rows < 1:
+            raise BundleError("the placeholder of pictures lies outside the vocabulary", got=entry.vision.tokens.id)
     if (entry.format, entry.context_length) != (manifest.plan.format, manifest.plan.context_length):
         raise BundleError("the model entry and the plan disagree", got=(entry.format, entry.context_length))
     if entry.context_length < 1 or entry.prefill_length < 0:
