@@ -49,6 +49,8 @@ def in_packages(packages, entry) -> dict[str, str]:
     parts = {n for n in names if "__part" in n and "__scale" not in n}
     version = specs[0].specificationVersion
     oldest = next(r for r in map(rule, ("CT16", "CT17", "CT18")) if r.number("specification") == version)
+    called = [entry, *(getattr(entry, "chunks", None) or ())]
+    cache = next(s for e in called for s in (*e.states, *e.inputs) if s.name == "keyCache")
     fused, einsum = "scaled_dot_product_attention" in types, "einsum" in types
     return {
         "target": oldest.text("target"),
@@ -61,7 +63,7 @@ def in_packages(packages, entry) -> dict[str, str]:
         "embedding": "gather" if "gather" in types else "host",
         "cache": "state" if states else "io",
         "cache_write": "slice_update" if "slice_update" in types else "mask" if states else "host",
-        "cache_dtype": next(s.dtype for s in (*entry.states, *entry.inputs) if s.name == "keyCache"),
+        "cache_dtype": cache.dtype,
         "lm_head": f"split{len(parts)}" if parts else "whole",
         "chunks": str(len(packages)),
         "compute": entry.options["compute"],
@@ -81,7 +83,7 @@ COREML = [
     {"linear": "linear", "compute": "cpuAndNeuralEngine"},
     {"compute": "cpuAndGPU"}, {"compute": "cpuAndGPU", "linear": "conv1x1"}, {"compute": "all"}, {"compute": "cpuOnly"},
     {"cache": "io"}, {"cache_write": "mask"}, {"prefill_length": "7"}, {"prefill_length": "1"}, {"target": "iOS17"},
-    {"target": "iOS16", "linear": "linear"}, {"lm_head": "split8"}, {"lm_head": "split3"},
+    {"target": "iOS16", "linear": "linear"}, {"chunks": "2"}, {"lm_head": "split8"}, {"lm_head": "split3"},
 ]  # fmt: skip
 
 
