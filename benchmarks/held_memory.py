@@ -52,7 +52,11 @@ def measure(bundle: Path, prompt: int) -> dict[str, object]:
     backend.prefill([i % 1000 for i in range(7, 7 + prompt)])
     backend.step(8)
     asked = status()
-    record = {"bundle": bundle.name, "format": entry.format, "weights": opened.manifest.weights.scheme}
+    record: dict[str, object] = {
+        "bundle": bundle.name,
+        "format": entry.format,
+        "weights": opened.manifest.weights.scheme,
+    }
     record |= {"import": start, "load": _less(loaded, start), "first token": _less(one, start)}
     record |= {f"prompt of {prompt}": _less(asked, start), "peak while loading": round(loading - before)}
     return record | {"peak": round(peak() - before)}
