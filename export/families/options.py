@@ -108,6 +108,16 @@ def epsilon(config: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
+def positive(config: Mapping[str, Any], key: str, default: float) -> float:
+    """A number above 0; `default` where the key is missing."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise CheckpointError(
+            f"the configuration's '{key}' is not usable", got=repr(value)[:80], wanted="a number above 0"
+        )
+    return float(value)
+
+
 def activation(config: Mapping[str, Any], default: str) -> Literal["silu", "gelu_tanh"]:
     """`hidden_act`; `default` where the key is missing."""
     value = config.get("hidden_act", default)

@@ -7,6 +7,7 @@ from typing import Any
 
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
+from satchel.export.families.gemma import GEMMA
 from satchel.export.families.llama import LLAMA
 from satchel.export.families.mistral import MISTRAL
 from satchel.export.families.olmo2 import OLMO2
@@ -20,6 +21,9 @@ from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
+    "gemma": GEMMA,
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "olmo2": OLMO2,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from satchel.export.families.base import DecoderConfig, Rope
+from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch_tools import xnn
 from satchel.export.ops.xnnpack import NO_ID, Blob, XnnGraph, array_blob, fp32_blob, int8_blobs
@@ -382,7 +382,10 @@ class ExecutorchOps:
             self.leave(mask)
         for tensor, cache in zip(new, caches, strict=True):
             self._kernel("llama::update_cache.out", (tensor, cache, self._position), Tensor((1,)))
-        attended = self._attended(queries, caches, mask)
+        if config.attention_softcap and mask is not None:
+            attended = self._capped_attention(queries, caches, mask, options)
+        else:
+            attended = self._attended(queries, caches, mask)
         if layer == config.layers - 1:
             attended, self._ended = self._last(attended), True
         value = Value(attended.dims, tensor=attended)
@@ -394,6 +397,27 @@ class ExecutorchOps:
         seen = None if mask is None else self.leave(mask)
         args = (queries, *caches, self._position, seen, 0.0, mask is None, scale)
         return self._kernel("llama::custom_sdpa.out", args, Tensor(queries.dims, dynamic=True))
+
+    def _capped_attention(self, queries: Tensor, caches: list[Tensor], mask: Value, layer: Layer) -> Tensor:
+        """Attention whose scores are capped, which ExecuTorch's own is not, by XNNPACK and over the whole cache."""
+        kv, dim, rows = layer.kv_heads, self.config.head_dim, layer.group * self._sequence
+        keys, values = (Value(cache.dims, tensor=cache) for cache in caches)
+        q, k, v, seen = (self._id(x) for x in (Value(queries.dims, tensor=queries), keys, values, mask))
+        scale = self._number("attention.scale", self.config.score_scale)
+        graph = self._graph()
+        by_head = graph.transpose(graph.binary(xnn.XNNMultiply, q, scale), (0, 2, 1, 3))  # [1, heads, sequence, dim]
+        grouped = graph.inferred(by_head, (1, kv, rows, dim))
+        scores = graph.product(grouped, graph.transpose(k, (0, 2, 3, 1)))
+        scores = self._capped(graph.inferred(scores, (1, layer.heads, self._sequence, self._context)),
+                              "attention", self.config.attention_softcap)  # fmt: skip
+        weights = graph.unary(xnn.XNNSoftmax, graph.binary(xnn.XNNAdd, scores, seen))
+        grouped = graph.inferred(weights, (1, kv, rows, self._context))
+        attended = graph.product(grouped, graph.transpose(v, (0, 2, 1, 3)))
+        heads = graph.inferred(attended, (1, layer.heads, self._sequence, dim))
+        joined = self._value(graph.transpose(heads, (0, 2, 1, 3)))
+        tensor = self.leave(joined)
+        self._close()
+        return tensor
 
     def _join(self, heads: int, dims: tuple[int, ...]) -> int:
         return self._graph().reshape(heads, (1, dims[1], math.prod(dims[2:])))

@@ -19,7 +19,6 @@ from satchel.export.ops.onnx_graph import MICROSOFT, GraphBuilder
 from satchel.export.ops.onnx_matrices import NBits, nbits, plain, stackable
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.rope import rope_tables
-from satchel.runtime.errors import FormatError
 
 ACCURACY_LEVEL = 4
 """MatMulNBits rounds activations to int8 by blocks; its float kernel for 8 bits is some 50 times slower."""
@@ -120,7 +119,7 @@ class OnnxOps:
 
     def embed(self, name: str) -> Tensor:
         """Rows of the embedding; 8-bit ones by GatherBlockQuantized, from the same bytes as a tied lm_head."""
-        table = self._embedding = self._matrices(name, [name], [self._weights.matrix(name)])
+        table = self._table(name)
         if isinstance(table, ir.Value):
             metadata = _metadata([name], [self._rows(name)])
             rows = self._graph.node("Gather", f"{name}.rows", [table, self._ids], {"axis": 0}, metadata=metadata)
@@ -137,6 +136,12 @@ class OnnxOps:
             metadata=_metadata([name], [table.rows], table),
         )
         return rows if table.offsets is None else self._with_offsets(name, rows, table, table.offsets)
+
+    def _table(self, name: str) -> NBits | ir.Value:
+        """The embedding's matrix, made once: a tied head reads it too, also in a graph that embeds nothing itself."""
+        if self._embedding is None:
+            self._embedding = self._matrices(name, [name], [self._weights.matrix(name)])
+        return self._embedding
 
     def _with_offsets(self, name: str, rows: ir.Value, table: NBits, offsets: ir.Value) -> ir.Value:
         """Rows of the embedding, each block with its offset added."""
@@ -326,7 +331,7 @@ class OnnxOps:
             hidden = self._graph.node("Gather", "last_token", [hidden, last], {"axis": 1})
         output = "logits.uncapped" if cap else "logits"
         if name == "embed_tokens":
-            logits = self._apply(hidden, output, [name], self._embedding, None)
+            logits = self._apply(hidden, output, [name], self._table(name), None)
         else:
             logits = self._linear(hidden, [name], [self._weights.matrix(name)], output=output)
         return self._capped(logits, cap) if cap else logits
@@ -344,11 +349,9 @@ class OnnxOps:
         )
 
     def _apply(
-        self, x: ir.Value, output: str, names: list[str], matrix: NBits | ir.Value | None, bias: ir.Value | None
+        self, x: ir.Value, output: str, names: list[str], matrix: NBits | ir.Value, bias: ir.Value | None
     ) -> ir.Value:
         """x times the transposed matrix, plus bias."""
-        if matrix is None:
-            raise FormatError("ONNX: a tied lm_head before the embedding")
         rows = _metadata(names, [self._rows(name) for name in names], matrix)
         if isinstance(matrix, ir.Value):
             weight = self._float(f"{output}.weight.float", matrix, matrix)

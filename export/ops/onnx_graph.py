@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -31,14 +32,24 @@ _DTYPES = {
 
 
 class ExternalData:
-    """The file of large initializers, written front to back, so that one tensor at a time is in memory."""
+    """The file of large initializers, written front to back, so that one tensor at a time is in memory.
+
+    Several graphs may share it: a tensor that two of them have by one name, with the same bytes, is there once.
+    """
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path = path
         self._stream = stream
+        self._written: dict[tuple[str, bytes], ir.ExternalTensor] = {}
 
     def append(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.ExternalTensor:
         """Writes one tensor and returns the reference to it."""
+        key = (name, hashlib.sha256(data).digest())
+        if key not in self._written:
+            self._written[key] = self._append(name, data, dtype, shape)
+        return self._written[key]
+
+    def _append(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.ExternalTensor:
         self._stream.write(b"\0" * (-self._stream.tell() % ALIGNMENT))
         offset = self._stream.tell()
         self._stream.write(data)

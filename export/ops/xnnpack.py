@@ -113,6 +113,24 @@ class XnnGraph:
         self._node(xnn.XNNStaticReshape(len(dims), [dims[0], 0, *dims[2:]], x, out, 0))
         return out
 
+    def inferred(self, x: int, dims: tuple[int, ...]) -> int:
+        """A value in another shape, whose third axis follows from the length of the input."""
+        out = self._fp32(dims)
+        self._node(xnn.XNNStaticReshape(len(dims), [*dims[:2], 0, *dims[3:]], x, out, 0))
+        return out
+
+    def transpose(self, x: int, order: tuple[int, ...]) -> int:
+        """Axes in another order."""
+        out = self._fp32(tuple(self.dims[x][i] for i in order))
+        self._node(xnn.XNNStaticTranspose(len(order), list(order), x, out, 0))
+        return out
+
+    def product(self, x: int, y: int) -> int:
+        """x [..., n, k] times y [..., k, m]."""
+        out = self._fp32((*self.dims[x][:-1], self.dims[y][-1]))
+        self._node(xnn.XNNBatchMatrixMultiply(x, y, out, 0))
+        return out
+
     def quantize(self, x: int) -> int:
         """int8 with a scale and a zero point for each token, found at each call."""
         quant = xnn.PerTokenDynamicQuant(num_nonbatch_dims=1)
