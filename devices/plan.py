@@ -19,6 +19,11 @@ class ModelShape:
         tied_embeddings: whether the head is the embedding.
         activation: "silu" or "gelu_tanh".
         norm: "rms" or "layer".
+        pre_norm: whether attention and MLP have norms before them.
+        softcapped: whether the scores of attention are capped.
+        rotated: channels of a head that rotary embedding turns, the fewest of any layer that has it; 0 for all.
+        cached_heads: key and value heads of all layers together; 0 where each layer has `kv_heads`.
+        row_lengths: lengths of the rows of the linears; () where they follow from the other counts.
     """
 
     layers: int
@@ -33,6 +38,11 @@ class ModelShape:
     tied_embeddings: bool
     activation: str = "silu"
     norm: str = "rms"
+    pre_norm: bool = True
+    softcapped: bool = False
+    rotated: int = 0
+    cached_heads: int = 0
+    row_lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,11 +106,11 @@ class Plan:
         layout      Core ML: channels_first | plain; goes with linear
         compute     Core ML: cpuAndNeuralEngine | cpuAndGPU | cpuOnly | all; others: cpu
         chunks      Core ML: packages that the layers are spread over, "1", "2" ...
-        attention   per_head | batched | fused_sdpa | group_query_attention | custom_sdpa
+        attention   per_head | batched | fused_sdpa | group_query_attention | custom_sdpa | capped_products
         accuracy_level  ONNX: 1 | 4             MatMulNBits with fp32 or int8 activations
         activation_dtype  float16 | float32 | int8, that linears multiply by their weights
         embedding   gather | gather_block_quantized | embedding_byte
-        norm        divided_by_peak | with_residual_sum | mean_by_linear
+        norm        divided_by_peak | with_residual_sum | by_itself | mean_by_linear
         rotary      tables | in_attention
         activation  half_tanh | gelu_tanh | quick_gelu | gelu | times_sigmoid
         cache       Core ML: state | io; ONNX: shared_buffer; ExecuTorch: custom_sdpa

@@ -63,6 +63,10 @@ def shape_of_decoder(config: DecoderConfig) -> ModelShape:
         head_dim=config.head_dim, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
         parameters=sum(map(math.prod, sizes)), max_position=config.max_position,
         tied_embeddings=config.tied_embeddings, activation=config.activation, norm=config.norm,
+        pre_norm=config.pre_norm, softcapped=config.attention_softcap > 0,
+        rotated=min((rope.rotated for rope in config.ropes()), default=0),
+        cached_heads=sum(config.layer(i).kv_heads for i in range(config.layers)),
+        row_lengths=tuple(sorted({columns for _, columns in config.linear_shapes().values()})),
     )  # fmt: skip
 
 

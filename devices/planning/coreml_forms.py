@@ -9,7 +9,7 @@ from satchel.devices.planning.target import Target
 
 def forms(on: Decisions, target: Target, program: Program) -> None:
     """Decides attention, and records embedding, norm, rotary, activation and what activations are kept as."""
-    _attention(on, program)
+    _attention(on, target, program)
     _activations(on, target, program)
     gather = "a gather inside the program" + (", which H13 leaves to the CPU" if target.holds("NE11a") else "")
     on.follow(
@@ -32,7 +32,7 @@ def forms(on: Decisions, target: Target, program: Program) -> None:
     )  # fmt: skip
 
 
-def _attention(on: Decisions, program: Program) -> None:
+def _attention(on: Decisions, target: Target, program: Program) -> None:
     late = never("fused_sdpa", "the op came with iOS 18", NEWEST)
     if program.channels_first:
         fused = never("fused_sdpa", "it gave infinities on the engine under iOS 26", "NE09") if program.modern else late
@@ -46,6 +46,9 @@ def _attention(on: Decisions, program: Program) -> None:
     elif program.engine:
         fused = never("fused_sdpa", "it gave infinities on the engine under iOS 26", "NE09")
         on.settle("attention", "batched", "no fused op on the engine", "NE09", fused, apart)
+    elif target.shape.softcapped:
+        fused = never("fused_sdpa", "the op cannot cap scores", "CH32")
+        on.settle("attention", "batched", "products whose scores are capped", "CH32", fused, apart)
     elif program.fp32:
         fused = Other("fused_sdpa", "untried by us in fp32", "CH30")
         on.settle("attention", "batched", "products in fp32", "CH30", fused, apart)

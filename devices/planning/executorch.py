@@ -81,10 +81,7 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
     lut_groups(on, scheme)
     scale_dtype(on, "bfloat16")
     _linear(on, target, scheme)
-    on.settle(
-        "attention", "custom_sdpa", "one kernel over a cache in place", "AC16",
-        never("single_ops", "no exporter writes attention op by op", "AC16, CH21"),
-    )  # fmt: skip
+    _attention(on, target)
     table, why = ("embedding_byte", "rows of 8-bit codes") if "fp" not in scheme else ("gather", "rows of floats")
     on.follow(
         "embedding", table, f"{why}, unless a recipe keeps the table otherwise", "AC15", "the weights",
@@ -114,6 +111,16 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
         "compute", "cpu", target.profile.chip.title, "AC18", "target", never("gpu", "XNNPACK is for CPUs", "CH21")
     )
     return context, 0
+
+
+def _attention(on: Decisions, target: Target) -> None:
+    if target.shape.softcapped:
+        fused = never("custom_sdpa", "the op cannot cap scores", "CH32, AC16")
+        reason = "products of XNNPACK over the whole cache, whose scores are capped"
+        on.settle("attention", "capped_products", reason, "CH32", fused)
+    else:
+        single = never("single_ops", "no exporter writes attention op by op", "AC16, CH21")
+        on.settle("attention", "custom_sdpa", "one kernel over a cache in place", "AC16", single)
 
 
 def _linear(on: Decisions, target: Target, scheme: str) -> None:

@@ -108,19 +108,31 @@ def _forms(on: Decisions, target: Target, scheme: str) -> None:
     on.settle("attention", "group_query_attention", "rotary, cache and softmax in one kernel", "AC11", apart)
     table, why = ("gather", "rows of floats") if is_float(scheme) else ("gather_block_quantized", "rows of 8-bit codes")
     on.follow("embedding", table, f"{why}, unless a recipe keeps the table otherwise", "CH21", "the weights")
-    on.follow(
-        "norm", "with_residual_sum", "the residual sum and the norm in one node", "CH28", "the format",
-        never("divided_by_peak", "fp32 needs no protection from overflow", "NE10"),
-    )  # fmt: skip
-    on.follow(
-        "rotary", "in_attention", "by tables that the attention kernel reads", "AC11, CH15", "attention",
-        never("tables", "a product beside the kernel that has it", "AC11"),
-    )  # fmt: skip
+    _norm(on, target)
+    _rotary(on, target)
     silu = target.shape.activation == "silu"
     name, text = ("quick_gelu", "x * sigmoid(x) as one op") if silu else ("gelu", "GELU in the tanh form")
     on.follow("activation", name, text, "CH21", "the model")
     copied = never("copied", "past and present as two buffers are copied at each step", "CH07")
     on.settle("cache", "shared_buffer", "written in place, bound once", "CH07", copied)
+
+
+def _norm(on: Decisions, target: Target) -> None:
+    peak = never("divided_by_peak", "fp32 needs no protection from overflow", "NE10")
+    if target.shape.pre_norm:
+        on.follow("norm", "with_residual_sum", "the residual sum and the norm in one node", "CH28", "the format", peak)
+    else:
+        apart = never("with_residual_sum", "this model's norms come before the sum", "CH28")
+        on.follow("norm", "by_itself", "what is added is normed before the sum", "CH28", "the model", apart, peak)
+
+
+def _rotary(on: Decisions, target: Target) -> None:
+    if (target.shape.rotated or target.shape.head_dim) % rule("AC11").number("rotated_multiple"):
+        inside = never("in_attention", f"{target.shape.rotated} channels are not rotated in the kernel", "AC11")
+        on.follow("rotary", "tables", "by single ops before the kernel", "AC11, CH15", "the model", inside)
+    else:
+        single = never("tables", "more ops beside the kernel that has it", "AC11")
+        on.follow("rotary", "in_attention", "by tables that the kernel reads", "AC11, CH15", "attention", single)
 
 
 def _head(on: Decisions, target: Target) -> None:

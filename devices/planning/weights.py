@@ -55,7 +55,7 @@ def weights(on: Decisions, target: Target, format: str, usual: str, reason: str,
 def _not_in_blocks(target: Target) -> list[Other]:
     """int4, where a row is no whole number of blocks."""
     shape, block = target.shape, int(rule("CH23").number("block"))
-    rows = {shape.hidden_size, shape.heads * shape.head_dim, shape.intermediate_size}
+    rows = set(shape.row_lengths) or {shape.hidden_size, shape.heads * shape.head_dim, shape.intermediate_size}
     wrong = sorted(length for length in rows if length % block)
     return [never("int4", f"rows of {wrong[0]} weights are no whole number of blocks", "CH23")] if wrong else []
 
@@ -63,7 +63,8 @@ def _not_in_blocks(target: Target) -> list[Other]:
 def kv_weights(on: Decisions, target: Target, scheme: str, *, by_loss: bool) -> str:
     """Decides whether k and v are kept at 8 bits beside a palette; the same for every format."""
     shape = target.shape
-    share = 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.hidden_size / shape.parameters
+    heads = shape.cached_heads or shape.layers * shape.kv_heads
+    share = 2 * heads * shape.head_dim * shape.hidden_size / shape.parameters
     narrow = share <= rule("CH03").number("widest_share")
     if scheme != "palette":
         why = "only a palette has other widths beside it"
