@@ -7,11 +7,12 @@ and parses the header twice through memmap views: 10 s of CPU for SmolLM2, 3 s w
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,13 @@ def load_model(path: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def empty_model(path: Path, given: Mapping[str, Any] | None = None) -> Any:
+def empty_model(path: Path, given: Mapping[str, Any] | None = None, layers: Sequence[Mapping[str, Any]] = ()) -> Any:
     """The program of a causal language model, without weights: its parameters are on torch's meta device.
 
     Args:
         path: a Hugging Face folder, or a GGUF file.
-        given: the configuration, for a GGUF file that transformers does not read.
+        given: the configuration, for a checkpoint that transformers does not read.
+        layers: for each layer what it has otherwise, where they differ.
 
     Raises:
         CheckpointError: transformers does not know the model.
@@ -98,24 +100,33 @@ def empty_model(path: Path, given: Mapping[str, Any] | None = None) -> Any:
                 )
             )
             with init_empty_weights(include_buffers=False):  # buffers are computed, not read
-                return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                _resize(model, layers)
+                return model
         except Exception as error:
             raise CheckpointError(
                 "transformers, which runs the reference, does not know the model", got=first_line(error)
             ) from error
 
 
-def filled_model(path: Path, given: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Any:
-    """As `load_model`, of a GGUF file that transformers does not read: its program, with weights that we have read.
+def _resize(model: Any, layers: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces each layer by one of its kind with some options of its own."""
+    for i, options in enumerate(layers):
+        config = copy.deepcopy(model.config)
+        for key, value in options.items():
+            setattr(config, key, value)
+        model.model.layers[i] = type(model.model.layers[i])(config, i)
+
+
+def filled_model(model: Any, weights: Mapping[str, np.ndarray]) -> Any:
+    """As `load_model`, of a checkpoint that transformers does not read: its program, with weights that we have read.
 
     Args:
-        path: of the file.
-        given: the configuration.
+        model: as empty_model gives it.
         weights: every parameter by transformers' name, float32.
     """
     import torch
 
-    model = empty_model(path, given)
     model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()}, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -94,7 +94,10 @@ def _plan(config: DecoderConfig, streamed: bool, workers: int, curved: bool) -> 
 
 def _measuring(config: DecoderConfig, workers: int) -> int:
     """One layer's weights, the Hessian of each of its linears, and the factors of those that are being worked on."""
-    shapes = [shape for name, shape in config.matrix_shapes().items() if name.startswith("layers.0.")]
+    layers: dict[str, list[tuple[int, int]]] = {}
+    for name, shape in config.linear_shapes().items():
+        layers.setdefault(name.split(".")[1], []).append(shape)
+    shapes = max(layers.values(), key=lambda each: sum(rows * columns for rows, columns in each))
     widest = max(columns for _, columns in shapes)
     weights, hessians = sum(rows * columns for rows, columns in shapes), sum(columns**2 for _, columns in shapes)
     largest = max(rows * columns for rows, columns in shapes)

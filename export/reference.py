@@ -26,6 +26,7 @@ from satchel.export.huggingface import empty_model, filled_model, load_model
 from satchel.export.ops.base import Weights
 from satchel.export.source import Source
 from satchel.runtime.errors import CheckpointError
+from satchel.runtime.golden_vision import GoldenVision
 from satchel.runtime.memory import return_freed_memory
 
 ROWS_A_STEP = 4096  # of an embedding that are in memory as fp32 beside the model's own
@@ -60,19 +61,23 @@ class Reference:
         checkpoint = open_checkpoint(path)
         family = family_of(checkpoint.config)
         self.config = family.configure(checkpoint.config)
-        self._places = family.tensor_names(self.config)
+        self._places = family.parameters(self.config)
         self.streamed = streamed
         self._stream: Any = None
         layout = family.gguf if checkpoint.kind == "gguf" else None
         given = layout.hugging_face(checkpoint.config) if layout and layout.hugging_face else None
+        layers: list[dict[str, Any]] = []
+        if family.stand:
+            given = family.stand.configuration(checkpoint.config, self.config)
+            layers = [family.stand.layer(self.config, i) for i in range(self.config.layers)]
         if streamed:
-            self.model = self._streamed_model(path, checkpoint, family, given)
+            self.model = self._streamed_model(checkpoint, family, lambda: empty_model(path, given, layers))
         elif given:
             tensors = CanonicalTensors(checkpoint, family, self.config)
             stored = _stored(tensors, self._places)
             if self.config.tied_embeddings:
                 stored[family.tied_head] = stored[str(self._places["embed_tokens"])]  # one array, and so one matrix
-            self.model = filled_model(path, given, stored)
+            self.model = filled_model(empty_model(path, given, layers), stored)
         else:
             self.model = load_model(path)
         if checkpoint.kind == "gguf":
@@ -80,14 +85,12 @@ class Reference:
         if context is not None and self.config.rope.long_inv_freq:
             _settle_frequencies(self.model, self.config, context)
 
-    def _streamed_model(
-        self, path: Path, checkpoint: Checkpoint, family: Family, given: Mapping[str, Any] | None
-    ) -> Any:
+    def _streamed_model(self, checkpoint: Checkpoint, family: Family, empty: Callable[[], Any]) -> Any:
         from satchel.export.streaming import CheckpointPieces, Streamed, layout, stream  # imports torch
 
         self._layout = layout(family, self.config)
         self._stream = Streamed(CheckpointPieces(checkpoint, family, self.config))
-        return stream(empty_model(path, given), self._stream, self.config.tied_embeddings)
+        return stream(empty(), self._stream, self.config.tied_embeddings)
 
     def __enter__(self) -> Reference:
         return self
@@ -120,7 +123,7 @@ class Reference:
         import torch
 
         with self._running():
-            out = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+            out = self.model(**self._given(torch.tensor([list(ids)])), use_cache=False).logits[0]
         return np.asarray(out.float().numpy())
 
     def batch_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -129,7 +132,8 @@ class Reference:
         ids, mask = _left_padded(sequences)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         with self._running():
-            out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+            given = self._given(ids, mask)
+            out = self.model(**given, attention_mask=mask, position_ids=positions, use_cache=False).logits
         return [row[-len(s) :].float().numpy() for row, s in zip(out, sequences, strict=True)]
 
     def greedy(self, ids: Sequence[int], steps: int) -> list[int]:
@@ -160,8 +164,8 @@ class Reference:
             for step in range(steps):
                 positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
                 out = self.model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                    logits_to_keep=1,
+                    **self._given(ids, mask), attention_mask=mask, position_ids=positions, past_key_values=cache,
+                    use_cache=True, logits_to_keep=1,
                 )  # fmt: skip
                 cache = out.past_key_values
                 logits.append(out.logits[:, -1].float().numpy())
@@ -170,6 +174,17 @@ class Reference:
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
                 told(step + 1)
         return np.stack(chosen, 1).tolist(), np.stack(logits, 1)
+
+    def seen(self, before: GoldenVision | None, name: str) -> GoldenVision | None:
+        """What the model, with the weights that it holds now, makes of the golden picture, under a set's name.
+
+        None for a model that does not see; vision/reference.py is of those that do.
+        """
+        return None
+
+    def _given(self, ids: Any, mask: Any = None) -> dict[str, Any]:
+        """How ids, int64 [prompts, length], are given to the model; where `mask` is 0 they are padding."""
+        return {"input_ids": ids}
 
     @contextmanager
     def _running(self) -> Iterator[None]:

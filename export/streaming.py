@@ -67,11 +67,12 @@ class CheckpointPieces:
     def __init__(self, checkpoint: Checkpoint, family: Family, config: DecoderConfig) -> None:
         self._checkpoint = checkpoint
         self._tensors = CanonicalTensors(checkpoint, family, config)
+        self._as_stored = checkpoint.kind == "safetensors" and family.stand is None
         self._matrices, self._vectors = layout(family, config), stored_vectors(family, config)
         self._last = _Last(self._tensors.read)
 
     def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
-        if self._checkpoint.kind == "safetensors":
+        if self._as_stored:
             return self._checkpoint.read(parameter, slice(start, stop))
         if parameter in self._vectors:
             name, rows = self._vectors[parameter]
@@ -79,7 +80,7 @@ class CheckpointPieces:
         return _from_parts(self._matrices[parameter], start, stop, self._rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        if name.startswith("layers."):
+        if name.startswith("layers.") and self._checkpoint.kind == "gguf":
             return self._last.read(name)[start:stop]  # of a GGUF file, where rows may lie in another order
         return self._tensors.read(name, slice(start, stop))
 
@@ -213,7 +214,7 @@ def _fill(model: Any, name: str, parameter: torch.nn.Parameter, pieces: Pieces) 
 def layout(family: Family, config: DecoderConfig) -> Layout:
     """Which canonical matrices make up each parameter."""
     found: dict[str, list[tuple[int, str, int]]] = {}
-    places = family.tensor_names(config)
+    places = family.parameters(config)
     for name, (rows, _) in config.matrix_shapes().items():
         place = places[name]
         assert not isinstance(place, Joined), name
@@ -225,7 +226,7 @@ def layout(family: Family, config: DecoderConfig) -> Layout:
 def stored_vectors(family: Family, config: DecoderConfig) -> dict[str, tuple[str, slice]]:
     """For each parameter that is a vector: the canonical vector, and which part of it."""
     found: dict[str, tuple[str, slice]] = {}
-    places = family.tensor_names(config)
+    places = family.parameters(config)
     for name, (size,) in config.vector_shapes().items():
         place = places[name]
         assert not isinstance(place, Rows), name

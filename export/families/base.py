@@ -270,6 +270,21 @@ class GgufLayout:
 
 
 @dataclass(frozen=True)
+class Stand:
+    """A model of transformers' that computes the same, for a family that transformers does not have.
+
+    Attributes:
+        configuration: (configuration as the checkpoint has it, config) -> that of the model, model_type among it.
+        layer: (config, number of a layer) -> what its configuration says otherwise for that layer.
+        tensor_names: config -> {canonical name: place among its parameters}.
+    """
+
+    configuration: Callable[[Mapping[str, Any], DecoderConfig], dict[str, Any]]
+    layer: Callable[[DecoderConfig, int], dict[str, Any]]
+    tensor_names: Callable[[DecoderConfig], Mapping[str, Place]]
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of models.
 
@@ -282,6 +297,7 @@ class Family:
         tied_head: name of a head that some exporters store although it is tied; "" if the family has none.
         gguf: how GGUF files hold this family; None if they are not read.
         norm_offset: added to the gains of norms as a safetensors file has them.
+        stand: what is the reference of a family that transformers does not have.
     """
 
     name: str
@@ -292,3 +308,8 @@ class Family:
     tied_head: str = ""
     gguf: GgufLayout | None = None
     norm_offset: float = 0.0
+    stand: Stand | None = None
+
+    def parameters(self, config: DecoderConfig) -> Mapping[str, Place]:
+        """Where the reference has each tensor, by transformers' names of its parameters."""
+        return self.stand.tensor_names(config) if self.stand else self.tensor_names(config)

@@ -11,6 +11,7 @@ from satchel.export.families.gemma import GEMMA
 from satchel.export.families.llama import LLAMA
 from satchel.export.families.mistral import MISTRAL
 from satchel.export.families.olmo2 import OLMO2
+from satchel.export.families.openelm import OPENELM
 from satchel.export.families.phi import PHI
 from satchel.export.families.phi3 import PHI3
 from satchel.export.families.qwen2 import QWEN2
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
     "mistral": MISTRAL,
     "olmo2": OLMO2,
+    "openelm": OPENELM,
     "phi": PHI,
     "phi2": PHI,
     "phi3": PHI3,

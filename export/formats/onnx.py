@@ -57,22 +57,33 @@ def write(
     try:
         with (folder / DATA).open("wb") as stream:
             graph = GraphBuilder(ExternalData(folder / DATA, stream))
-            outputs = _build(graph, weights, config, plan, progress)
-        model = graph.model(outputs, _metadata(info))
+            outputs = build(graph, weights, config, plan, progress)
+        model = graph.model(outputs, metadata(info))
         (folder / MODEL).write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
-        write_config(folder, config, plan.context_length, filename=MODEL)
+        if len({config.layer(i).kv_heads for i in range(config.layers)}) == 1:  # genai knows one number of heads
+            write_config(folder, config, plan.context_length, filename=MODEL)
     except OSError as error:
         raise OutputError(
             "ONNX: the model could not be written", got=error, hint="free disk space, or another folder"
         ) from error
-    return _entry(graph, outputs, plan)
+    return entry_of(graph, outputs, plan)
 
 
-def _build(
-    graph: GraphBuilder, weights: Weights, config: DecoderConfig, plan: Plan, progress: Progress
+def build(
+    graph: GraphBuilder,
+    weights: Weights,
+    config: DecoderConfig,
+    plan: Plan,
+    progress: Progress,
+    *,
+    embedded: bool = False,
 ) -> list[ir.Value]:
-    """All nodes; returns the outputs."""
-    ids = graph.input("input_ids", ir.DataType.INT64, ["batch_size", "sequence_length"])
+    """All nodes; returns the outputs. With `embedded` the graph takes rows of the embedding instead of ids."""
+    place: list[int | str] = ["batch_size", "sequence_length"]
+    if embedded:
+        ids = graph.input("inputs_embeds", ir.DataType.FLOAT, [*place, config.hidden_size])
+    else:
+        ids = graph.input("input_ids", ir.DataType.INT64, place)
     mask = graph.input("attention_mask", ir.DataType.INT64, ["batch_size", "total_sequence_length"])
     cache = _cache(graph, mask, config, plan.context_length)
     last_token = plan["lm_head"] == "last_token"
@@ -80,23 +91,24 @@ def _build(
     ops = OnnxOps(graph, config, weights, ids, cache, last_token=last_token, accuracy_level=level)
     steps = config.layers + 2
     progress("Writing ONNX", 0, steps)
-    x = embed(ops)
+    x = ids if embedded else embed(ops)
     for layer in range(config.layers):
         progress("Writing ONNX", layer + 1, steps)
         x = block(ops, x, layer)
     logits = head(ops, config, x)
     assert isinstance(logits, ir.Value)
     progress("Writing ONNX", steps, steps)
-    _describe(logits, ["batch_size", 1 if last_token else "sequence_length", config.vocab_size])
+    describe(logits, ["batch_size", 1 if last_token else "sequence_length", config.vocab_size])
     for layer, present in enumerate(ops.present):
         for value, kind in zip(present, ("key", "value"), strict=True):
             value.name = f"present.{layer}.{kind}"
             kv_heads = config.layer(layer).kv_heads
-            _describe(value, ["batch_size", kv_heads, "total_sequence_length", config.head_dim])
+            describe(value, ["batch_size", kv_heads, "total_sequence_length", config.head_dim])
     return [logits, *(value for present in ops.present for value in present)]
 
 
-def _describe(value: ir.Value, shape: list[int | str]) -> None:
+def describe(value: ir.Value, shape: list[int | str]) -> None:
+    """Says that an output is fp32, and its shape."""
     value.shape = ir.Shape(shape)
     value.type = ir.TensorType(ir.DataType.FLOAT)
 
@@ -127,25 +139,28 @@ def _cache(graph: GraphBuilder, mask: ir.Value, config: DecoderConfig, context_l
     return CacheInputs(past, last, total, context_length)
 
 
-def _metadata(info: ModelInfo) -> dict[str, str]:
+def metadata(info: ModelInfo) -> dict[str, str]:
+    """What the file says of its model."""
     facts = {"model_id": info.model_id, "author": info.author, "license": info.license, "source": info.source}
     return {key: value for key, value in facts.items() if value}
 
 
-def _entry(graph: GraphBuilder, outputs: list[ir.Value], plan: Plan) -> ModelEntry:
+def entry_of(graph: GraphBuilder, outputs: list[ir.Value], plan: Plan) -> ModelEntry:
+    """How the decoder is called."""
     version, reason = graph.minimum_version()
     return ModelEntry(
         format="onnx",
         path=MODEL,
         context_length=plan.context_length,
         prefill_length=0,
-        inputs=tuple(_spec(value) for value in graph.inputs),
-        outputs=tuple(_spec(value) for value in outputs),
+        inputs=tuple(spec(value) for value in graph.inputs),
+        outputs=tuple(spec(value) for value in outputs),
         options={"minimum_onnxruntime": version, "minimum_onnxruntime_reason": reason, "data": os.fspath(DATA)},
     )
 
 
-def _spec(value: ir.Value) -> TensorSpec:
+def spec(value: ir.Value) -> TensorSpec:
+    """An input or output as the manifest has it."""
     assert value.name and value.shape is not None and value.dtype is not None
     shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
     return TensorSpec(value.name, shape, value.dtype.numpy().name)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_models
 import pytest
+import tiny_openelm
 import torch
 from coreml_caller import INFO, Caller, coreml_plan
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -29,6 +30,7 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.formats import coreml, executorch, onnx
 from satchel.export.ops.torch import TorchDecoder
+from satchel.export.reference import Reference
 from satchel.runtime.backends.executorch import ExecutorchBackend
 from satchel.runtime.backends.onnx import OnnxBackend
 
@@ -101,14 +103,21 @@ FOLDERS: list[TemporaryDirectory[str]] = []
 def make(options: str, context: int) -> Made:
     """The model of a case; made once for all op sets."""
     FOLDERS.append(TemporaryDirectory())
-    folder, model = Path(FOLDERS[-1].name), random_model(json.loads(options))
-    model.save_pretrained(folder)
-    count, vocab = min(TOKENS, context), model.config.vocab_size
-    ids = np.random.default_rng(0).integers(3, vocab, (2, count))
+    folder, model = Path(FOLDERS[-1].name), _saved(Path(FOLDERS[-1].name), json.loads(options))
+    ids = np.random.default_rng(0).integers(3, model.config.vocab_size, (2, min(TOKENS, context)))
     with torch.no_grad():
         logits = model(torch.from_numpy(ids), use_cache=False).logits.numpy()
     config, tensors = load_family(open_checkpoint(folder))
     return Made(folder, ids, logits, config.at_context(context), Uncompressed(tensors))
+
+
+def _saved(folder: Path, options: dict[str, Any]) -> Any:
+    if options["model_type"] == "openelm":  # not in transformers: see families/openelm.py
+        tiny_openelm.save(folder, options)
+        return Reference(folder).model
+    model = random_model(options)
+    model.save_pretrained(folder)
+    return model
 
 
 Logits = Iterator[tuple[slice, np.ndarray]]
