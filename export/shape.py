@@ -58,16 +58,24 @@ def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
 def shape_of_decoder(config: DecoderConfig) -> ModelShape:
     """The same of a configuration that has been read."""
     sizes = [*config.matrix_shapes().values(), *config.vector_shapes().values()]
+    heads = sum(config.layer(i).kv_heads for i in range(config.layers))
+    rows = sorted({columns for _, columns in config.linear_shapes().values()})
+    usual = {config.hidden_size, config.heads * config.head_dim, config.intermediate_size}
     return ModelShape(
         layers=config.layers, hidden_size=config.hidden_size, heads=config.heads, kv_heads=config.kv_heads,
         head_dim=config.head_dim, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
         parameters=sum(map(math.prod, sizes)), max_position=config.max_position,
         tied_embeddings=config.tied_embeddings, activation=config.activation, norm=config.norm,
         pre_norm=config.pre_norm, softcapped=config.attention_softcap > 0,
-        rotated=min((rope.rotated for rope in config.ropes()), default=0),
-        cached_heads=sum(config.layer(i).kv_heads for i in range(config.layers)),
-        row_lengths=tuple(sorted({columns for _, columns in config.linear_shapes().values()})),
+        rotated=_unless(min((rope.rotated for rope in config.ropes()), default=0), config.head_dim),
+        cached_heads=_unless(heads, config.layers * config.kv_heads),
+        row_lengths=() if set(rows) == usual else tuple(rows),
     )  # fmt: skip
+
+
+def _unless(count: int, usual: int) -> int:
+    """A count, but 0 where it is the usual one, as ModelShape has it."""
+    return 0 if count == usual else count
 
 
 def _configuration(path: Path) -> Mapping[str, Any]:

@@ -362,3 +362,21 @@ def test_what_was_asked_for_decides_what_follows():
     assert choice(on("iphone-16", weights="int8"), "weights").reason.startswith("asked for")
     fp32 = on("pixel-9", format="executorch", overrides={"linear": "f32_qc8w"})
     assert fp32["activation_dtype"] == "float32"
+
+
+def test_what_is_special_about_a_family():
+    capped = dataclasses.replace(SMOL, softcapped=True)
+    plain = {"layout": "plain"}
+    assert on("iphone-16", capped, overrides=plain)["attention"] == "batched"
+    assert on("pixel-9", capped, format="executorch")["attention"] == "capped_products"
+    assert on("pixel-9", capped)["attention"] == "group_query_attention"  # whose kernel caps
+    with pytest.raises(PlanError, match="rule CH32"):
+        on("iphone-16", capped, overrides=plain | {"attention": "fused_sdpa"})
+    assert [on("pixel-9", dataclasses.replace(SMOL, rotated=n))["rotary"] for n in (0, 16, 24)] == [
+        "in_attention", "in_attention", "tables",
+    ]  # fmt: skip
+    assert on("pixel-9", dataclasses.replace(SMOL, pre_norm=False))["norm"] == "by_itself"
+    with pytest.raises(PlanError, match="rows of 60 weights"):
+        on("pixel-9", dataclasses.replace(SMOL, row_lengths=(60, 576)), weights="int4")
+    fewer = dataclasses.replace(SMOL, cached_heads=45)
+    assert sizes.cache_bytes(fewer, 8, "float16") * 2 == sizes.cache_bytes(SMOL, 8, "float16")
