@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from satchel.devices.rulebook import Rule
+from satchel.runtime.coreml.placement.arithmetic import MOVES
 from satchel.runtime.coreml.placement.flow import Flow, Run, runs
 from satchel.runtime.coreml.placement.reasons import Reason, Reasons
 
@@ -49,15 +50,22 @@ def assign(flow: Flow, work: Sequence[int], reasons: Reasons, small: Rule | None
     """
     why = [tuple(reasons.get(id(op), ())) if ENGINE in allowed else () for op in flow.ops]
     units = [_elsewhere(w[0].rule.unit, allowed) if w else allowed[0] for w in why]
-    found = runs(flow.waits, units)
-    while small is not None and (moved := _too_small(found, work, small)):
+    if small is None or not small.number("least_work"):
+        return Assignment(tuple(units), tuple(why), runs(flow.waits, units))
+    while True:
+        for i, unit in _carried(flow, units).items():
+            units[i] = unit
+            why[i] = (*why[i], Reason(small, f"only moves values of ops that are on the {unit}"))
+        found = runs(flow.waits, units)
+        moved = _too_small(found, work, small)
+        if not moved:
+            break
         for place, unit in moved.items():
             run = found[place]
             what = f"a run of {len(run.ops)} ops with {_work(run, work):,} operations"
             for i in run.ops:
                 units[i] = _elsewhere(unit, allowed)
                 why[i] = (*why[i], Reason(small, what))
-        found = runs(flow.waits, units)
     return Assignment(tuple(units), tuple(why), found)
 
 
@@ -68,6 +76,30 @@ def _elsewhere(unit: str, allowed: Sequence[str]) -> str:
 
 def _work(run: Run, work: Sequence[int]) -> int:
     return sum(work[i] for i in run.ops)
+
+
+def _carried(flow: Flow, units: Sequence[str]) -> dict[int, str]:
+    """Ops on the engine that only move values, from and to ops that are all elsewhere -> where those are."""
+    group = {i: i for i, op in enumerate(flow.ops) if units[i] == ENGINE and op.type in MOVES}
+    inside = [e for e in flow.edges if e.source in group and e.reader in group]
+    for edge in inside:
+        a, b = _first(group, edge.source), _first(group, edge.reader)
+        group[max(a, b)] = min(a, b)
+    around: dict[int, set[str]] = {}
+    for edge in flow.edges:
+        for here, there in ((edge.source, edge.reader), (edge.reader, edge.source)):
+            if here in group and there not in group:
+                around.setdefault(_first(group, here), set()).add(units[there])
+    found = {i: around.get(_first(group, i), {ENGINE}) for i in group}
+    return {i: GPU if near == {GPU} else CPU for i, near in found.items() if ENGINE not in near}
+
+
+def _first(group: dict[int, int], i: int) -> int:
+    """The op that stands for the connected ops to which `i` belongs."""
+    while group[i] != i:
+        group[i] = group[group[i]]
+        i = group[i]
+    return i
 
 
 def _too_small(found: Sequence[Run], work: Sequence[int], small: Rule) -> dict[int, str]:

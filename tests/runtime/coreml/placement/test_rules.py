@@ -166,6 +166,22 @@ def test_a_small_part_goes_where_its_neighbours_are(tmp_path: Path) -> None:
     assert [r.rule.id for r in function.placements["all"].reasons(1)] == ["NE25"]
 
 
+def test_what_only_moves_values_of_the_cpu_is_there_too(tmp_path: Path) -> None:
+    def body(x: Any) -> list[Any]:
+        slots = mb.reshape(x=np.arange(64, dtype=np.int32), shape=[64, 1], name="slots")  # of constants alone
+        seen = mb.cast(x=mb.less(x=slots, y=np.int32([[7]])), dtype="fp16", name="seen")
+        rest = mb.mod(x=mb.conv(x=x, weight=dense(64, 64, 1, 1), name="conv"), y=np.float16(3))
+        turned = mb.reshape(x=mb.transpose(x=rest, perm=[0, 3, 2, 1], name="t1"), shape=[1, 4096], name="t2")
+        return [mb.mul(x=mb.conv(x=x, weight=dense(64, 64, 1, 1), name="more"), y=seen, name="both"), turned]
+
+    (function,) = placed(program(body, WIDE)(tmp_path), "NE12a", None, {}, least_work=1000).functions
+    placement = function.placements["cpuAndNeuralEngine"]
+    units = {op.name: placement.units[i] for i, op in enumerate(function.ops)}
+    assert {units[n] for n in ("slots", "t1", "t2")} == {"cpu"}
+    assert {units[n] for n in ("seen", "conv", "more", "both")} == {"engine"}
+    assert [run.unit for run in placement.runs] == ["cpu", "engine", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("setting", "units"),
     [
