@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,13 @@ from satchel.export.palettize.store import WeightStore
 from satchel.export.reference import Reference
 from satchel.runtime.bundle import open_bundle
 from satchel.runtime.readback import coreml, executorch, onnx
+from satchel.runtime.weights import WeightRecord
 
-READERS = {"coreml": coreml.read_matrices, "onnx": onnx.read_matrices, "executorch": executorch.read_matrices}
+READERS: dict[str, Callable[..., Iterator[tuple[WeightRecord, np.ndarray]]]] = {
+    "coreml": coreml.read_matrices,
+    "onnx": onnx.read_matrices,
+    "executorch": executorch.read_matrices,
+}
 BYTES = "bytes"
 """Key of a safetensors file's metadata: canonical name -> bytes that a compressed matrix takes, as JSON."""
 
@@ -92,8 +97,9 @@ def _matrices(path: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[
     elif (path / "manifest.json").exists():
         bundle = open_bundle(path, verify=False)
         entry = bundle.manifest.entry
-        for record, values in READERS[entry.format](bundle.folder / entry.path):
-            yield record.name, values, record.bytes
+        for path, function in [(c.path, (c.functions["decode"],)) for c in entry.chunks or ()] or [(entry.path, ())]:
+            for record, values in READERS[entry.format](bundle.folder / path, *function):
+                yield record.name, values, record.bytes
     elif (path / "genai_config.json").exists():
         yield from _genai(path, shapes)
     else:
