@@ -99,7 +99,8 @@ def _accuracy_level(on: Decisions, target: Target, scheme: str) -> str:
         slower = Other(fp32, "fp32 activations are two to three times slower", "AC03")
         return on.settle("accuracy_level", int8, "int8 activations, which dotprod multiplies", "AC03, AC04", slower)
     useless = Other(int8, "without dotprod it falls back to the fp32 kernel", "AC04")
-    return on.settle("accuracy_level", fp32, "without dotprod int8 activations buy nothing", "AC04, AC03", useless)
+    reason = "without dotprod int8 activations buy nothing; ExecuTorch has int8 kernels for such chips"
+    return on.settle("accuracy_level", fp32, reason, "AC04, AC03, AC13", useless)
 
 
 def _forms(on: Decisions, target: Target, scheme: str) -> None:

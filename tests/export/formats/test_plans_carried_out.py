@@ -8,10 +8,11 @@ import coremltools as ct
 import onnx_ir as ir
 import pytest
 from coreml_caller import INFO
+from family_runner import Case, make
 from tiny_llama import tiny_llama, weights_of
 
 from satchel.devices.errors import PlanError
-from satchel.devices.plan import Plan
+from satchel.devices.plan import ModelShape, Plan
 from satchel.devices.planner import make_plan
 from satchel.devices.profile import load_device
 from satchel.devices.rulebook import rule
@@ -24,12 +25,14 @@ TINY = {"layers": 2, "vocab": 251}
 CONFIG = tiny_llama(**TINY)[1]
 SHAPE = shape_of_decoder(CONFIG)
 CONTEXT = 64
+ACTIVATIONS = {"gelu": "gelu_tanh", "silu": "silu", "tanh": "half_tanh"}
+SUM_AND_NORM = {"SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
 
 
-def planned(device: str, weights: str, **overrides: str) -> Plan:
+def planned(device: str, weights: str, shape: ModelShape = SHAPE, **overrides: str) -> Plan:
     profile, _, format = device.partition(":")
     return make_plan(
-        load_device(profile), SHAPE, format=format or None, weights=weights, context=CONTEXT, overrides=overrides
+        load_device(profile), shape, format=format or None, weights=weights, context=CONTEXT, overrides=overrides
     )
 
 
@@ -59,7 +62,7 @@ def in_packages(packages, entry) -> dict[str, str]:
         "attention": "fused_sdpa" if fused else "per_head" if einsum else "batched",
         "norm": "divided_by_peak" if {"reduce_max", "maximum", "rsqrt"} <= types else "plain",
         "rotary": "sin_cos" if {"sin", "cos"} & types else "tables",
-        "activation": "silu" if "silu" in types else "half_tanh" if "tanh" in types else "times_sigmoid",
+        "activation": next((name for op, name in ACTIVATIONS.items() if op in types), "times_sigmoid"),
         "embedding": "gather" if "gather" in types else "host",
         "cache": "state" if states else "io",
         "cache_write": "slice_update" if "slice_update" in types else "mask" if states else "host",
@@ -110,32 +113,36 @@ def test_a_tied_head_is_shared_or_copied(tmp_path):
     assert sizes["duplicated"] - sizes["shared"] >= SHAPE.vocab_size * SHAPE.hidden_size * 0.9
 
 
+def in_onnx(path, entry) -> dict[str, str]:
+    """The same of a graph for onnxruntime."""
+    model = ir.load(path)
+    nodes = list(model.graph.all_nodes())
+    types = {node.op_type for node in nodes}
+    narrow = [n for n in nodes if n.op_type == "MatMulNBits" and n.attributes["bits"].as_int() == 4]
+    levels = {n.attributes["accuracy_level"].as_int() for n in narrow or nodes if n.op_type == "MatMulNBits"}
+    sums = [node for node in nodes if node.op_type in SUM_AND_NORM]  # the last norm of a model reads a sum in any case
+    rotates = any(n.attributes["do_rotary"].as_int() for n in nodes if n.op_type == "GroupQueryAttention")
+    past = next(s for s in entry.inputs if s.name.startswith("past"))
+    return {
+        "target": f"opset{model.opset_imports['']}",
+        "linear": "matmul_nbits" if "MatMulNBits" in types else "matmul",
+        "attention": "group_query_attention" if "GroupQueryAttention" in types else "single_ops",
+        "embedding": "gather_block_quantized" if "GatherBlockQuantized" in types else "gather",
+        "norm": "with_residual_sum" if len(sums) > 1 else "by_itself",
+        "rotary": "in_attention" if rotates else "tables",
+        "activation": "quick_gelu" if "QuickGelu" in types else "gelu",
+        "cache_dtype": past.dtype,
+        "lm_head": "last_token" if entry.outputs[0].shape[1] == 1 else "all",
+        **({"accuracy_level": str(*levels)} if levels else {}),
+    }
+
+
 @pytest.mark.parametrize("weights", ["palette", "int8", "int4", "fp16", "fp32"])
 @pytest.mark.parametrize("device", ["pixel-9", "raspberry-pi-4:onnx"])
 def test_onnx(tmp_path, device, weights):
     plan = planned(device, weights)
     entry = written(tmp_path, plan)
-    model = ir.load(tmp_path / entry.path)
-    nodes = list(model.graph.all_nodes())
-    types = {node.op_type for node in nodes}
-    narrow = [n for n in nodes if n.op_type == "MatMulNBits" and n.attributes["bits"].as_int() == 4]
-    levels = {n.attributes["accuracy_level"].as_int() for n in narrow or nodes if n.op_type == "MatMulNBits"}
-    past = next(s for s in entry.inputs if s.name.startswith("past"))
-    agree(
-        plan,
-        {
-            "target": f"opset{model.opset_imports['']}",
-            "linear": "matmul_nbits" if "MatMulNBits" in types else "matmul",
-            "attention": "group_query_attention" if "GroupQueryAttention" in types else "single_ops",
-            "embedding": "gather_block_quantized" if "GatherBlockQuantized" in types else "gather",
-            "norm": "with_residual_sum" if "SkipSimplifiedLayerNormalization" in types else "plain",
-            "rotary": "tables" if "RotaryEmbedding" in types else "in_attention",
-            "activation": "quick_gelu" if "QuickGelu" in types else "sigmoid",
-            "cache_dtype": past.dtype,
-            "lm_head": "last_token" if entry.outputs[0].shape[1] == 1 else "all",
-            **({"accuracy_level": str(*levels)} if levels else {}),
-        },
-    )
+    agree(plan, in_onnx(tmp_path / entry.path, entry))
 
 
 @dataclass
@@ -147,6 +154,15 @@ class Delegated:
     prefill_length: int = 1
     inputs: tuple[TensorSpec, ...] = ()
     states: tuple[TensorSpec, ...] = (TensorSpec("keyCache", (), "float16"),)
+
+
+def in_operators(operators: set[str], entry) -> dict[str, str]:
+    """The same of ExecuTorch's operators beside XNNPACK."""
+    return {
+        "attention": "custom_sdpa" if "llama::custom_sdpa" in operators else "capped_products",
+        "embedding": "embedding_byte" if "quantized_decomposed::embedding_byte" in operators else "gather",
+        "lm_head": "last_token" if entry.outputs[0].shape[1] == 1 else "all",
+    }
 
 
 @pytest.mark.parametrize(
@@ -172,17 +188,32 @@ def test_executorch(tmp_path, device, weights, overrides):
         found = in_packages([package], Delegated(entry.options["package"]))
         agree(plan, {role: value for role, value in found.items() if role != "target"})
         return
-    agree(
-        plan,
-        {
-            "attention": "custom_sdpa" if "llama::custom_sdpa" in operators else "single_ops",
-            "embedding": "embedding_byte" if "quantized_decomposed::embedding_byte" in operators else "gather",
-            "lm_head": "last_token" if entry.outputs[0].shape[1] == 1 else "all",
-        },
-    )
+    agree(plan, in_operators(operators, entry))
 
 
 def test_what_no_exporter_writes_is_refused_before():
     for overrides in ({"embedding": "host"}, {"norm": "plain"}, {"rotary": "sin_cos"}, {"activation": "silu"}):
         with pytest.raises(PlanError, match=r"rule (CH|NE)\d\d"):
             planned("iphone-16", "palette", **overrides)
+
+
+FAMILIES = {
+    "capped scores": {"model_type": "gemma2", "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 6},
+    "norms after": {"model_type": "olmo2"},
+    "partial rotary, LayerNorm, GELU": {"model_type": "phi", "partial_rotary_factor": 0.5, "hidden_act": "gelu_new"},
+}
+
+
+@pytest.mark.parametrize("device", ["iphone-16", "pixel-9", "pixel-9:executorch"])
+@pytest.mark.parametrize("options", FAMILIES.values(), ids=FAMILIES)
+def test_what_is_special_about_a_family(tmp_path, device, options):
+    made = make(Case(options).json(), CONTEXT)
+    plan = planned(device, "fp32", shape_of_decoder(made.config))
+    entry = write_model(tmp_path, made.weights, made.config, plan, INFO)
+    if plan.format == "coreml":
+        agree(plan, in_packages(sorted(tmp_path.glob("*.mlpackage")), entry))
+    elif plan.format == "onnx":
+        agree(plan, in_onnx(tmp_path / entry.path, entry))
+    else:
+        with open_pte(tmp_path / entry.path) as pte:
+            agree(plan, in_operators({operator.name for operator in pte.plan.operators}, entry))
