@@ -97,8 +97,9 @@ def _matrices(path: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[
     elif (path / "manifest.json").exists():
         bundle = open_bundle(path, verify=False)
         entry = bundle.manifest.entry
-        for package, function in [(c.path, c.functions["decode"]) for c in entry.chunks or ()] or [(entry.path, None)]:
-            for record, values in READERS[entry.format](bundle.folder / package, *([function] if function else [])):
+        calls = [(chunk.path, [chunk.functions["decode"]]) for chunk in entry.chunks or ()]
+        for package, function in calls or [(entry.path, [])]:
+            for record, values in READERS[entry.format](bundle.folder / package, *function):
                 yield record.name, values, record.bytes
     elif (path / "genai_config.json").exists():
         yield from _genai(path, shapes)
