@@ -70,6 +70,7 @@ def against_torch(side: Side, checkpoint: str, inputs: Mapping[str, Any], limit:
         UsageError: the package is not one of ours, is not this model's, or starts at another position.
     """
     config, _ = load_family(open_checkpoint(resolve(checkpoint).path))
+    config = config.at_context(_context(side, config.max_position))
     found, executable, watch = side.graph(), side.executable(), Watch()
     weights = PackageWeights(side.program.package, executable.name)
     _check(config, weights, inputs, side.name)
@@ -90,6 +91,13 @@ def _check(config: DecoderConfig, weights: PackageWeights, inputs: Mapping[str, 
         raise UsageError(f"weights of {name}", got=f"none named {', '.join(missing[:3])}", wanted=wanted, hint=hint)
     if np.any(np.asarray(inputs.get("position", 0))) or any(np.any(v) for n, v in inputs.items() if "Cache" in n):
         raise UsageError("where the decoder in torch starts", got="a filled cache", wanted="position 0, an empty cache")
+
+
+def _context(side: Side, otherwise: int) -> int:
+    """Tokens that the package's cache holds, as its metadata say."""
+    said = side.program.package.model.description.metadata.userDefined
+    value = said.get("satchel.contextLength", "")
+    return int(value) if value.isdecimal() else otherwise
 
 
 def _reference(name: str, node: Node) -> Node:
@@ -120,7 +128,10 @@ def landmarks(found: Graph, config: DecoderConfig) -> dict[str, Node]:
         for weight in node.weights:
             readers.setdefault(weight, []).append(node)
     places = {}
+    by_head = config.qk_norm in ("head", "heads")  # laid out by heads there, which is not how torch has them
     for name in (*config.matrix_shapes(), *config.vector_shapes()):
+        if by_head and name.endswith((".q_norm", ".k_norm")):
+            continue
         if made := _made_with(found, readers, name.replace(".", "__")):
             places[name] = made
     for layer in range(config.layers):
@@ -144,15 +155,15 @@ def _between(
     found: Graph, readers: Mapping[str, list[Node]], places: Mapping[str, Node], layer: str, parallel: bool
 ) -> Iterator[tuple[str, Node]]:
     """What has no weight of its own: what o_proj and down_proj are given, and the sums after them."""
-    for linear, given, after in (
-        ("self_attn.o_proj", "self_attn", "branches" if parallel else "after_attention"),
-        ("mlp.down_proj", "mlp", "branches" if parallel else "after_mlp"),
+    for linear, given, behind, after in (
+        ("self_attn.o_proj", "self_attn", "attention_output_layernorm", "branches" if parallel else "after_attention"),
+        ("mlp.down_proj", "mlp", "mlp_output_layernorm", "branches" if parallel else "after_mlp"),
     ):
         name = f"{layer}.{linear}"
         product = next((n for n in readers.get(name.replace(".", "__"), []) if n.op in PRODUCTS), None)
         if product is not None:
             yield from ((f"{layer}.{given}", node) for node in found.producers(product)[:1])
-            total = _sum_with(found, places[name])
+            total = _sum_with(found, places.get(f"{layer}.{behind}", places[name]))
             yield from ((f"{layer}.{after}", node) for node in total)
             yield from ((f"{layer}.after_mlp", node) for one in total if parallel for node in _sum_with(found, one))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import family_runner
 import numpy as np
 import pytest
 from coreml_caller import INFO, coreml_plan
@@ -76,6 +78,29 @@ def test_every_landmark_of_a_phi_agrees(tmp_path: Path, roles: dict) -> None:
     names = {row.b.name for row in report.rows}
     assert len(names) == len(report.rows) == 2 + 1 + 2 * (1 + 6 + 4)
     assert {"norm", "lm_head", "layers.1.branches", "layers.1.after_mlp", "layers.0.mlp"} <= names
+    assert report.equal
+
+
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [3.0] * 8}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "phi3", "rope_parameters": LONGROPE, "original_max_position_embeddings": 16},
+        {"model_type": "olmo2"},
+        {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 4},
+        {"model_type": "stablelm", "qk_layernorm": True, "use_parallel_residual": True},
+    ],
+    ids=lambda options: options["model_type"],
+)
+def test_landmarks_of_other_families_agree(tmp_path: Path, options: dict) -> None:
+    made = family_runner.make(json.dumps(options), 64)
+    coreml.write(tmp_path, made.weights, made.config, coreml_plan(), INFO)
+    side = Side(mil.load(tmp_path / coreml.PACKAGE), "tiny", "prefill")
+    report = against_torch(side, str(made.folder), drawn(side))
+    first = "layers.1.branches" if made.config.parallel else "layers.1.after_attention"
+    assert {"lm_head", first, "layers.1.after_mlp", "layers.1.self_attn"} <= {row.b.name for row in report.rows}
     assert report.equal
 
 
