@@ -15,6 +15,7 @@ from satchel.export.reference import Reference
 from satchel.export.tokenizer import BundleTokenizer
 from satchel.runtime.errors import CheckpointError, UsageError
 from satchel.runtime.golden import STEPS, Golden, GoldenPrompt, GoldenSet
+from satchel.runtime.golden_vision import PICTURE
 
 PLAIN = (
     "The capital of France is Paris. The capital of Italy is Rome. The capital of Japan is Tokyo. The capital of Peru",
@@ -42,6 +43,7 @@ class Prompt:
 
     text: str | None
     ids: tuple[int, ...]
+    pictured: bool = False
 
 
 def steps_for(config: DecoderConfig) -> int:
@@ -67,14 +69,23 @@ def golden_prompts(
     Raises:
         UsageError: the context has no room for a prompt.
     """
+    room = room_for(config, context_length)
+    prompts = random_prompts(config.vocab_size) if tokenizer is None else _texts(tokenizer)
+    return [Prompt(p.text, p.ids[:room]) for p in prompts]
+
+
+def room_for(config: DecoderConfig, context_length: int | None = None) -> int:
+    """Ids that a golden prompt may have.
+
+    Raises:
+        UsageError: the context has no room for a prompt.
+    """
     length, steps = min(context_length or config.max_position, config.max_position), steps_for(config)
-    room = length - steps
-    if room < 1:
+    if length <= steps:
         raise UsageError(
             "the context is too short for the golden prompts", got=length, wanted=f"more than {steps} tokens"
         )
-    prompts = _random(config.vocab_size) if tokenizer is None else _texts(tokenizer)
-    return [Prompt(p.text, p.ids[:room]) for p in prompts]
+    return length - steps
 
 
 def golden(
@@ -93,8 +104,12 @@ def golden(
     """
     steps, stage = steps_for(reference.config), "Asking the reference model"
     chosen, greedy = reference.continuations([p.ids for p in prompts], steps, lambda n: progress(stage, n, steps + 1))
-    answers = tuple(GoldenPrompt(p.text, p.ids, tuple(c)) for p, c in zip(prompts, chosen, strict=True))
-    found = Golden(reference.config.vocab_size, answers, {"reference": _condensed(reference, answers, greedy)})
+    answers = tuple(
+        GoldenPrompt(p.text, p.ids, tuple(c), PICTURE if p.pictured else None)
+        for p, c in zip(prompts, chosen, strict=True)
+    )
+    sets = {"reference": _condensed(reference, answers, greedy)}
+    found = Golden(reference.config.vocab_size, answers, sets, reference.seen(None, "reference"))  # type: ignore[arg-type]
     progress(stage, steps + 1, steps + 1)
     return found if weights is None else with_weights(found, reference, weights, progress)
 
@@ -106,7 +121,7 @@ def with_weights(found: Golden, reference: Reference, weights: Weights, progress
     _, greedy = reference.continuations([p.ids for p in found.prompts], steps, lambda n: progress(stage, n, steps + 1))
     sets = {**found.sets, "weights": _condensed(reference, found.prompts, greedy)}
     progress(stage, steps + 1, steps + 1)
-    return Golden(found.vocab_size, found.prompts, sets)
+    return Golden(found.vocab_size, found.prompts, sets, reference.seen(found.vision, "weights"))
 
 
 def _condensed(reference: Reference, prompts: Sequence[GoldenPrompt], greedy: np.ndarray) -> GoldenSet:
@@ -136,7 +151,9 @@ def _chat(tokenizer: BundleTokenizer, text: str) -> Prompt:
     return Prompt(text, tuple(tokenizer.encode_chat([{"role": "user", "content": text}])))
 
 
-def _random(vocab_size: int) -> list[Prompt]:
+def random_prompts(vocab_size: int, without: int = -1) -> list[Prompt]:
+    """Prompts of random ids, but for one id; the next takes its place."""
     generator = np.random.Generator(np.random.PCG64(RANDOM_SEED))
     ids = generator.integers(0, vocab_size, (RANDOM_PROMPTS, RANDOM_LENGTH))
+    ids = np.where(ids == without, (ids + 1) % vocab_size, ids)
     return [Prompt(None, tuple(int(i) for i in row)) for row in ids]

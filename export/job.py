@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import load_family
 from satchel.export.families.tensors import CanonicalTensors
+from satchel.export.formats.vision import check_format
 from satchel.export.generation import generation_defaults
 from satchel.export.memory import MemoryPlan, plan_memory
 from satchel.export.palettize.source_codes import check_source
@@ -23,6 +25,9 @@ from satchel.export.recipes.recipe_file import check_patterns
 from satchel.export.shape import shape_of_decoder
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
+from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.vision.model import Vision, read_vision
+from satchel.export.vision.reference import refuse_streaming
 from satchel.runtime.bundle import SUFFIX
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import GenerationDefaults, ModelInfo, TokenRules
@@ -41,6 +46,7 @@ class Model:
         tokenizer: None for one without.
         rules: of its token ids.
         generation: its defaults.
+        vision: the part that sees, of a model that has one; all else is then of its text model.
     """
 
     source: Source
@@ -50,6 +56,7 @@ class Model:
     tokenizer: BundleTokenizer | None
     rules: TokenRules
     generation: GenerationDefaults
+    vision: Vision | None = None
 
     @property
     def shape(self) -> ModelShape:
@@ -95,13 +102,21 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
         CheckpointError, TokenizerError, MissingPackageError: it cannot be read.
     """
     source = resolve(model)
-    checkpoint = open_checkpoint(source.path)
-    config, tensors = load_family(checkpoint)
+    whole = open_checkpoint(source.path)
+    seeing = multimodal_family(whole.config)
+    parts = open_parts(whole, seeing) if seeing else None
+    checkpoint = parts.text if parts else whole
+    config, tensors = (parts.config, parts.tensors) if parts else load_family(checkpoint)
     tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
     rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
     config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
     info, defaults = model_info(source, checkpoint, config), generation_defaults(checkpoint.generation_config)
-    return Model(source, config, tensors, info, tokenizer, rules, defaults)
+    vision = read_vision(whole, parts, tokenizer) if parts else None
+    if vision is not None:
+        sizes = [*vision.config.matrix_shapes().values(), *vision.config.vector_shapes().values()]
+        parameters = info.parameters + sum(map(math.prod, sizes))
+        info = dataclasses.replace(info, family=vision.config.family, parameters=parameters)
+    return Model(source, config, tensors, info, tokenizer, rules, defaults, vision)
 
 
 def make_job(
@@ -124,11 +139,16 @@ def make_job(
         for profile in profiles
     )  # fmt: skip
     plans = list(shared)
+    if opened.vision:
+        for plan in plans:
+            check_format(plan.format, opened.vision.config.family)
     opened = dataclasses.replace(opened, config=_settled(opened.config, plans))
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
     memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
+    if opened.vision:
+        refuse_streaming(memory.streamed)
     return Job(opened, tuple(plans), tuple(shared.values()), recipes, output, overwrite, memory)
 
 

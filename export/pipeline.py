@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satchel.devices.plan import Plan
 from satchel.export.bundle import BundleWriter
 from satchel.export.finished import Finished
+from satchel.export.formats import vision as vision_formats
 from satchel.export.formats import write_model
-from satchel.export.job import Job, make_job
+from satchel.export.job import Job, Model, make_job
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.widths import stored_scheme
 from satchel.export.parallel import THREADS, open_workers, parse_place
@@ -21,7 +23,7 @@ from satchel.export.tools import tool_versions
 from satchel.export.work import work_folder
 from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.errors import UsageError
-from satchel.runtime.manifest import Manifest, WeightSchemes
+from satchel.runtime.manifest import Manifest, ModelEntry, VisionEntry, WeightSchemes
 
 if TYPE_CHECKING:
     from satchel.export.weights import Compressed
@@ -141,11 +143,12 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
     """One bundle."""
     model, store = job.model, made.store
     with BundleWriter(job.target(plan), overwrite=job.overwrite, needed_bytes=_estimate(store)) as writer:
-        entry = write_model(writer.folder, store, model.config, plan, model.info, progress)
+        entry = _write_files(writer.folder, model, store, plan, progress)
         for name, content in (model.tokenizer.files(entry.format) if model.tokenizer else {}).items():
             (writer.folder / name).write_bytes(content)
         made.golden.write(writer.folder / "golden")
-        schemes = {name: stored_scheme(plan, store.matrix(name)) for name in model.config.matrix_shapes()}
+        names = [*model.config.matrix_shapes(), *(model.vision.config.matrix_shapes() if model.vision else ())]
+        schemes = {name: stored_scheme(plan, store.matrix(name)) for name in names}
         chosen = made.selection.summary() if made.selection else None
         manifest = Manifest(
             model=model.info, plan=plan, entry=entry, weights=WeightSchemes(plan["weights"], schemes, chosen),
@@ -153,6 +156,17 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
             also_for=job.also_for[job.plans.index(plan)] or None,
         )  # fmt: skip
         return open_bundle(writer.finish(manifest, note=finished.note(plan)), verify=False)
+
+
+def _write_files(folder: Path, model: Model, store: WeightStore, plan: Plan, progress: Progress) -> ModelEntry:
+    """The model files of a bundle."""
+    if model.vision is None:
+        return write_model(folder, store, model.config, plan, model.info, progress)
+    vision = model.vision
+    entry, encoder, embedding = vision_formats.write_model(
+        folder, store, model.config, vision.config, plan, model.info, progress
+    )
+    return replace(entry, vision=VisionEntry(encoder, embedding, vision.images, vision.tokens))
 
 
 def _estimate(store: WeightStore) -> int:

@@ -71,6 +71,10 @@ class BundleTokenizer:
         bos = [self.rules.bos_id] if self.rules.prepend_bos and self.rules.bos_id is not None else []
         return ids if ids[:1] == bos else bos + ids
 
+    def encode_part(self, text: str) -> list[int]:
+        """Ids of a text that goes into a prompt: nothing is put in front, and control tokens count as such."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
         """Ids of a conversation, up to where the assistant's answer begins.
 
@@ -206,16 +210,25 @@ def _turn_end(tokenizer: BundleTokenizer) -> int | None:
     """The control token that the chat template writes after an answer, if any."""
     if tokenizer.chat_template is None:
         return None
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": SENTINEL}]
     try:
-        template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens)
-        text = template.render(messages, add_generation_prompt=False)
+        text = _conversation(ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens))
     except (BundleError, UsageError) as error:
         raise TokenizerError("the chat template cannot be used", got=error.got or error.what) from None
     tail = text.rpartition(SENTINEL)[2].lstrip()
     ids = tokenizer.tokenizer.encode(tail, add_special_tokens=False).ids[:1]
     ends = set(control_tokens(tokenizer.tokenizer).values()) - {tokenizer.rules.bos_id}
     return ids[0] if ids and ids[0] in ends else None
+
+
+def _conversation(template: ChatTemplate) -> str:
+    """A question, and SENTINEL as its answer. Templates of models that see want contents as lists of parts."""
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": SENTINEL}]
+    listed = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    try:
+        text = template.render(messages, add_generation_prompt=False)
+    except UsageError:
+        return template.render(listed, add_generation_prompt=False)
+    return text if SENTINEL in text else template.render(listed, add_generation_prompt=False)
 
 
 def _compact(spec: dict[str, Any]) -> bytes:

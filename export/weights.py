@@ -17,7 +17,7 @@ from satchel.export.calibration.fisher import curvatures
 from satchel.export.calibration.means import mean_squares
 from satchel.export.calibration.texts import calibration_ids, held_back_ids
 from satchel.export.calibration.uncompressed import Uncompressed
-from satchel.export.golden import Prompt, golden, golden_prompts, is_large, with_weights
+from satchel.export.golden import Prompt, golden, golden_prompts, is_large, room_for, with_weights
 from satchel.export.job import Job
 from satchel.export.palettize.budget import Options, total, within_loss
 from satchel.export.palettize.candidates import forms_of
@@ -30,6 +30,9 @@ from satchel.export.parallel import Workers
 from satchel.export.progress import Progress
 from satchel.export.reference import Reference
 from satchel.export.tools import tool_versions
+from satchel.export.vision.prompts import seeing_prompts
+from satchel.export.vision.reference import SeeingReference
+from satchel.export.vision.weights import compress_vision
 from satchel.export.work import WorkFolder
 from satchel.runtime.errors import BundleError, CheckpointError
 from satchel.runtime.golden import Golden
@@ -108,10 +111,11 @@ class _Stages:
         self._original = Uncompressed(job.model.tensors)
         self._loaded: Reference | None = None
         text = hashlib.sha256(setting.text.encode()).hexdigest() if setting.text is not None else None
+        vision = self._model.vision
         # All that every result depends on, beside the recipe.
         self._origin: list[Any] = [
             self._model.info.source, asdict(self._config), asdict(self._model.rules), tool_versions(), setting.seed,
-            text, setting.streamed,
+            text, setting.streamed, *([asdict(vision.config), asdict(vision.images)] if vision else ()),
         ]  # fmt: skip
 
     def run(self) -> dict[Recipe, Compressed]:
@@ -137,15 +141,28 @@ class _Stages:
     def _reference(self) -> Reference:
         if self._loaded is None:
             self._setting.progress("Loading the reference model", 0, 1)
-            context = min(plan.context_length for plan in self._job.plans)
-            self._loaded = Reference(self._model.source, streamed=self._setting.streamed, context=context)
+            self._loaded = self._load()
             self._setting.progress("Loading the reference model", 1, 1)
         return self._loaded
 
+    def _load(self) -> Reference:
+        if self._model.vision is None:
+            context = min(plan.context_length for plan in self._job.plans)
+            return Reference(self._model.source, streamed=self._setting.streamed, context=context)
+        pictured = [prompt.ids for prompt in self._prompts() if prompt.pictured]
+        return SeeingReference(self._model.source.path, self._model.vision.picture, pictured)
+
+    def _prompts(self) -> list[Prompt]:
+        length, vision = min(plan.context_length for plan in self._job.plans), self._model.vision
+        if vision is None:
+            return golden_prompts(self._config, self._model.tokenizer, length)
+        room = room_for(self._config, length)
+        picture = vision.picture.prepared
+        return seeing_prompts(vision.tokens, self._model.tokenizer, picture, self._config.vocab_size, room)
+
     def _answers(self) -> Golden:
         """What the reference model says."""
-        length = min(plan.context_length for plan in self._job.plans)
-        prompts = golden_prompts(self._config, self._model.tokenizer, length)
+        prompts = self._prompts()
         return _kept(self._step("answers", [asdict(p) for p in prompts]), lambda: self._ask(prompts))
 
     def _ask(self, prompts: list[Prompt]) -> Golden:
@@ -214,6 +231,9 @@ class _Stages:
 
     def _fill(self, recipe: Recipe, store: WeightStore) -> None:
         """Chooses among the forms, and compresses what has none."""
+        vision = self._model.vision
+        if vision is not None:
+            compress_vision(vision.tensors, vision.config, vision.images, recipe, store, self._setting.progress)
         if recipe.weights == "source":
             keep_codes(self._model.tensors, self._config, store, self._setting.progress)
             return

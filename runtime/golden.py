@@ -14,6 +14,7 @@ import numpy as np
 
 from satchel.runtime import strict_json
 from satchel.runtime.errors import BundleError
+from satchel.runtime.golden_vision import PICTURE, GoldenVision
 
 SCHEMA_VERSION = 1
 TOP = 32
@@ -33,11 +34,13 @@ class GoldenPrompt:
         text: as a user would give it; None where there is no tokenizer.
         ids: token ids as the model is given them, bos and chat template included.
         continuation: the reference's greedy continuation, STEPS ids, going on after a stop id.
+        picture: the golden picture's file where the prompt shows it, once; None where it shows none.
     """
 
     text: str | None
     ids: tuple[int, ...]
     continuation: tuple[int, ...]
+    picture: str | None = field(default=None, metadata=strict_json.OPTIONAL)
 
     @property
     def sequence(self) -> tuple[int, ...]:
@@ -126,11 +129,13 @@ class Golden:
         vocab_size: length of a full row of logits.
         prompts: in the order of the rows.
         sets: by name; "reference" always, "weights" where the bundle's weights were run as well.
+        vision: of a model that sees; None for others.
     """
 
     vocab_size: int
     prompts: tuple[GoldenPrompt, ...]
     sets: Mapping[SetName, GoldenSet]
+    vision: GoldenVision | None = None
 
     @property
     def positions(self) -> int:
@@ -156,6 +161,8 @@ class Golden:
             arrays[name] = {key: _write_array(folder, f"{name}.{key}", getattr(values, key)) for key in _ARRAYS}
         structure = _Structure(SCHEMA_VERSION, self.vocab_size, self.prompts, arrays)
         (folder / "golden.json").write_bytes(strict_json.canonical(strict_json.encode(structure)))
+        if self.vision is not None:
+            self.vision.write(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Golden:
@@ -166,7 +173,7 @@ class Golden:
         """
         structure = _read_structure(folder / "golden.json")
         sets = {name: _read_set(folder, structure.sets[name], name) for name in SET_NAMES if name in structure.sets}
-        golden = cls(structure.vocab_size, structure.prompts, sets)
+        golden = cls(structure.vocab_size, structure.prompts, sets, GoldenVision.read(folder))
         _check_shapes(golden, set(structure.sets))
         return golden
 
@@ -234,6 +241,8 @@ def _read_array(folder: Path, stem: str, entry: ArrayFile) -> np.ndarray:
 def _check_shapes(golden: Golden, names: set[str]) -> None:
     if not names <= set(SET_NAMES) or "reference" not in names or not golden.prompts:
         raise BundleError("golden.json lacks the reference or has unknown sets", got=sorted(names), wanted=SET_NAMES)
+    if any(p.picture not in (None, PICTURE) or (p.picture and golden.vision is None) for p in golden.prompts):
+        raise BundleError("a golden prompt shows a picture that is not there", wanted=PICTURE)
     for prompt in golden.prompts:
         ids = prompt.ids + prompt.continuation
         if not prompt.ids or not prompt.continuation or min(ids) < 0 or max(ids) >= golden.vocab_size:

@@ -6,6 +6,7 @@ filters), cut into tiles or crop the middle, rescale, normalise. So the pixels a
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def prepare(picture: Any, how: ImagePreparation) -> Prepared:
     """A picture -> pixels.
 
     Args:
-        picture: the path of a file, an image of Pillow, or an array uint8 [height, width, 3].
+        picture: the path of a file or its bytes as a stream, an image of Pillow, or an array uint8 [height, width, 3].
         how: of the bundle.
 
     Raises:
@@ -143,7 +144,7 @@ def open_picture(picture: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(picture) if isinstance(picture, str | Path) else picture
+            image = Image.open(picture) if isinstance(picture, str | Path | io.BytesIO) else picture
             if max(image.size) > LARGEST_EDGE:
                 raise UsageError("a picture is too large", got=image.size, wanted=f"edges of at most {LARGEST_EDGE}")
             return ImageOps.exif_transpose(image).convert("RGB")

@@ -16,8 +16,8 @@ from satchel.runtime.errors import UsageError
 Comparison = Literal["lowering", "quality"]
 Arithmetic = Literal["fp32", "fp16", "int8"]
 
-MAXIMA = ("kl_mean", "kl_p99", "kl_max", "difference_max", "greedy_diverged")
-MINIMA = ("top1", "top1_or_tie", "greedy_agreement")
+MAXIMA = ("kl_mean", "kl_p99", "kl_max", "difference_max", "greedy_diverged", "features_error", "pixels_difference")
+MINIMA = ("top1", "top1_or_tie", "greedy_agreement", "features_cosine")
 FIGURES = MAXIMA + MINIMA
 
 
@@ -94,6 +94,17 @@ QUALITY: dict[str, tuple[Limit, ...]] = {
 """Weight scheme -> limits. Figures for a model of 135M parameters, where 4 bits cost the most."""
 
 
+_PIXELS = Limit("pixels_difference", 1e-3, "the same steps in fp32, by the same filters")
+
+VISION: dict[Arithmetic, tuple[Limit, ...]] = {
+    "fp32": (_PIXELS, Limit("features_error", 1e-4, "fp32 sums in another order")),
+    "fp16": (_PIXELS, Limit("features_error", 0.02, "every fp16 value rounded once")),
+    "int8": (_PIXELS, Limit("features_error", 0.2, "activations rounded to 8 bits, layer after layer")),
+}
+"""The part that sees, of a model that has one, against the golden picture (lowering). Quality has no limits there: what
+a picture loses shows in the logits."""
+
+
 def arithmetic(format_name: str, scheme: str, precision: str | None = None) -> Arithmetic:
     """How an engine computes.
 
@@ -125,7 +136,7 @@ def limits_for(
     known = [f"{c}.{f}" for c in ("lowering", "quality") for f in FIGURES]
     if unknown := sorted(set(overrides or {}) - set(known)):
         raise UsageError("limits that are not known", got=unknown, wanted=known)
-    base = LOWERING[how] if comparison == "lowering" else QUALITY.get(scheme, ())
+    base = (*LOWERING[how], *VISION[how]) if comparison == "lowering" else QUALITY.get(scheme, ())
     if comparison == "quality" and how == "int8":
         base = tuple(_widened(limit) for limit in base)
     chosen = {limit.figure: limit for limit in base}

@@ -9,16 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from satchel.runtime import strict_json
 from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
+from satchel.runtime.backends.seeing import SeeingBackend
 from satchel.runtime.bundle import PARITY, Bundle, open_bundle
 from satchel.runtime.errors import BundleError, OutputError, UsageError, ValidationError
 from satchel.runtime.golden import Golden, SetName
 from satchel.runtime.limits import MAXIMA, QUALITY_TIE, TIES, Arithmetic, Comparison, Limit, arithmetic, limits_for
 from satchel.runtime.replay import Answer, Progress, Replay, greedy_figures, replay, timings
+from satchel.runtime.replay_vision import golden_prepared, vision_figures
 
 SCHEMA_VERSION = 1
 
@@ -77,7 +79,7 @@ class Row:
     Attributes:
         run: name of the run.
         comparison: "lowering" or "quality".
-        route: "decode", "prefill" or "greedy".
+        route: "decode", "prefill", "greedy", or "vision".
         figure: name.
         value: what was found; None where there are too few positions for it.
         limit: what was allowed, or None where the figure is for information.
@@ -235,7 +237,8 @@ class _Judged:
 
     def add(self, run: Run, backend: Backend, load: float, progress: Progress) -> None:
         golden, entry = self._golden, self._bundle.manifest.entry
-        result = replay(backend, golden, entry.context_length, progress, f"Validating: {run.name}")
+        picture = golden_prepared(golden.vision, entry.vision.images) if entry.vision and golden.vision else None
+        result = replay(backend, golden, entry.context_length, progress, f"Validating: {run.name}", picture)
         if result.skipped == len(golden.prompts):
             longest = max(len(p.ids) for p in golden.prompts)
             raise BundleError("no golden prompt fits the context", got=longest, wanted=entry.context_length)
@@ -245,6 +248,15 @@ class _Judged:
         for comparison, name in _COMPARISONS:
             if name in result.rows:
                 self._compare(run, comparison, result, name)
+        if picture is not None and golden.vision is not None:
+            self._see(run, vision_figures(cast(SeeingBackend, backend), golden.vision, picture))
+
+    def _see(self, run: Run, figures: Mapping[str, Mapping[str, float]]) -> None:
+        for comparison, name in _COMPARISONS:
+            allowed = limits_for(comparison, run.arithmetic, self._bundle.manifest.weights.scheme, self._limits)
+            by_figure = {limit.figure: limit for limit in allowed}
+            for figure, value in figures.get(name, {}).items():
+                self._rows.append(Row(run.name, comparison, "vision", figure, value, by_figure.get(figure)))
 
     def _compare(self, run: Run, comparison: Comparison, result: Replay, name: SetName) -> None:
         tie = TIES[run.arithmetic] if comparison == "lowering" else QUALITY_TIE
@@ -274,6 +286,10 @@ def explain(row: Row, report: ParityReport) -> dict[str, Any]:
 
 def where_to_look(row: Row, report: ParityReport) -> str:
     """The likeliest place of the fault, from which other figures of the report are good."""
+    if row.route == "vision":
+        if row.figure == "pixels_difference":
+            return "the picture is prepared otherwise than the original does it: look at entry.vision.images"
+        return "look at the vision encoder's graph and weights before the decoder"
     bad = {(r.run, r.comparison, r.route) for r in report.failures}
     lowered = [r for r in bad if r[0] == row.run and r[1] == "lowering"]
     if row.comparison == "quality":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ import numpy as np
 from satchel.runtime import metrics
 from satchel.runtime.backends.base import Backend
 from satchel.runtime.golden import Golden, GoldenPrompt, GoldenSet, SetName
+from satchel.runtime.images import Prepared
+from satchel.runtime.pictures import show
 from satchel.runtime.sampling import greedy
 
 FORCED = 8
@@ -128,7 +130,10 @@ class Replay:
     skipped: int = 0
 
 
-def replay(backend: Backend, golden: Golden, context_length: int, progress: Progress, what: str) -> Replay:
+def replay(
+    backend: Backend, golden: Golden, context_length: int, progress: Progress, what: str,
+    picture: Prepared | None = None,
+) -> Replay:  # fmt: skip
     """Runs all prompts by all routes.
 
     Args:
@@ -137,6 +142,7 @@ def replay(backend: Backend, golden: Golden, context_length: int, progress: Prog
         context_length: ids that the cache holds; longer sequences are cut, longer prompts skipped.
         progress: told after each prompt.
         what: name of the run, for progress.
+        picture: that prompts of a model that sees show; None for others.
     """
     result = Replay(
         {name: {"decode": RowFigures(), "prefill": RowFigures()} for name in golden.sets},
@@ -148,6 +154,8 @@ def replay(backend: Backend, golden: Golden, context_length: int, progress: Prog
         if len(prompt.ids) > context_length:
             result.skipped += 1
         else:
+            if picture is not None:
+                show(backend, [picture] if prompt.picture else [])
             _replay_prompt(_Timed(backend, result), golden, number, _cut(prompt, context_length), rows.start, result)
         progress(what, number + 1, len(golden.prompts))
     return result
@@ -155,7 +163,7 @@ def replay(backend: Backend, golden: Golden, context_length: int, progress: Prog
 
 def _cut(prompt: GoldenPrompt, context_length: int) -> GoldenPrompt:
     """The prompt with as much of its continuation as the cache holds; the last id needs no place."""
-    return GoldenPrompt(prompt.text, prompt.ids, prompt.continuation[: context_length - len(prompt.ids) + 1])
+    return replace(prompt, continuation=prompt.continuation[: context_length - len(prompt.ids) + 1])
 
 
 def _replay_prompt(

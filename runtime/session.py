@@ -17,7 +17,10 @@ from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.chat import ChatTemplate, Guard, Message, checked, control_tokens, encode_guarded, special_tokens
 from satchel.runtime.errors import TokenizerError, UsageError
 from satchel.runtime.generate import TextStream
+from satchel.runtime.image_tokens import with_pictures
+from satchel.runtime.images import Prepared
 from satchel.runtime.manifest import TokenRules
+from satchel.runtime.pictures import Pictures
 from satchel.runtime.sampling import Sampler, Sampling
 
 
@@ -74,6 +77,7 @@ class Session:
         """Why the last answer ended: "stop", "length" (max_new_tokens) or "context" (the cache is full)."""
         self._backend = backend
         self._template = _read_template(bundle)
+        self._pictures = Pictures(bundle.manifest.entry.vision, backend)
         self._cached: list[int] | None = []  # ids in the backend's cache; None where that is not known
         self._turn: _Turn | None = None
         self._answers = 0
@@ -91,6 +95,11 @@ class Session:
         """The essentials of the manifest, as a JSON object."""
         return summary(self.bundle)
 
+    @property
+    def places_pictures(self) -> bool:
+        """Whether the chat template places pictures; if not, plain prompts get them in front."""
+        return self._pictures.in_template
+
     def reset(self) -> None:
         """Forgets everything: empties the cache and ends the conversation."""
         self._backend.reset()
@@ -104,17 +113,20 @@ class Session:
         if close:
             close()
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
+    def logits(self, ids: Sequence[int], images: Sequence[Any] = ()) -> np.ndarray:
         """The logits after each id, from an empty cache, by decode steps.
 
         Args:
             ids: 1 to context_length ids.
+            images: as for generate_ids; their places are among the ids already.
 
         Returns:
             float32 [len(ids), vocab].
         """
         self._check_prompt(ids, room=0)
+        prepared = self._pictures.prepare(images)
         self.reset()
+        self._pictures.show(prepared)
         self._cached = None
         rows = [self._backend.step(int(i)) for i in ids]
         self._cached = [int(i) for i in ids]
@@ -130,6 +142,7 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop_ids: Sequence[int] | None = None,
+        images: Sequence[Any] = (),
     ) -> Iterator[int]:
         """The ids that follow `ids`, one by one as they are chosen.
 
@@ -140,16 +153,20 @@ class Session:
             temperature, top_k, top_p: see Sampling; by default the manifest's.
             seed: the same seed gives the same answer.
             stop_ids: end the answer and are not part of it; by default the manifest's; () never stops.
+            images: pictures that the prompt shows, in the order of their placeholders, of which there is one for each:
+                paths, images of Pillow, or arrays uint8 [height, width, 3].
 
         Raises:
             UsageError: an id outside the vocabulary, a prompt or answer that the context cannot hold, or a
                 temperature, top_k, top_p or seed out of range. At the call, before the first id is asked for.
         """
         sampler = self._sampler(temperature, top_k, top_p, seed)
-        room = self._room(ids, max_new_tokens)
+        prepared = self._pictures.prepare(images)
+        given = self._pictures.expand(ids, prepared, self._encode_part) if prepared else [int(i) for i in ids]
+        room = self._room(given, max_new_tokens)
         stop = frozenset(self._tokens.stop_ids if stop_ids is None else stop_ids)
         self._turn = None
-        return self._ids([int(i) for i in ids], room, sampler, stop, reuse=False)
+        return self._ids(given, room, sampler, stop, reuse=False, pictures=prepared)
 
     def generate(
         self,
@@ -161,6 +178,7 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        images: Sequence[Any] = (),
     ) -> Iterator[str]:
         """The text that follows a prompt, in pieces as it comes; no piece ends inside a character.
 
@@ -168,16 +186,22 @@ class Session:
             prompt: text, encoded as FORMAT.md says, or ids.
             max_new_tokens, temperature, top_k, top_p, seed: as for generate_ids.
             stop: strings that end the answer and are not part of it.
+            images: as for generate_ids; a text without placeholders gets them in front.
 
         Raises:
             TokenizerError: the bundle has no tokenizer.
             UsageError: as for generate_ids.
         """
         stream = TextStream(self._need_tokenizer(), _strings(stop))
-        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        chosen = self.generate_ids(
-            ids, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-        )
+        prepared = self._pictures.prepare(images)
+        if isinstance(prompt, str):
+            prompt = self.encode(self._pictures.placed(prompt, prepared))
+        ids = self._pictures.expand(prompt, prepared, self._encode_part)
+        sampler = self._sampler(temperature, top_k, top_p, seed)
+        room = self._room(ids, max_new_tokens)
+        self._turn = None
+        stops = frozenset(self._tokens.stop_ids)
+        chosen = self._ids([int(i) for i in ids], room, sampler, stops, reuse=False, pictures=prepared)
         return self._text(chosen, stream)
 
     def chat(
@@ -190,6 +214,7 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        images: Sequence[Any] = (),
     ) -> Iterator[str]:
         """The assistant's answer to a conversation, in pieces as it comes.
 
@@ -198,17 +223,20 @@ class Session:
         Args:
             messages: each with "role" and "content", oldest first.
             max_new_tokens, temperature, top_k, top_p, seed, stop: as for generate.
+            images: pictures, in order, of parts {"type": "image"} in the contents; where there is no such part, the
+                last message shows them. What pictures were shown in is computed anew each time.
 
         Raises:
             TokenizerError: the bundle has no tokenizer or no chat template.
             UsageError: the template refuses the messages, or as for generate_ids.
         """
         stream = TextStream(self._need_tokenizer(), _strings(stop))
-        rendered, ids = self._encode_chat(messages, self._turn)
+        prepared = self._pictures.prepare(images)
+        rendered, ids = self._encode_chat(messages, None if prepared else self._turn, prepared)
         sampler = self._sampler(temperature, top_k, top_p, seed)
         room = self._room(ids, max_new_tokens)
-        chosen = self._ids(ids, room, sampler, frozenset(self._tokens.stop_ids), reuse=True)
-        return self._answer(rendered, ids, chosen, stream)
+        chosen = self._ids(ids, room, sampler, frozenset(self._tokens.stop_ids), reuse=True, pictures=prepared)
+        return self._answer(rendered, ids, chosen, stream) if not prepared else self._text(chosen, stream)
 
     def encode(self, text: str) -> list[int]:
         """A plain prompt -> ids, with bos in front where the model wants it."""
@@ -218,9 +246,13 @@ class Session:
             ids.insert(0, tokens.bos_id)
         return ids
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], images: Sequence[Any] = ()) -> list[int]:
         """A conversation -> the ids that the model is given, ready for its answer."""
-        return self._encode_chat(messages, None)[1]
+        return self._encode_chat(messages, None, self._pictures.prepare(images))[1]
+
+    def _encode_part(self, text: str) -> list[int]:
+        """Ids of what goes around placeholders."""
+        return list(self._need_tokenizer().encode(text, add_special_tokens=False).ids) if text else []
 
     @property
     def _tokens(self) -> TokenRules:
@@ -255,11 +287,19 @@ class Session:
         free = self.bundle.manifest.entry.context_length - len(ids) + 1
         return _Room(wanted, "length") if wanted <= free else _Room(free, "context")
 
-    def _ids(self, ids: list[int], room: _Room, sampler: Sampler, stop: frozenset[int], reuse: bool) -> Iterator[int]:
+    def _ids(
+        self,
+        ids: list[int],
+        room: _Room,
+        sampler: Sampler,
+        stop: frozenset[int],
+        reuse: bool,
+        pictures: Sequence[Prepared] = (),
+    ) -> Iterator[int]:
         self._answers += 1
         answer = self._answers
         self.finish_reason = ""
-        logits = self._feed(ids, reuse)
+        logits = self._feed(ids, reuse, pictures)
         for count in range(1, room.ids + 1):
             token = sampler(logits)
             if token in stop:
@@ -274,13 +314,15 @@ class Session:
                 logits = self._step(token)
         self.finish_reason = room.reason
 
-    def _feed(self, ids: list[int], reuse: bool) -> np.ndarray:
+    def _feed(self, ids: list[int], reuse: bool, pictures: Sequence[Prepared]) -> np.ndarray:
         """Brings the cache to hold exactly `ids`; returns the logits after the last.
 
         `reuse` keeps what the cache holds already. Without it the same prompt gives the same numbers whatever came
         before: prefill and decode steps round differently.
         """
-        held = self._cached if reuse else None
+        held, self._cached = (self._cached if reuse else None), None
+        if self._pictures.show(pictures):
+            held = None
         if held is None or len(held) >= len(ids) or ids[: len(held)] != held:
             self._backend.reset()
             held = []
@@ -316,19 +358,28 @@ class Session:
         if not stream.stopped and text == self._need_tokenizer().decode(answer):
             self._turn = _Turn(rendered + text, ids + answer)
 
-    def _encode_chat(self, messages: Sequence[Message], turn: _Turn | None) -> tuple[str, list[int]]:
+    def _encode_chat(
+        self, messages: Sequence[Message], turn: _Turn | None, pictures: Sequence[Prepared] = ()
+    ) -> tuple[str, list[int]]:
         """Rendered text and its ids; where it goes on from `turn`, with the ids that the model chose there."""
         tokenizer = self._need_tokenizer()
         if self._template is None:
             hint = "give a plain prompt (--prompt without --chat)"
             raise TokenizerError("the bundle has no chat template", wanted="chat_template.jinja", hint=hint)
         controls = control_tokens(tokenizer)
-        guard = Guard.of(checked(messages), list(controls))
+        messages = checked(messages)
+        if self._pictures.in_template:
+            messages = with_pictures(messages, len(pictures))
+        elif pictures:
+            hint = "give a plain prompt (--raw), which gets them in front"
+            raise UsageError("the chat template of this model places no pictures", got=len(pictures), hint=hint)
+        guard = Guard.of(messages, list(controls))
         rendered = self._template.render(guard.hide(list(messages)))
         rest = rendered[len(turn.text) :] if turn and rendered.startswith(turn.text) else ""
         if turn and any(rest.startswith(token) for token in controls):  # a control token: no merge crosses this border
             return rendered, turn.ids + encode_guarded(tokenizer, rest, guard)
-        return rendered, encode_guarded(tokenizer, rendered, guard)
+        ids = encode_guarded(tokenizer, rendered, guard)
+        return rendered, self._pictures.expand(ids, pictures, self._encode_part)
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -347,7 +398,7 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "prefill_length": m.entry.prefill_length, "vocab_size": m.tokens.vocab_size,
         "bos_id": m.tokens.bos_id, "stop_ids": list(m.tokens.stop_ids), "bytes": bundle.bytes,
         "tokenizer": bundle.has("tokenizer.json"), "chat_template": bundle.has("chat_template.jinja"),
-        "schema_version": m.schema_version, "tools": dict(m.tools),
+        "schema_version": m.schema_version, "tools": dict(m.tools), **({"sees": True} if m.entry.vision else {}),
     }  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def open_parts(whole: Checkpoint, family: MultimodalFamily) -> Parts:
         raise CheckpointError(
             "the checkpoint has tensors that its configuration does not explain", got=", ".join(unexpected[:10])
         )
-    given = {key: whole.config[key] for key in ("bos_token_id", "eos_token_id") if key in whole.config}
+    given: dict[str, Any] = {key: whole.config[key] for key in ("bos_token_id", "eos_token_id") if key in whole.config}
     text = TextPart(whole, {**given, **family.text(whole.config)}, found["text"])
     place = family.placeholder(whole.config)
     if place >= config.vocab_size:

@@ -17,6 +17,11 @@ BACKENDS: dict[str, str] = {
     "executorch": "satchel.runtime.backends.executorch:ExecutorchBackend",
 }
 
+SEEING: dict[str, str] = {
+    "onnx": "satchel.runtime.backends.onnx_vision:OnnxVisionBackend",
+}
+"""The same of models that see."""
+
 _INSTALL = {"coreml": "pip install satchel", "onnx": "pip install 'satchel[onnx]'"}
 
 
@@ -33,9 +38,11 @@ def load_backend(folder: Path, entry: ModelEntry, **options: Any) -> Backend:
         UsageError: an option that this backend has not.
         MissingPackageError: the library of this format is not installed.
     """
-    if entry.format not in BACKENDS:
-        raise FormatError("no backend runs this format", got=entry.format, wanted=sorted(BACKENDS))
-    module, name = BACKENDS[entry.format].split(":")
+    known = SEEING if entry.vision else BACKENDS
+    if entry.format not in known:
+        what = "no backend runs models that see in this format" if entry.vision else "no backend runs this format"
+        raise FormatError(what, got=entry.format, wanted=sorted(known))
+    module, name = known[entry.format].split(":")
     try:
         backend = getattr(importlib.import_module(module), name)
     except ImportError as error:

@@ -36,13 +36,18 @@ class OnnxBackend:
         _check_version(ort.__version__, entry)
         self.position = 0
         self.context_length = entry.context_length
-        self._session = _session(ort, folder / entry.path, threads, exact)
+        self._session = self.open_session(folder / entry.path, threads, exact)
         return_freed_memory()
         self._mask = np.ones((1, entry.context_length), np.int64)
         self._token = np.zeros((1, 1), np.int64)
         self._logits = np.zeros((1, 1, _vocabulary(entry)), np.float32)
         self._binding = self._session.io_binding()
         self._bind_fixed(entry)
+
+    @staticmethod
+    def open_session(path: Path, threads: int | None, exact: bool) -> Any:
+        """A session over one of the bundle's graphs."""
+        return _session(_onnxruntime(), path, threads, exact)
 
     def _bind_fixed(self, entry: ModelEntry) -> None:
         """The cache (past and present are one buffer) and the logits, bound once for the life of the session."""
@@ -77,6 +82,10 @@ class OnnxBackend:
         return self._run(self._token)
 
     def _run(self, ids: np.ndarray) -> np.ndarray:
+        return self._call("input_ids", ids, self._check(ids))
+
+    def _check(self, ids: np.ndarray) -> int:
+        """How many ids the cache holds after these."""
         total = self.position + ids.shape[1]
         if total > self.context_length:
             raise UsageError(
@@ -91,7 +100,11 @@ class OnnxBackend:
                 got=[ids.min(), ids.max()],
                 wanted=f"0 to {self._logits.shape[2] - 1}",
             )
-        self._bind(self._binding.bind_input, "input_ids", ids)
+        return total
+
+    def _call(self, name: str, given: np.ndarray, total: int) -> np.ndarray:
+        """Appends what is given as the input `name`; returns the logits after the last."""
+        self._bind(self._binding.bind_input, name, given)
         self._bind(self._binding.bind_input, "attention_mask", self._mask[:, :total])
         try:
             self._session.run_with_iobinding(self._binding)

@@ -17,6 +17,10 @@ from satchel.runtime.session import Session, load
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .satchel folder.")],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to say to the model.")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", "-i", help="A picture that the prompt is about; may be given again."),
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")
     ] = False,
@@ -42,6 +46,9 @@ def command(
             "seed": seed,
         }
         with load(bundle) as session:
+            sampling["images"] = images = list(image or [])
+            if images and not session.info.get("sees"):
+                raise UsageError("this model does not see", got=images[0], wanted="a prompt without --image")
             if chat:
                 _converse(session, prompt, sampling, as_json)
             else:
@@ -49,10 +56,10 @@ def command(
 
 
 def _answer(
-    session: Session, messages: list[dict[str, str]], prompt: str, raw: bool, sampling: dict[str, Any], as_json: bool
+    session: Session, messages: list[dict[str, Any]], prompt: str, raw: bool, sampling: dict[str, Any], as_json: bool
 ) -> str:
     """Prints one answer as it comes; returns it whole."""
-    templated = not raw and session.info["chat_template"]
+    templated = not raw and session.info["chat_template"] and (session.places_pictures or not sampling["images"])
     start = time.perf_counter()
     pieces = []
     for piece in session.chat(messages, **sampling) if templated else session.generate(prompt, **sampling):
@@ -72,7 +79,7 @@ def _converse(session: Session, first: str | None, sampling: dict[str, Any], as_
     """Turn after turn until the end of standard input."""
     if not session.info["chat_template"]:
         raise UsageError("this model has no chat template", hint="give --prompt without --chat")
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, Any]] = []
     line = first
     while True:
         if line is None:
@@ -80,7 +87,9 @@ def _converse(session: Session, first: str | None, sampling: dict[str, Any], as_
         if line is None:
             return
         if line.strip():
-            messages.append({"role": "user", "content": line})
+            shown = [{"type": "image"} for _ in sampling["images"]] if not messages else []
+            text = [{"type": "text", "text": line}] if shown else line
+            messages.append({"role": "user", "content": [*shown, *text] if shown else text})
             answer = _answer(session, messages, line, False, sampling, as_json)
             messages.append({"role": "assistant", "content": answer})
         line = None

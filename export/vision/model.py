@@ -1,0 +1,46 @@
+"""What an export knows of a model that sees beside its text model, before any weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from satchel.export.checkpoint import Checkpoint
+from satchel.export.tokenizer import BundleTokenizer
+from satchel.export.vision.checkpoint import Parts, VisionTensors
+from satchel.export.vision.config import VisionConfig
+from satchel.export.vision.preprocess import read_preparation
+from satchel.export.vision.prompts import GoldenPicture, golden_picture, image_tokens
+from satchel.runtime.image_tokens import ImageTokens
+from satchel.runtime.images import ImagePreparation
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The part that sees.
+
+    Attributes:
+        config, tensors: of the tower and the projector.
+        images: what is done to a picture.
+        tokens: what it becomes in a prompt.
+    """
+
+    config: VisionConfig
+    tensors: VisionTensors
+    images: ImagePreparation
+    tokens: ImageTokens
+
+    @property
+    def picture(self) -> GoldenPicture:
+        """The picture of the golden prompts."""
+        return golden_picture(self.images)
+
+
+def read_vision(whole: Checkpoint, parts: Parts, tokenizer: BundleTokenizer | None) -> Vision:
+    """The part that sees of a checkpoint.
+
+    Raises:
+        CheckpointError, TokenizerError: it is incomplete, or asks for what is not supported.
+    """
+    images = read_preparation(whole.path, parts.vision_config)
+    tokens = image_tokens(parts.vision_config, parts.placeholder, tokenizer)
+    return Vision(parts.vision_config, parts.vision, images, tokens)

@@ -1,0 +1,128 @@
+"""preprocessor_config.json -> what the runtime does to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from satchel.export.checkpoint.base import read_json
+from satchel.export.vision.config import VisionConfig
+from satchel.runtime.errors import BundleError, CheckpointError
+from satchel.runtime.images import Filter, ImagePreparation, Tiles, check_preparation
+
+FILES = ("preprocessor_config.json", "processor_config.json")
+FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""By Pillow's number."""
+
+CLIP: dict[str, Any] = {
+    "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "resample": 3, "do_center_crop": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+}  # fmt: skip
+SIGLIP: dict[str, Any] = {
+    "size": {"height": 224, "width": 224}, "resample": 3, "do_center_crop": False,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+SMOLVLM: dict[str, Any] = {
+    "size": {"longest_edge": 4 * 364}, "max_image_size": {"longest_edge": 364}, "resample": 1,
+    "do_image_splitting": True, "do_center_crop": False, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+DEFAULTS = {
+    "CLIPImageProcessor": CLIP,
+    "SiglipImageProcessor": SIGLIP,
+    "SmolVLMImageProcessor": SMOLVLM,
+    "Idefics3ImageProcessor": SMOLVLM,
+}
+"""image_processor_type -> what transformers takes where the file says nothing."""
+READ = (
+    "size", "crop_size", "resample", "do_center_crop", "do_resize", "do_rescale", "do_normalize", "do_convert_rgb",
+    "rescale_factor", "image_mean", "image_std", "do_image_splitting", "max_image_size", "do_pad",
+)  # fmt: skip
+HARMLESS = (
+    "image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys", "data_format",
+    "input_data_format", "return_tensors", "return_row_col_info", "device", "disable_grouping", "image_seq_length",
+    "_processor_class", "auto_map", "video_sampling", "default_to_square", "use_fast", "backend", "image_seq_len",
+)  # fmt: skip
+
+
+def read_preparation(folder: Path, config: VisionConfig) -> ImagePreparation:
+    """What is to be done to a picture.
+
+    Raises:
+        CheckpointError: the checkpoint does not say, or asks for what is not supported; it is named.
+    """
+    given = _given(folder)
+    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "")
+    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    if kind not in DEFAULTS:
+        raise CheckpointError("this image processor is not supported", got=kind, wanted=", ".join(DEFAULTS))
+    unknown = {k: v for k, v in given.items() if k not in (*READ, *HARMLESS) and v not in (None, False, {}, [])}
+    if unknown:
+        raise CheckpointError("the image processor has options that are not known", got=", ".join(sorted(unknown)))
+    options = {**DEFAULTS[kind], **{k: v for k, v in given.items() if v is not None}}
+    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+        if options.get(key) is False:
+            raise CheckpointError(f"an image processor without {key} is not supported", got=False)
+    tiled = "max_image_size" in DEFAULTS[kind]
+    if options.get("do_pad") and not tiled:
+        raise CheckpointError("an image processor that pads is not supported", got="do_pad=true")
+    try:
+        found = _preparation(options, config, tiled)
+        check_preparation(found)
+    except (KeyError, TypeError, ValueError, IndexError, BundleError) as error:
+        raise CheckpointError("the image processor's options are not usable", got=error) from None
+    if (found.height, found.width) != (config.image_size, config.image_size):
+        raise CheckpointError(
+            "the image processor's pictures are not what the vision tower takes", got=(found.height, found.width),
+            wanted=(config.image_size, config.image_size),
+        )  # fmt: skip
+    return found
+
+
+def _given(folder: Path) -> dict[str, Any]:
+    for name in FILES:
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            inner = found.get("image_processor", found)
+            if isinstance(inner, dict) and ("image_processor_type" in inner or "feature_extractor_type" in inner):
+                return inner
+    wanted = "preprocessor_config.json with image_processor_type"
+    raise CheckpointError("the checkpoint does not say how pictures are prepared", got=folder.name, wanted=wanted)
+
+
+def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) -> ImagePreparation:
+    common: dict[str, Any] = {
+        "filter": FILTERS[int(options["resample"])], "rescale": float(options.get("rescale_factor", 1 / 255)),
+        "mean": tuple(map(float, options["image_mean"])), "std": tuple(map(float, options["image_std"])),
+    }  # fmt: skip
+    if tiled:
+        return _tiles(options, common)
+    height, width, edge = _size(options["size"])
+    if options["do_center_crop"]:
+        crop = options["crop_size"]
+        tall, wide = (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+        resize = "shortest_edge" if edge else "exact"
+        if resize == "exact" and (height, width) != (tall, wide):
+            raise ValueError(f"a size of {height} x {width} before a crop of {tall} x {wide}")
+        return ImagePreparation(tall, wide, cast(Any, resize), edge, crop=True, **common)
+    if edge:
+        raise ValueError("pictures of any shape: shortest_edge without a crop")
+    return ImagePreparation(height, width, "exact", 0, crop=False, **common)
+
+
+def _tiles(options: Mapping[str, Any], common: Mapping[str, Any]) -> ImagePreparation:
+    longest, edge = int(options["size"]["longest_edge"]), int(options["max_image_size"]["longest_edge"])
+    if not options["do_image_splitting"]:
+        raise ValueError("do_image_splitting=false")
+    return ImagePreparation(edge, edge, "tiles", 0, crop=False, tiles=Tiles(longest, edge), **common)
+
+
+def _size(size: Any) -> tuple[int, int, int]:
+    """(height, width, shortest edge); a number alone is the shortest edge, as CLIP's old files have it."""
+    if isinstance(size, int):
+        return 0, 0, size
+    if "shortest_edge" in size:
+        if size.get("longest_edge"):
+            raise ValueError("a shortest and a longest edge")
+        return 0, 0, int(size["shortest_edge"])
+    return int(size["height"]), int(size["width"]), 0

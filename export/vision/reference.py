@@ -1,0 +1,133 @@
+"""The reference of a model that sees: transformers' own, which is given the golden picture where a prompt shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satchel.export.checkpoint import open_checkpoint
+from satchel.export.families.registry import family_of
+from satchel.export.huggingface import first_line, quiet
+from satchel.export.ops.base import Weights
+from satchel.export.reference import Reference
+from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.vision.prompts import GoldenPicture
+from satchel.runtime.errors import CheckpointError, UsageError
+from satchel.runtime.golden_vision import MOST_PIXELS, MOST_ROWS, GoldenVision, spread
+
+
+class SeeingReference(Reference):
+    """A Reference whose prompts may show a picture.
+
+    Args:
+        path: a Hugging Face folder.
+        picture: the golden one.
+        pictured: ids of the prompts that show it. A sequence that begins with one of them shows it too; placeholders
+            in any other are ids like any other, as where a model chooses one by itself.
+
+    Raises:
+        CheckpointError: it cannot be read, by us or by transformers.
+    """
+
+    def __init__(self, path: Path, picture: GoldenPicture, pictured: Iterable[Sequence[int]] = ()) -> None:
+        whole = open_checkpoint(path)
+        family = multimodal_family(whole.config)
+        assert family is not None
+        parts = open_parts(whole, family)
+        self.config, self._vision, self._placeholder = parts.config, parts.vision_config, parts.placeholder
+        self.streamed, self._stream = False, None
+        self.model = _load(path)
+        places = family_of(parts.text.config).tensor_names(self.config)
+        names = {}
+        for name, _ in self.model.named_parameters():
+            named = family.name(self._vision, name)
+            if named is not None:
+                names[named] = name
+        # Where the live model has what the text model alone calls so: its own names for what the checkpoint has.
+        self._places = {
+            canonical: replace(place, name=names["text", place.name]) if not isinstance(place, str) else
+            names["text", place]
+            for canonical, place in places.items() if isinstance(place, str) or hasattr(place, "name")
+        }  # fmt: skip
+        self._seeing = {n: names["vision", n] for n in self._vision.matrix_shapes()}
+        self._picture, self._pictured = picture, {tuple(ids) for ids in pictured}
+        self._features: Any = None
+
+    def features(self) -> Any:
+        """Of the golden picture with the weights that the model holds now, fp32 [tiles * rows, hidden]."""
+        import torch
+
+        if self._features is None:
+            pixels = torch.from_numpy(self._picture.prepared.pixels)
+            with torch.inference_mode():
+                given = pixels if self._vision.family == "llava" else pixels[None]
+                found = self.model.get_image_features(given).pooler_output
+            self._features = torch.cat([f.reshape(-1, f.shape[-1]) for f in found])
+        return self._features
+
+    def seen(self, before: GoldenVision | None, name: str) -> GoldenVision:
+        """What the model makes of the golden picture, beside what it made before."""
+        rows = self.features().numpy()
+        if not np.isfinite(rows).all():
+            raise CheckpointError("the vision tower gives NaN or infinity", hint="its weights overflow in fp32")
+        pixels = self._picture.prepared.pixels
+        kept = {name: rows[spread(len(rows), MOST_ROWS)].astype(np.float32)}
+        if before is not None:
+            return replace(before, features={**before.features, **kept})
+        return GoldenVision(self._picture.png, pixels.shape, pixels.reshape(-1)[spread(pixels.size, MOST_PIXELS)], kept)
+
+    def _given(self, ids: Any, mask: Any = None) -> dict[str, Any]:
+        embedded = self.model.get_input_embeddings()(ids)
+        for row in range(len(ids)):
+            padding = 0 if mask is None else int((mask[row, -ids.shape[1] :] == 0).sum())
+            if self._shows(ids[row, padding:].tolist()):
+                places = (ids[row] == self._placeholder).nonzero()[: len(self.features()), 0]
+                embedded = embedded.clone()
+                embedded[row, places] = self.features()
+        return {"inputs_embeds": embedded}
+
+    def _shows(self, ids: list[int]) -> bool:
+        return any(tuple(ids[: len(prompt)]) == prompt for prompt in self._pictured)
+
+    def load_weights(self, weights: Weights) -> None:
+        """Replaces every matrix, of the vision tower too."""
+        import torch
+
+        super().load_weights(weights)
+        with torch.no_grad():
+            for name, stored in self._seeing.items():
+                parameter = self.model.get_parameter(stored)
+                parameter.copy_(torch.from_numpy(weights.matrix(name).dequantize()).reshape(parameter.shape))
+        self._features = None
+
+
+def _load(path: Path) -> Any:
+    with quiet() as transformers:
+        import torch
+
+        try:
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        except Exception as error:
+            raise CheckpointError(
+                "transformers, which runs the reference, cannot load the checkpoint", got=first_line(error)
+            ) from error
+    return model.eval().requires_grad_(False)
+
+
+def refuse_streaming(streamed: bool) -> None:
+    """Refuses what only text models can do.
+
+    Raises:
+        UsageError: the reference is to be read a piece at a time.
+    """
+    if streamed:
+        raise UsageError(
+            "a model that sees cannot be read from its files a piece at a time yet", got="too little memory",
+            hint="allow more --max-memory, or export on a machine with more memory",
+        )  # fmt: skip
