@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,3 +156,12 @@ class Plan:
                 for c in self.choices
             ],
         }  # fmt: skip
+
+
+def alike(plans: Iterable[Plan]) -> list[list[Plan]]:
+    """Plans that differ in nothing but the device and the reasons side by side, in the order of their first."""
+    found: dict[tuple[object, ...], list[Plan]] = {}
+    for plan in plans:
+        values = tuple((choice.role, choice.value) for choice in plan.choices)
+        found.setdefault((plan.format, plan.context_length, plan.prefill_length, values), []).append(plan)
+    return list(found.values())

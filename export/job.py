@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from satchel.devices.groups import expand
-from satchel.devices.plan import ModelShape, Plan
+from satchel.devices.plan import ModelShape, Plan, alike
 from satchel.devices.planner import make_plan
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
@@ -131,14 +131,15 @@ def make_job(
     opened = open_model(model, with_tokenizer=tokenizer)
     check_patterns(wishes, list(opened.config.linear_shapes()))
     by_loss = wishes.effort != "low"
-    shared = _shared(
+    groups = alike(
         make_plan(
             profile, opened.shape, format=format, weights=wishes.weights, context=context, by_loss=by_loss,
-            **({"overrides": overrides} if overrides else {}),
+            overrides=overrides or {},
         )
         for profile in profiles
     )  # fmt: skip
-    plans = list(shared)
+    plans = [group[0] for group in groups]
+    also_for = tuple(tuple(plan.device for plan in group[1:]) for group in groups)
     if opened.vision:
         for plan in plans:
             check_format(plan.format, opened.vision.config.family)
@@ -149,7 +150,7 @@ def make_job(
     memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
     if opened.vision:
         refuse_streaming(memory.streamed)
-    return Job(opened, tuple(plans), tuple(shared.values()), recipes, output, overwrite, memory)
+    return Job(opened, tuple(plans), also_for, recipes, output, overwrite, memory)
 
 
 def _settled(config: DecoderConfig, plans: Sequence[Plan]) -> DecoderConfig:
@@ -166,15 +167,3 @@ def _settled(config: DecoderConfig, plans: Sequence[Plan]) -> DecoderConfig:
             hint="give one --context for all, or export them one by one",
         )
     return next(iter(found))
-
-
-def _shared(plans: Iterable[Plan]) -> dict[Plan, tuple[str, ...]]:
-    """The plans that differ in more than device and reasons -> further devices that get the same, in order."""
-    found: dict[object, tuple[Plan, list[str]]] = {}
-    for plan in plans:
-        values = tuple((choice.role, choice.value) for choice in plan.choices)
-        same = (plan.format, plan.context_length, plan.prefill_length, values)
-        _, others = found.setdefault(same, (plan, []))
-        if found[same][0] is not plan:
-            others.append(plan.device)
-    return {plan: tuple(others) for plan, others in found.values()}

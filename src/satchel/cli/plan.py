@@ -14,7 +14,7 @@ from rich.text import Text
 from satchel.cli.console import errors, out, print_json
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.devices.groups import expand
-from satchel.devices.plan import Choice, Plan, Rejection
+from satchel.devices.plan import Choice, Plan, Rejection, alike
 from satchel.devices.planner import make_plan
 from satchel.devices.rulebook import Rule, rule
 
@@ -58,7 +58,7 @@ def command(
             )
             for profile in profiles
         ]  # fmt: skip
-        groups = _grouped(plans)
+        groups = alike(plans)
         if as_json:
             print_json(_document(described.source.model_id, groups, with_rules=rules))
             return
@@ -66,15 +66,6 @@ def command(
             _print_plan(described.source.model_id, group)
         if rules:
             _print_rules(_named(plans))
-
-
-def _grouped(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """Plans that differ in nothing but the device and the reasons side by side, in the order of their first."""
-    found: dict[tuple[object, ...], list[Plan]] = {}
-    for plan in plans:
-        values = tuple((choice.role, choice.value) for choice in plan.choices)
-        found.setdefault((plan.format, plan.context_length, plan.prefill_length, values), []).append(plan)
-    return list(found.values())
 
 
 def _document(model: str, groups: Iterable[Sequence[Plan]], *, with_rules: bool) -> dict[str, Any]:
