@@ -231,6 +231,7 @@ class OnnxOps:
             attributes["do_rotary"] = 1
         if window := options.windowed(cache.context):
             attributes["local_window_size"] = window
+            self._graph.require("1.24", "attention with a window, which counted one token more before")
         if c.attention_softcap:
             attributes["softcap"] = c.attention_softcap
         name = f"layers.{layer}.self_attn"
