@@ -14,6 +14,7 @@ from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.registry import family_of
 from satchel.export.source import Source, resolve
+from satchel.export.vision.checkpoint import decoder_config, multimodal_family
 from satchel.runtime.errors import CheckpointError
 
 CONFIGURATION_FILES = ["config.json", "tokenizer.json"]
@@ -36,7 +37,7 @@ class Described:
 
 
 def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
-    """The shape of a model.
+    """The shape of a model; of one that sees, that of its text model.
 
     Args:
         model: as source.resolve takes it, or a config.json. A folder needs no more than that; of a hub id no more is
@@ -49,7 +50,8 @@ def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
     given = Path(model)
     source = resolve(given.parent if given.name == "config.json" else model, CONFIGURATION_FILES)
     config = _configuration(source.path)
-    decoder = family_of(config).configure(config)
+    seeing = multimodal_family(config)
+    decoder = decoder_config(seeing, config) if seeing else family_of(config).configure(config)
     tokenizer = source.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
     return shape_of_decoder(decoder), Described(source, decoder.family, size)

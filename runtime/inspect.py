@@ -64,10 +64,22 @@ def entry_weights(folder: Path, entry: ModelEntry) -> Iterator[WeightRecord]:
         folder: of the bundle.
         entry: of its manifest.
     """
+    if entry.vision:
+        parts = (entry.vision.encoder.path, entry.vision.embedding.path)
+        return _once(itertools.chain(*(read_weights(folder / path, entry.format) for path in (*parts, *entry.paths))))
     if not entry.chunks:
         return read_weights(folder / entry.path, entry.format)
     calls = ((folder / chunk.path, chunk.functions["decode"]) for chunk in entry.chunks)
     return itertools.chain.from_iterable(read_weights(path, entry.format, function) for path, function in calls)
+
+
+def _once(records: Iterator[WeightRecord]) -> Iterator[WeightRecord]:
+    """Without a second record of a matrix that two files hold, as a tied embedding."""
+    names: set[str] = set()
+    for record in records:
+        if record.name not in names:
+            names.add(record.name)
+            yield record
 
 
 def read_weights(model: Path, form: str, function: str | None = None) -> Iterator[WeightRecord]:

@@ -1,0 +1,123 @@
+"""From a checkpoint of a model that sees to a bundle that answers about a picture, against transformers' own model."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_vision import PLACEHOLDER, picture, tiny_llava, tiny_smolvlm, vision_folder
+from typer.testing import CliRunner
+
+import satchel
+from satchel.cli.app import app
+from satchel.runtime.errors import BundleError, CheckpointError, PlanError, UsageError
+from satchel.runtime.images import prepare
+from satchel.runtime.inspect import inspect_path
+from satchel.runtime.parity import validate
+
+NO_QUALITY = {"quality.kl_mean": None, "quality.top1": None}
+QUESTION = "What is this?"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """(bundle, transformers' model): LLaVA with Phi in fp32, SmolVLM as palettes."""
+    root, found = tmp_path_factory.mktemp("seeing"), {}
+    for kind, model, weights in (("llava", tiny_llava, "fp32"), ("smolvlm", tiny_smolvlm, "palette")):
+        folder = vision_folder(root / kind, kind)
+        (bundle,) = export(folder, root, weights)
+        found[kind] = bundle, model()
+    return found
+
+
+def export(folder, output, weights="fp32", **options):
+    options = {"format": "onnx", "context": 256, "effort": "low", **options}
+    return satchel.export(folder, "pixel-9", weights=weights, output=output, **options)
+
+
+def test_logits_are_those_of_transformers(bundles):
+    """The whole chain: our preparation, encoder, embedding and decoder, and transformers' one call with pixels."""
+    bundle, model = bundles["llava"]
+    shown = picture(50, 70)
+    pixels = prepare(shown, bundle.manifest.entry.vision.images).pixels
+    with satchel.load(bundle.folder) as session:
+        ids = session.encode_chat([{"role": "user", "content": QUESTION}], images=[shown])
+        assert ids.count(PLACEHOLDER) == 16
+        ours = session.logits(ids, images=[shown])
+        theirs = model(input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(pixels)).logits[0].numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        chosen = list(session.generate_ids(ids[-5:], max_new_tokens=3, stop_ids=()))
+        assert len(chosen) == 3
+        without = model(input_ids=torch.tensor([ids])).logits[0].numpy()
+        np.testing.assert_allclose(session.logits(ids), without, atol=1e-4, err_msg="the picture is forgotten")
+        assert np.abs(without - theirs).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["llava", "smolvlm"])
+def test_bundles_pass_validation_and_answer(bundles, kind, tmp_path):
+    bundle, _ = bundles[kind]
+    report = validate(bundle, limits=NO_QUALITY)
+    assert report.passed, report.to_json()["failures"]
+    assert report.value("onnxruntime", "lowering", "vision", "pixels_difference") == 0
+    assert any(prompt.picture for prompt in bundle.golden.prompts)
+    assert not all(prompt.picture for prompt in bundle.golden.prompts)
+    names = {t["name"] for t in inspect_path(bundle.folder, weights=True)["tensors"]}
+    assert set(bundle.manifest.weights.tensors) == names
+    Image.fromarray(picture(90, 60)).save(tmp_path / "cat.png")
+    options = ["--image", str(tmp_path / "cat.png"), "--prompt", QUESTION, "--max-new-tokens", "3", "--json"]
+    for further in ([], ["--raw"]):
+        result = CliRunner().invoke(app, ["run", str(bundle.folder), *options, *further])
+        assert result.exit_code == 0, result.output
+        assert "answer" in json.loads(result.stdout)
+
+
+def test_damage_to_the_encoder_shows(bundles, tmp_path):
+    """Another picture's pixels, and an encoder whose weights moved: validation says which part it is."""
+    bundle, _ = bundles["llava"]
+    folder = shutil.copytree(bundle.folder, tmp_path / bundle.folder.name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["entry"]["vision"]["images"]["filter"] = "nearest"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    report = validate(folder, limits=NO_QUALITY)
+    assert {("vision", "pixels_difference"), ("vision", "features_error")} <= {
+        (row.route, row.figure) for row in report.failures
+    }
+    golden = folder / "golden" / "reference.features.f32"
+    golden.write_bytes(golden.read_bytes()[:-4])
+    for entry in manifest["files"]:
+        if entry["path"] == "golden/reference.features.f32":
+            entry |= {"bytes": golden.stat().st_size, "sha256": hashlib.sha256(golden.read_bytes()).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"features\.f32"):
+        validate(folder)
+
+
+def test_same_input_same_bytes(bundles, tmp_path):
+    bundle, _ = bundles["llava"]
+    folder = vision_folder(tmp_path / "llava")
+    (again,) = export(folder, tmp_path)
+    assert (again.folder / "manifest.json").read_bytes() == (bundle.folder / "manifest.json").read_bytes()
+
+
+def test_what_cannot_be_done_is_named(bundles, tmp_path):
+    folder = vision_folder(tmp_path / "llava")
+    for form, device in (("coreml", "iphone-15-pro"), ("executorch", "pixel-9")):
+        with pytest.raises(PlanError, match=f"sees.*{form}"):
+            satchel.export(folder, device, format=form, output=tmp_path / "out")
+    with pytest.raises(UsageError, match="does not fit"):
+        export(folder, tmp_path / "out", context=48)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="how pictures are prepared"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    bundle, _ = bundles["llava"]
+    with satchel.load(bundle.folder) as session:
+        with pytest.raises(UsageError, match="placeholder"):
+            list(session.generate("<image> and <image>", images=[picture(9, 9)]))
+        with pytest.raises(UsageError, match="placeholder"):
+            list(session.generate("<image>"))
+        text = "".join(session.chat([{"role": "user", "content": "<image>"}], max_new_tokens=2))
+        assert isinstance(text, str), "a placeholder that a user spells out is text"
