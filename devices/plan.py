@@ -45,6 +45,11 @@ class ModelShape:
     cached_heads: int = 0
     row_lengths: tuple[int, ...] = ()
 
+    @property
+    def key_channels(self) -> int:
+        """Channels of the keys of all layers together, for each token in the cache; values have as many."""
+        return (self.cached_heads or self.layers * self.kv_heads) * self.head_dim
+
 
 @dataclass(frozen=True)
 class Rejection:

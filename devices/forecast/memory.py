@@ -135,8 +135,8 @@ def _xnnpack_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: in
 
 def _cache(plan: Plan, shape: ModelShape) -> Line:
     each = cache_width(plan)
-    size = 2 * shape.layers * shape.kv_heads * shape.head_dim * plan.context_length * each
-    formula = f"2 x {shape.layers} layers x {shape.kv_heads} heads x {shape.head_dim} x {plan.context_length} tokens"
+    size = 2 * shape.key_channels * plan.context_length * each
+    formula = f"2 x {shape.key_channels} channels in {shape.layers} layers x {plan.context_length} tokens"
     return Line("cache", size, HELD, f"{formula} x {each} bytes")
 
 

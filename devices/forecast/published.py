@@ -106,7 +106,7 @@ def work_of(figure: Figure, *, prompt: int = 0) -> Work:
     if prompt:
         operations = 2 * counts.linears * prompt + 2 * counts.head
         return Work(weights, operations, shape.layers, prompt)
-    cached = 2 * shape.layers * shape.kv_heads * shape.head_dim * FILLED * CACHE_BYTES
+    cached = 2 * shape.key_channels * FILLED * CACHE_BYTES
     return Work(weights + cached, 2 * (counts.linears + counts.head), shape.layers, 1)
 
 

@@ -115,7 +115,7 @@ def prefill_speed(
 
 
 def _cache_bytes(plan: Plan, shape: ModelShape, tokens: int) -> int:
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens * cache_width(plan)
+    return 2 * shape.key_channels * tokens * cache_width(plan)
 
 
 def _attention(shape: ModelShape, tokens: int) -> int:

@@ -56,7 +56,7 @@ def count(shape: ModelShape) -> Counts:
     """The weights of a shape by kind."""
     table = shape.vocab_size * shape.hidden_size
     tables = table if shape.tied_embeddings else 2 * table
-    kv = 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.hidden_size
+    kv = 2 * shape.key_channels * shape.hidden_size
     return Counts(max(shape.parameters - tables, 0), kv, table, table, shape.tied_embeddings)
 
 

@@ -74,9 +74,7 @@ def largest_chunk(sizes: list[int], count: int) -> int:
 
 def cache_bytes(shape: ModelShape, tokens: int, dtype: str) -> int:
     """Bytes of keys and values of all layers."""
-    return math.ceil(
-        2 * (shape.cached_heads or shape.layers * shape.kv_heads) * shape.head_dim * tokens * rule("CH16").number(dtype)
-    )
+    return math.ceil(2 * shape.key_channels * tokens * rule("CH16").number(dtype))
 
 
 def palette_fits(profile: DeviceProfile, shape: ModelShape, *, folding: bool) -> bool:

@@ -63,8 +63,7 @@ def _not_in_blocks(target: Target) -> list[Other]:
 def kv_weights(on: Decisions, target: Target, scheme: str, *, by_loss: bool) -> str:
     """Decides whether k and v are kept at 8 bits beside a palette; the same for every format."""
     shape = target.shape
-    heads = shape.cached_heads or shape.layers * shape.kv_heads
-    share = 2 * heads * shape.head_dim * shape.hidden_size / shape.parameters
+    share = 2 * shape.key_channels * shape.hidden_size / shape.parameters
     narrow = share <= rule("CH03").number("widest_share")
     if scheme != "palette":
         why = "only a palette has other widths beside it"
