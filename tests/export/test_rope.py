@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Phi3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from satchel.export.families.base import Rope
-from satchel.export.rope import make_rope, rope_tables
+from satchel.export.rope import make_rope, partial_rope, rope_tables
 from satchel.runtime.errors import CheckpointError
 
 LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -35,6 +36,32 @@ def test_agrees_with_transformers(parameters, head_dim):
     assert (cos.dtype, cos.shape) == (np.float32, (4096, head_dim // 2))
     np.testing.assert_allclose(cos, their_cos[0, :, : head_dim // 2].numpy(), atol=2e-7)
     np.testing.assert_allclose(sin, their_sin[0, :, : head_dim // 2].numpy(), atol=2e-7)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": np.linspace(1, 2, 24).tolist(),
+    "long_factor": np.linspace(1, 50, 24).tolist(),
+}
+
+
+@pytest.mark.parametrize("context", [4096, 4097])
+@pytest.mark.parametrize("given", [{}, {"factor": 16.0}, {"attention_factor": 1.25}], ids=["", "factor", "attention"])
+def test_longrope_on_both_sides_of_its_switch(given, context):
+    """transformers chooses by the longest position that it sees; we by the context."""
+    config = Phi3Config(
+        hidden_size=256, num_attention_heads=4, partial_rotary_factor=0.75, max_position_embeddings=131072,
+        original_max_position_embeddings=4096, rope_parameters=LONGROPE | given,
+    )  # fmt: skip
+    parameters = {**LONGROPE, **given, "original_max_position_embeddings": 4096}
+    ours = partial_rope({**parameters, "partial_rotary_factor": 0.75}, 64, 131072)
+    cos, sin = rope_tables(ours.at_context(context), context)
+    their_cos, their_sin = Phi3RotaryEmbedding(config)(torch.zeros(1), torch.arange(context)[None])
+    np.testing.assert_allclose(cos, their_cos[0, :, :24].numpy(), atol=1e-3)  # positions times 3e-7
+    np.testing.assert_allclose(sin, their_sin[0, :, :24].numpy(), atol=1e-3)
+    other = rope_tables(ours.at_context(8193 - context), context)
+    assert np.abs(other[0] - cos).max() > 0.5
 
 
 def test_attention_factor_multiplies_both_tables():
