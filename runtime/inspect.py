@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def entry_weights(folder: Path, entry: ModelEntry) -> Iterator[WeightRecord]:
         entry: of its manifest.
     """
     if entry.vision:
-        parts = (entry.vision.encoder.path, entry.vision.embedding.path)
-        return _once(itertools.chain(*(read_weights(folder / path, entry.format) for path in (*parts, *entry.paths))))
+        parts = sorted({entry.vision.encoder.path, entry.vision.embedding.path} - set(entry.paths))
+        seeing = (read_weights(folder / path, entry.format) for path in parts)
+        return _once(itertools.chain(*seeing, entry_weights(folder, replace(entry, vision=None))))
     if not entry.chunks:
         return read_weights(folder / entry.path, entry.format)
     calls = ((folder / chunk.path, chunk.functions["decode"]) for chunk in entry.chunks)

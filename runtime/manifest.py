@@ -323,7 +323,8 @@ def _check(manifest: Manifest) -> None:
             raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
     if entry.chunks is not None:
         layers = {name.split(".")[1] for name in manifest.weights.tensors if name.startswith("layers.")}
-        check_chunks(entry, (f.path for f in manifest.files), len(layers))
+        encoder = f"{entry.vision.encoder.path}/" if entry.vision else "/"
+        check_chunks(entry, (f.path for f in manifest.files if not f.path.startswith(encoder)), len(layers))
     if entry.vision is not None:
         check_preparation(entry.vision.images)
         if not 0 <= entry.vision.tokens.id < tokens.vocab_size or entry.vision.tokens.rows < 1:

@@ -88,7 +88,14 @@ LARGEST_WEIGHT_FILE = 2**31
 
 
 def write(
-    folder: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress = silent
+    folder: Path,
+    weights: Weights,
+    config: DecoderConfig,
+    plan: Plan,
+    info: ModelInfo,
+    progress: Progress = silent,
+    *,
+    apart: bool = False,
 ) -> ModelEntry:
     """Writes `model.mlpackage`, or one package for each chunk, into `folder`, and says how it is called.
 
@@ -100,12 +107,14 @@ def write(
             chunks.
         info: goes into the model's metadata.
         progress: is called after each layer.
+        apart: give ids a function of their own, also in a single package, so that a host can exchange rows of what it
+            gives before the first layer is given them; from iOS18 on.
 
     Raises:
         PlanError: the plan asks for what the target lacks.
     """
     settings = read_settings(weights, plan)
-    chunks = spread(weights, config, settings)
+    chunks = spread(weights, config, settings, apart=apart)
     told = _Told(progress, len(settings.functions) * (config.layers + len(chunks)))
     for chunk in chunks:
         package = folder / chunk.package

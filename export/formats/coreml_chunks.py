@@ -58,13 +58,14 @@ class Chunk:
         return self.embeds or self.table
 
 
-def spread(weights: Weights, config: DecoderConfig, settings: Settings) -> list[Chunk]:
+def spread(weights: Weights, config: DecoderConfig, settings: Settings, *, apart: bool = False) -> list[Chunk]:
     """The packages of a model, in order.
 
     Args:
         weights: of which every matrix is read once for its size, unless there is one package.
         config: shape of the decoder.
         settings: how many packages there are, and for which target.
+        apart: whether ids have a function of their own in any case.
 
     Raises:
         PlanError: fewer layers than packages.
@@ -73,8 +74,8 @@ def spread(weights: Weights, config: DecoderConfig, settings: Settings) -> list[
     if count > config.layers:
         raise PlanError("more chunks than layers", got=count, wanted=f"1 to {config.layers}")
     if count == 1:
-        return [Chunk(1, 1, range(config.layers), embeds=True, table=False, head=True)]
-    table = config.tied_embeddings and settings.blockwise and settings.tied_head == "shared"
+        return [Chunk(1, 1, range(config.layers), embeds=not apart, table=apart, head=True)]
+    table = apart or (config.tied_embeddings and settings.blockwise and settings.tied_head == "shared")
     cuts = balanced(_sizes(weights, config, settings, table), count)
     return [
         Chunk(i + 1, count, range(a, b), i == 0 and not table, table and i == count - 1, i == count - 1)

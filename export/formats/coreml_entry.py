@@ -72,7 +72,7 @@ def model_entry(config: DecoderConfig, settings: Settings, chunks: list[Chunk], 
     """How the app calls it all."""
     calls = [call for chunk in chunks for call in _calls(config, settings, chunk)]
     calls.sort(key=lambda call: call.layers > 0)  # what looks up ids comes first
-    several, (first, last) = len(chunks) > 1, (calls[0], calls[-1])
+    several, (first, last) = len(calls) > 1, (calls[0], calls[-1])
     functions = {"functions": {role: name for role, (name, _) in settings.functions.items()}}
     return ModelEntry(
         format="coreml",

@@ -14,6 +14,7 @@ from satchel.runtime.errors import PlanError
 from satchel.runtime.manifest import ModelEntry, ModelInfo, PartEntry
 
 WRITERS = {
+    "coreml": "satchel.export.formats.coreml_vision",
     "onnx": "satchel.export.formats.onnx_vision",
 }
 """Format -> module with `write`."""
@@ -28,7 +29,7 @@ def check_format(name: str, family: str) -> None:
     if name not in WRITERS:
         raise PlanError(
             f"a model that sees ({family}) cannot be exported to this format yet", got=name,
-            wanted=", ".join(WRITERS), hint=f"pass --format {next(iter(WRITERS))}",
+            wanted=", ".join(WRITERS), hint="pass --format onnx",
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ BACKENDS: dict[str, str] = {
 }
 
 SEEING: dict[str, str] = {
+    "coreml": "satchel.runtime.backends.coreml_vision:CoremlVisionBackend",
     "onnx": "satchel.runtime.backends.onnx_vision:OnnxVisionBackend",
 }
 """The same of models that see."""

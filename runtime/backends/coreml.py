@@ -174,9 +174,14 @@ class CoremlBackend:
         for call in self._calls:
             outputs = call("prefill" if by_prefill else "decode", given, place)
             if call is not self._calls[-1]:
-                given[HIDDEN_IN] = _output(outputs, HIDDEN_OUT)
+                hidden = _output(outputs, HIDDEN_OUT)
+                given[HIDDEN_IN] = self._embedded(hidden, tokens) if call is self._calls[0] else hidden
         self.position += count
         return np.array(_output(outputs, "logits")[0, count - 1], dtype=np.float32)
+
+    def _embedded(self, hidden: np.ndarray, tokens: list[int]) -> np.ndarray:
+        """What the first call of a chain gave for tokens, as the next is given it; a model that sees changes it."""
+        return hidden
 
 
 def _zeros(spec: Any) -> np.ndarray:

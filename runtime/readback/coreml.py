@@ -8,6 +8,7 @@ head or of its bias. Parts of a tied head repeat rows of embed_tokens and are no
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from satchel.runtime.mil.package import Package, open_package
 from satchel.runtime.mil.values import constant_shape
 from satchel.runtime.weights import WeightRecord, digest
 
-MATRIX = re.compile(r"(?P<name>embed_tokens|lm_head|layers__\d+__.*?)(?:__part(?P<part>\d+)|__(?P<head>head))?")
+SEEING = r"vision__(?:patch_embedding|layers__\d+__.*?|projector__\d+)"
+MATRIX = re.compile(
+    rf"(?P<name>embed_tokens|lm_head|layers__\d+__.*?|{SEEING})(?:__part(?P<part>\d+)|__(?P<head>head))?"
+)
 NOT_A_MATRIX = re.compile(r"norm|__(scale|bias)(__|$)")
 
 
@@ -121,8 +125,9 @@ def _matrices(made: dict[str, Any]) -> dict[str, list[_Source]]:
 
 def _matrix_shape(op: Any) -> tuple[int, ...]:
     """[rows, columns] of a matrix, also where it is the kernel of a 1x1 convolution."""
+    """(rows, columns); a kernel of more than one place is a row's columns, one channel after the other."""
     _, shape = constant_shape(op.outputs[0])
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return (shape[0], math.prod(shape[1:])) if len(shape) == 4 else shape
 
 
 def _values(package: Package, made: dict[str, Any], source: _Source) -> np.ndarray:

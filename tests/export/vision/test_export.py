@@ -74,6 +74,27 @@ def test_bundles_pass_validation_and_answer(bundles, kind, tmp_path):
         assert "answer" in json.loads(result.stdout)
 
 
+@pytest.mark.parametrize(("kind", "layout"), [("llava", "channels_first"), ("smolvlm", "plain")])
+def test_core_ml(tmp_path, kind, layout):
+    """Through our interpreter; the same weights as in ONNX, and the same chain."""
+    folder, weights = vision_folder(tmp_path / kind, kind), "palette" if kind == "smolvlm" else "fp32"
+    options = {"format": "coreml", "context": 256, "effort": "low", "overrides": {"layout": layout}}
+    (bundle,) = satchel.export(folder, "iphone-15-pro", weights=weights, output=tmp_path, **options)
+    assert bundle.manifest.entry.options["layout"] == layout
+    report = validate(bundle, limits=NO_QUALITY)
+    assert report.passed, report.to_json()["failures"]
+    names = {t["name"] for t in inspect_path(bundle.folder, weights=True)["tensors"]}
+    assert set(bundle.manifest.weights.tensors) == names
+    shown = picture(50, 70)
+    with satchel.load(bundle.folder) as session:
+        assert "".join(session.generate(QUESTION, images=[shown], max_new_tokens=3)) is not None
+        if weights == "fp32":
+            ids = session.encode_chat([{"role": "user", "content": QUESTION}], images=[shown])
+            pixels = prepare(shown, bundle.manifest.entry.vision.images).pixels
+            theirs = tiny_llava()(input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(pixels)).logits[0]
+            np.testing.assert_allclose(session.logits(ids, images=[shown]), theirs.numpy(), atol=1e-4)
+
+
 def test_damage_to_the_encoder_shows(bundles, tmp_path):
     """Another picture's pixels, and an encoder whose weights moved: validation says which part it is."""
     bundle, _ = bundles["llava"]
@@ -104,9 +125,10 @@ def test_same_input_same_bytes(bundles, tmp_path):
 
 def test_what_cannot_be_done_is_named(bundles, tmp_path):
     folder = vision_folder(tmp_path / "llava")
-    for form, device in (("coreml", "iphone-15-pro"), ("executorch", "pixel-9")):
-        with pytest.raises(PlanError, match=f"sees.*{form}"):
-            satchel.export(folder, device, format=form, output=tmp_path / "out")
+    for form, device, says in (("executorch", "pixel-9", "sees.*executorch"), ("coreml", "iphone-12", "several")):
+        old = {"overrides": {"target": "iOS17"}} if form == "coreml" else {}
+        with pytest.raises(PlanError, match=says):
+            satchel.export(folder, device, format=form, output=tmp_path / "out", effort="low", **old)
     with pytest.raises(UsageError, match="does not fit"):
         export(folder, tmp_path / "out", context=48)
     (folder / "preprocessor_config.json").unlink()
