@@ -18,61 +18,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.mil_builder import Emitter, Var, mb
+from satchel.export.ops.mil_call import Angles, Call, Heads, mil_name
 from satchel.export.ops.mil_matrix import MatrixStore, StoredMatrix
 from satchel.export.rope import rope_tables
+
+__all__ = ["Call", "MilOps", "mil_name"]
 
 MASKED = -1e4
 SMALLEST_PEAK = 1e-4
 """The RMSNorm divides by at least this, so that a row of zeros stays one."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """What is particular to one function of the program.
-
-    Attributes:
-        length: tokens a call, S.
-        context: slots of the cache, C.
-        cache: "state" or "io".
-        cache_write: "slice_update", or "mask" for compilers that crash on a slice whose begin is a runtime value.
-        head_parts: how many parts lm_head is split in.
-        shared_head: parts of a tied head point into the embedding's data.
-        fused: scaled_dot_product_attention instead of its parts (iOS18, GPU and CPU only).
-        first_layer: of those in the program, whose cache has its layers only.
-    """
-
-    length: int
-    context: int
-    cache: str
-    cache_write: str
-    head_parts: int
-    shared_head: bool
-    fused: bool = False
-    first_layer: int = 0
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Queries or keys that are split into heads already."""
-
-    value: Var
-
-
-Angles: TypeAlias = tuple[Var, Var]
-"""cos and sin of the places of one call's tokens, in the shape of heads."""
-
-
-def mil_name(canonical: str) -> str:
-    """A canonical tensor name as an identifier of the program, reversibly."""
-    return canonical.replace(".", "__")
 
 
 class MilOps(ABC):

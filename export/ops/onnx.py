@@ -7,8 +7,6 @@ for: a part of a packed linear (attention takes q, k and v as one tensor), and a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -17,68 +15,17 @@ from satchel.export.families.base import DecoderConfig, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx_graph import MICROSOFT, GraphBuilder
 from satchel.export.ops.onnx_matrices import NBits, nbits, plain, stackable
+from satchel.export.ops.onnx_values import CacheInputs, Part, RotaryInputs, Sum, Tensor
 from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.rope import rope_tables
+
+__all__ = ["ACCURACY_LEVEL", "CacheInputs", "OnnxOps", "Tensor"]
 
 ACCURACY_LEVEL = 4
 """MatMulNBits rounds activations to int8 by blocks; its float kernel for 8 bits is some 50 times slower."""
 
 FUSED_CHANNELS = 16
 """GroupQueryAttention rotates a multiple of so many channels of a head."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several linears that were computed as one: columns of `packed`, `widths` side by side."""
-
-    packed: ir.Value
-    widths: tuple[int, ...]
-    which: int
-
-
-@dataclass
-class Sum:
-    """x + y, not yet computed; `total` is it, once a norm has computed it along the way."""
-
-    x: ir.Value
-    y: ir.Value
-    total: ir.Value | None = None
-
-
-Tensor: TypeAlias = ir.Value | Part | Sum
-
-
-@dataclass(frozen=True)
-class CacheInputs:
-    """What attention reads besides q, k and v.
-
-    Attributes:
-        past: for each layer (key, value), fp32 [batch, kv_heads, context, head_dim].
-        last_position: int32 [batch], tokens so far less one.
-        total_length: int32 scalar, tokens so far.
-        context: tokens that the cache holds.
-    """
-
-    past: Sequence[tuple[ir.Value, ir.Value]]
-    last_position: ir.Value
-    total_length: ir.Value
-    context: int
-
-
-@dataclass(frozen=True)
-class RotaryInputs:
-    """Tables of a rope.
-
-    Attributes:
-        cosine, sine: fp32 [context, rotated / 2].
-        rotated: channels of a head.
-        fused: whether GroupQueryAttention can rotate so many.
-    """
-
-    cosine: ir.Value
-    sine: ir.Value
-    rotated: int
-    fused: bool
 
 
 class OnnxOps:
