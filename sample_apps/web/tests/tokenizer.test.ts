@@ -1,0 +1,42 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+
+import { TextStream } from "../src/core/stream";
+import { Tokenizer } from "../src/core/tokenizer";
+import { vectors, VECTORS } from "./support";
+
+interface Case {
+  text: string;
+  ids: number[];
+  literal: number[];
+  decoded: string;
+  pieces: string[];
+}
+
+const NAMES = readdirSync(join(VECTORS, "tokens")).map((file) => file.replace(".json", ""));
+
+describe.each(NAMES)("tokenizer %s", (name) => {
+  const tokenizer = Tokenizer.read(readFileSync(join(VECTORS, "tokenizers", `${name}.json`)), 100_000);
+  const cases = vectors<Case[]>(`tokens/${name}.json`);
+
+  it("has 200 texts", () => expect(cases.length).toBe(200));
+
+  it("gives the reference's ids", () => {
+    const wrong = cases.filter((c) => tokenizer.encode(c.text).join() !== c.ids.join());
+    expect(wrong.map((c) => [c.text, tokenizer.encode(c.text), c.ids])).toEqual([]);
+  });
+
+  it("gives the reference's ids where controls are only characters", () => {
+    const got = cases.map((c) => [c.text, tokenizer.encodeLiterally(c.text)]);
+    expect(got.filter(([, ids], i) => String(ids) !== String(cases[i]!.literal))).toEqual([]);
+  });
+
+  it("gives the reference's text, whole and as it is streamed", () => {
+    for (const { ids, decoded, pieces } of cases) {
+      expect(tokenizer.decode(ids)).toBe(decoded);
+      const stream = new TextStream(tokenizer);
+      expect([...ids.map((id) => stream.push(id)), stream.flush()]).toEqual(pieces);
+    }
+  });
+});
