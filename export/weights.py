@@ -32,7 +32,7 @@ from satchel.export.reference import Reference
 from satchel.export.tools import tool_versions
 from satchel.export.vision.prompts import seeing_prompts
 from satchel.export.vision.reference import SeeingReference
-from satchel.export.vision.weights import compress_vision
+from satchel.export.vision.weights import compress_vision, vision_bytes
 from satchel.export.work import WorkFolder
 from satchel.runtime.errors import BundleError, CheckpointError
 from satchel.runtime.golden import Golden
@@ -277,7 +277,8 @@ class _Stages:
         if recipe.budget is None or recipe.budget.max_bytes is None:
             return 0
         plans = [plan for plan, asked in zip(self._job.plans, self._job.recipes, strict=True) if asked == recipe]
-        return max(other_bytes(self._model, plan, recipe.embedding) for plan in plans)
+        seeing = vision_bytes(self._model.vision.config, recipe) if self._model.vision else 0
+        return seeing + max(other_bytes(self._model, plan, recipe.embedding) for plan in plans)
 
 
 def _kept(folder: Path, make: Callable[[], Golden]) -> Golden:

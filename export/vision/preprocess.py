@@ -51,11 +51,7 @@ def read_preparation(folder: Path, config: VisionConfig) -> ImagePreparation:
     Raises:
         CheckpointError: the checkpoint does not say, or asks for what is not supported; it is named.
     """
-    given = _given(folder)
-    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "")
-    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
-    if kind not in DEFAULTS:
-        raise CheckpointError("this image processor is not supported", got=kind, wanted=", ".join(DEFAULTS))
+    given, kind = _given(folder), processor_name(folder)
     unknown = {k: v for k, v in given.items() if k not in (*READ, *HARMLESS) and v not in (None, False, {}, [])}
     if unknown:
         raise CheckpointError("the image processor has options that are not known", got=", ".join(sorted(unknown)))
@@ -77,6 +73,20 @@ def read_preparation(folder: Path, config: VisionConfig) -> ImagePreparation:
             wanted=(config.image_size, config.image_size),
         )  # fmt: skip
     return found
+
+
+def processor_name(folder: Path) -> str:
+    """Name of transformers' image processor, a key of DEFAULTS.
+
+    Raises:
+        CheckpointError: it is missing, or another.
+    """
+    given = _given(folder)
+    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "")
+    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    if kind not in DEFAULTS:
+        raise CheckpointError("this image processor is not supported", got=kind, wanted=", ".join(DEFAULTS))
+    return kind
 
 
 def _given(folder: Path) -> dict[str, Any]:

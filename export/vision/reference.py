@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from satchel.export.huggingface import first_line, quiet
 from satchel.export.ops.base import Weights
 from satchel.export.reference import Reference
 from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.vision.preprocess import processor_name
 from satchel.export.vision.prompts import GoldenPicture
 from satchel.runtime.errors import CheckpointError, UsageError
 from satchel.runtime.golden_vision import MOST_PIXELS, MOST_ROWS, GoldenVision, spread
+from satchel.runtime.images import open_picture
 
 
 class SeeingReference(Reference):
@@ -40,7 +43,7 @@ class SeeingReference(Reference):
         parts = open_parts(whole, family)
         self.config, self._vision, self._placeholder = parts.config, parts.vision_config, parts.placeholder
         self.streamed, self._stream = False, None
-        self.model = _load(path)
+        self._path, self.model = path, _load(path)
         places = family_of(parts.text.config).tensor_names(self.config)
         names = {}
         for name, _ in self.model.named_parameters():
@@ -74,7 +77,7 @@ class SeeingReference(Reference):
         rows = self.features().numpy()
         if not np.isfinite(rows).all():
             raise CheckpointError("the vision tower gives NaN or infinity", hint="its weights overflow in fp32")
-        pixels = self._picture.prepared.pixels
+        pixels = _transformers_pixels(self._path, self._picture)
         kept = {name: rows[spread(len(rows), MOST_ROWS)].astype(np.float32)}
         if before is not None:
             return replace(before, features={**before.features, **kept})
@@ -103,6 +106,29 @@ class SeeingReference(Reference):
                 parameter = self.model.get_parameter(stored)
                 parameter.copy_(torch.from_numpy(weights.matrix(name).dequantize()).reshape(parameter.shape))
         self._features = None
+
+
+def _transformers_pixels(path: Path, picture: GoldenPicture) -> np.ndarray:
+    """The golden picture as transformers' own image processor over Pillow prepares it, float32 [tiles, 3, h, w].
+
+    Raises:
+        CheckpointError: it cannot be loaded, or cuts the picture otherwise than we do.
+    """
+    with quiet() as transformers:
+        try:
+            name = processor_name(path)
+            processor = getattr(transformers, f"{name}Pil").from_pretrained(str(path), local_files_only=True)
+            image = open_picture(io.BytesIO(picture.png))
+            found = np.asarray(processor(image, return_tensors="np")["pixel_values"], np.float32)
+        except Exception as error:
+            raise CheckpointError(
+                "transformers, which runs the reference, cannot prepare a picture", got=first_line(error)
+            ) from error
+    wanted = picture.prepared.pixels.shape
+    found = found.reshape(-1, *found.shape[-3:])
+    if found.shape != wanted:
+        raise CheckpointError("transformers prepares pictures otherwise", got=found.shape, wanted=wanted)
+    return found
 
 
 def _load(path: Path) -> Any:

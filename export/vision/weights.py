@@ -17,6 +17,7 @@ from satchel.export.vision.checkpoint import VisionTensors
 from satchel.export.vision.config import VisionConfig
 from satchel.export.vision.prompts import drawn
 from satchel.export.vision.torch import features
+from satchel.runtime.golden_vision import MOST_ROWS
 from satchel.runtime.images import ImagePreparation, prepare
 
 UNSETTLED = {"palette": 6, "int4": 8}
@@ -24,6 +25,9 @@ UNSETTLED = {"palette": 6, "int4": 8}
 picture loses is not among that, so that these keep more."""
 PICTURES, SIDE = 4, 256
 """Synthetic pictures that calibrate it, and their edges in pixels."""
+PROGRAM_BYTES, HEAD_BYTES, GOLDEN_BYTES = 35_000, 7_000, 200_000
+"""Of a layer in the program and the manifest, for each head of it, and of the golden picture. The first two are Core
+ML's for a decoder's layer (bundle_size.py), which has more in it: not measured for towers."""
 COLUMNS = 16
 """Columns that compressed matrices have a multiple of, in every runtime."""
 
@@ -62,10 +66,27 @@ def compress_vision_matrix(name: str, w: np.ndarray, h: np.ndarray | None, recip
         return PlainTensor(w)
     if recipe.weights == "fp16" or name == "vision.patch_embedding" or w.shape[1] % COLUMNS:
         return PlainTensor(w.astype(np.float16))
-    bits = recipe.widths_of(name)
-    settled = bits[0] if len(bits) == 1 else UNSETTLED[recipe.weights]
-    known = {"widths": (settled,), "overrides": ()} if recipe.weights in UNSETTLED else {}
+    known = {"widths": (_settled(name, recipe),), "overrides": ()} if recipe.weights in UNSETTLED else {}
     return compress_matrix(name, w, h, replace(recipe, budget=None, effort="low", **known))  # type: ignore[arg-type]
+
+
+def vision_bytes(config: VisionConfig, recipe: Recipe) -> int:
+    """Bytes that the tower and the projector take in a bundle, somewhat more than less: for budgets of size."""
+    numbers = 4 if recipe.weights == "fp32" else 2
+    total = sum(4 * size for (size,) in config.vector_shapes().values())
+    for name, (rows, columns) in config.matrix_shapes().items():
+        if recipe.weights in ("fp16", "fp32") or name == "vision.patch_embedding" or columns % COLUMNS:
+            total += numbers * rows * columns
+        else:
+            bits = _settled(name, recipe) if recipe.weights in UNSETTLED else 8
+            total += rows * columns * bits // 8 + rows * (4 + 4 * columns // recipe.block)
+    program = (config.layers + 3) * (PROGRAM_BYTES + HEAD_BYTES * config.heads)
+    return total + program + GOLDEN_BYTES + 2 * 4 * MOST_ROWS * config.projector[-1]
+
+
+def _settled(name: str, recipe: Recipe) -> int:
+    bits = recipe.widths_of(name)
+    return bits[0] if len(bits) == 1 else UNSETTLED[recipe.weights]
 
 
 def mean_squares(tensors: VisionTensors, config: VisionConfig, how: ImagePreparation) -> Mapping[str, np.ndarray]:
