@@ -12,7 +12,7 @@ from typing import Any
 from satchel.runtime.bundle import MANIFEST, Bundle, open_bundle
 from satchel.runtime.errors import BundleError, FormatError, MissingPackageError
 from satchel.runtime.manifest import ChunkEntry, ModelEntry
-from satchel.runtime.session import summary
+from satchel.runtime.summary import summary
 from satchel.runtime.weights import WeightRecord
 
 READERS: dict[str, str] = {

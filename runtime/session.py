@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
 from satchel.runtime.bundle import Bundle, open_bundle
-from satchel.runtime.chat import ChatTemplate, Guard, Message, checked, control_tokens, encode_guarded, special_tokens
+from satchel.runtime.bundle_tokenizer import read_template, read_tokenizer
+from satchel.runtime.chat import Guard, Message, checked, control_tokens, encode_guarded
 from satchel.runtime.errors import TokenizerError, UsageError
 from satchel.runtime.generate import TextStream
 from satchel.runtime.image_tokens import with_pictures
@@ -22,6 +23,7 @@ from satchel.runtime.images import Prepared
 from satchel.runtime.manifest import TokenRules
 from satchel.runtime.pictures import Pictures
 from satchel.runtime.sampling import Sampler, Sampling
+from satchel.runtime.summary import summary
 
 
 def load(path: str | Path, *, verify: bool = True, **options: Any) -> Session:
@@ -72,11 +74,11 @@ class Session:
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
-        self.tokenizer: Tokenizer | None = _read_tokenizer(bundle)
+        self.tokenizer: Tokenizer | None = read_tokenizer(bundle)
         self.finish_reason: str = ""
         """Why the last answer ended: "stop", "length" (max_new_tokens) or "context" (the cache is full)."""
         self._backend = backend
-        self._template = _read_template(bundle)
+        self._template = read_template(bundle)
         self._pictures = Pictures(bundle.manifest.entry.vision, backend)
         self._cached: list[int] | None = []  # ids in the backend's cache; None where that is not known
         self._turn: _Turn | None = None
@@ -386,43 +388,6 @@ class Session:
             hint = "use ids (generate_ids, logits), or export again without --no-tokenizer"
             raise TokenizerError("the bundle has no tokenizer", hint=hint)
         return self.tokenizer
-
-
-def summary(bundle: Bundle) -> dict[str, Any]:
-    """The essentials of a bundle's manifest, as a JSON object."""
-    m = bundle.manifest
-    return {
-        "model": m.model.model_id, "family": m.model.family, "license": m.model.license,
-        "parameters": m.model.parameters, "device": m.plan.device, "format": m.entry.format,
-        "weights": m.weights.scheme, "context_length": m.entry.context_length,
-        "prefill_length": m.entry.prefill_length, "vocab_size": m.tokens.vocab_size,
-        "bos_id": m.tokens.bos_id, "stop_ids": list(m.tokens.stop_ids), "bytes": bundle.bytes,
-        "tokenizer": bundle.has("tokenizer.json"), "chat_template": bundle.has("chat_template.jinja"),
-        "schema_version": m.schema_version, "tools": dict(m.tools), **({"sees": True} if m.entry.vision else {}),
-    }  # fmt: skip
-
-
-def _read_tokenizer(bundle: Bundle) -> Tokenizer | None:
-    text = bundle.text("tokenizer.json")
-    if text is None:
-        return None
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError("tokenizer.json cannot be read", got=error, hint="export the bundle again") from None
-    # A model's embedding is often padded beyond the tokenizer, never the other way round.
-    size, vocab = tokenizer.get_vocab_size(with_added_tokens=True), bundle.manifest.tokens.vocab_size
-    if size > vocab:
-        raise TokenizerError("the tokenizer has more ids than the model", got=size, wanted=f"at most {vocab}")
-    return tokenizer
-
-
-def _read_template(bundle: Bundle) -> ChatTemplate | None:
-    source = bundle.text("chat_template.jinja")
-    if source is None:
-        return None
-    config = bundle.text("tokenizer_config.json")
-    return ChatTemplate(source, special_tokens(config.encode("utf-8")) if config else {})
 
 
 def _strings(stop: str | Sequence[str]) -> tuple[str, ...]:
