@@ -111,7 +111,7 @@ def unigram() -> Tokenizer:
                                       show_progress=False)  # fmt: skip
     tokenizer.train_from_iterator([t for t in hard_texts() if t.isascii()], trainer)
     scores = _scores(tokenizer)
-    fresh = Tokenizer(models.Unigram([*scores, *((b, -20.0) for b in BYTES)], unk_id=0, byte_fallback=True))
+    fresh = Tokenizer(models.Unigram([*scores, *((b, -30.0 - i) for i, b in enumerate(BYTES))], unk_id=0, byte_fallback=True))
     fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     fresh.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace("▁", prepend_scheme="always")])
     fresh.add_special_tokens(list(PIECE_SPECIAL))
@@ -119,7 +119,10 @@ def unigram() -> Tokenizer:
 
 
 def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    return [(piece, round(score, 6)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    # Rare pieces have equal scores, and which of two equal ways a text is cut is nobody's business: no two are equal here.
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
+    scores = [(piece, round(score - 1.7e-3 * i**1.1, 9)) for i, (piece, score) in enumerate(pieces)]
+    return [(scores[0][0], -50.0), *scores[1:]]  # the first is <unk>
 
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {

@@ -17,8 +17,9 @@ import numpy as np
 from hard_texts import hard_texts
 from vector_tokenizers import TOKENIZERS
 
-from satchel.runtime import strict_json
+from satchel.runtime import chat, strict_json
 from satchel.runtime.chat import ChatTemplate, Guard, control_tokens, encode_guarded
+from satchel.runtime.errors import TokenizerError
 from satchel.runtime.generate import TextStream
 from satchel.runtime.limits import LOWERING, MAXIMA, QUALITY, QUALITY_TIE, TIES, Arithmetic, Comparison, limits_for
 from satchel.runtime.sampling import Sampler, Sampling, choose, greedy
@@ -52,10 +53,10 @@ TEMPLATES = {
 {% endfor -%}
 {%- if tools is not none and tools %}{{ tools | tojson }}{% endif -%}
 {%- if add_generation_prompt %}<|start|>ASSISTANT{% endif -%}""",
-    "methods": """{%- macro part(text, width=2) -%}{{ text.strip().split('\n')[0] }}{{ '.' * width }}{%- endmacro -%}
+    "methods": """{%- macro part(text, width=2) -%}{{ text.strip().split('\n')[0] }}{{ '.' ~ width }}{%- endmacro -%}
 {%- for m in messages[::-1] -%}
-{{ part(m['content']) }}{{ m['role'].startswith('u') }}{{ m.content | length }}{{ m | tojson }}{{ m.get('name', 'none') }}
-{% if m.content is string and 'l' in m.content %}{% continue %}{% endif %}
+{%- if m.content is string and 'y' in m.content %}{% continue %}{% endif -%}
+{{ part(m['content']) }}{{ '+' if m['role'].startswith('u') else '-' }}{{ m | tojson }}{{ m.get('name', 'none') }}
 {{ loop.index }}/{{ loop.length }}
 {% endfor -%}""",
 }
@@ -74,7 +75,7 @@ CONVERSATIONS = (
 def write(path: Path, value: Any) -> None:
     """One JSON file, a case a line where it is a list."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     path.write_text(text.replace("},{", "},\n{") + "\n", encoding="utf-8")
 
 
@@ -131,14 +132,19 @@ def tokens(tokenizer: Any) -> list[dict[str, Any]]:
     """For each hard text: ids, ids where controls are only characters, the text of the ids, and as it is streamed."""
     found = []
     for text in hard_texts():
-        tokenizer.encode_special_tokens = False
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-        tokenizer.encode_special_tokens = True
-        literal = tokenizer.encode(text, add_special_tokens=False).ids
         stream = TextStream(tokenizer)
         pieces = [*(stream.push(i) for i in ids), stream.flush()]
-        found.append({"text": text, "ids": ids, "literal": literal, "decoded": tokenizer.decode(ids), "pieces": pieces})
+        found.append({"text": text, "ids": ids, "literal": _literal(tokenizer, text), "decoded": tokenizer.decode(ids), "pieces": pieces})
     return found
+
+
+def _literal(tokenizer: Any, text: str) -> list[int] | None:
+    """Ids where controls are only characters; None where a model's own pieces make a control token of them."""
+    try:
+        return chat._encode_literally(tokenizer, text)  # what stands between a template's control tokens
+    except TokenizerError:
+        return None
 
 
 def templates() -> dict[str, Any]:

@@ -1,22 +1,13 @@
 /**
- * Text <-> ids by the bundle's tokenizer.json. The pieces (normalizers, pre-tokenizers, BPE and Unigram models with byte
- * fallback, decoders) are those of @huggingface/tokenizers; tests hold them to the Python library's ids.
+ * Text <-> ids by the bundle's tokenizer.json. The parts (normalizers, pre-tokenizers, BPE and Unigram models, decoders)
+ * are those of @huggingface/tokenizers, corrected where they differ from the Python library, to whose ids tests hold it.
  */
 
-import { Tokenizer as Pieces } from "@huggingface/tokenizers";
+import type { Tokenizer as Pieces } from "@huggingface/tokenizers";
 
+import { makePieces, type TokenizerFile } from "./tokenizer-pieces";
 import { reasonOf, SatchelError, tokenizerError } from "./errors";
 import { parseJson } from "./strict-json";
-
-interface AddedToken {
-  id: number;
-  content: string;
-  special: boolean;
-}
-
-interface TokenizerFile {
-  added_tokens: AddedToken[];
-}
 
 export class Tokenizer {
   private readonly whole: Pieces;
@@ -25,7 +16,7 @@ export class Tokenizer {
   readonly controls: ReadonlyMap<string, number>;
 
   private constructor(private readonly file: TokenizerFile) {
-    this.whole = new Pieces(file, {});
+    this.whole = makePieces(file);
     this.controls = new Map(file.added_tokens.filter((t) => t.special).map((t) => [t.content, t.id]));
   }
 
@@ -53,10 +44,10 @@ export class Tokenizer {
 
   /** Ids of a text in which control tokens are only characters. */
   encodeLiterally(text: string): number[] {
-    this.withoutControls ??= new Pieces(
-      { ...this.file, added_tokens: this.file.added_tokens.filter((token) => !token.special) },
-      {},
-    );
+    this.withoutControls ??= makePieces({
+      ...this.file,
+      added_tokens: this.file.added_tokens.filter((token) => !token.special),
+    });
     const ids = encodeWith(this.withoutControls, text);
     const control = new Set(this.controls.values());
     if (ids.some((id) => control.has(id))) {
