@@ -16,6 +16,7 @@ from satchel.cli.app import app
 from satchel.runtime.errors import BundleError, CheckpointError, PlanError, UsageError
 from satchel.runtime.images import prepare
 from satchel.runtime.inspect import inspect_path
+from satchel.runtime.manifest import Manifest
 from satchel.runtime.parity import validate
 
 NO_QUALITY = {"quality.kl_mean": None, "quality.top1": None}
@@ -24,12 +25,14 @@ QUESTION = "What is this?"
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
-    """(bundle, transformers' model): LLaVA with Phi in fp32, SmolVLM as palettes."""
+    """LLaVA with Phi and SmolVLM in fp32; LLaVA with a Llama whose head is tied, as palettes."""
     root, found = tmp_path_factory.mktemp("seeing"), {}
-    for kind, model, weights in (("llava", tiny_llava, "fp32"), ("smolvlm", tiny_smolvlm, "palette")):
-        folder = vision_folder(root / kind, kind)
-        (bundle,) = export(folder, root, weights)
-        found[kind] = bundle, model()
+    tied = {"text": "llama", "tie_word_embeddings": True}
+    for name, kind, weights, options in (
+        ("llava", "llava", "fp32", {}), ("smolvlm", "smolvlm", "fp32", {}), ("palette", "llava", "palette", tied),
+    ):  # fmt: skip
+        folder = vision_folder(root / name, kind, **options)
+        (found[name],) = export(folder, root, weights)
     return found
 
 
@@ -38,27 +41,33 @@ def export(folder, output, weights="fp32", **options):
     return satchel.export(folder, "pixel-9", weights=weights, output=output, **options)
 
 
-def test_logits_are_those_of_transformers(bundles):
-    """The whole chain: our preparation, encoder, embedding and decoder, and transformers' one call with pixels."""
-    bundle, model = bundles["llava"]
-    shown = picture(50, 70)
-    pixels = prepare(shown, bundle.manifest.entry.vision.images).pixels
+def whole(kind, model, ids, bundle, shown):
+    """Logits of transformers' one call with pixels."""
+    prepared = prepare(shown, bundle.manifest.entry.vision.images)
+    pixels = torch.from_numpy(prepared.pixels)
+    given = pixels[None] if kind == "smolvlm" else pixels
+    return model(input_ids=torch.tensor([ids]), pixel_values=given).logits[0].numpy(), prepared
+
+
+@pytest.mark.parametrize(("kind", "make"), [("llava", tiny_llava), ("smolvlm", tiny_smolvlm)])
+def test_logits_are_those_of_transformers(bundles, kind, make):
+    """The whole chain: our preparation, encoder, embedding and decoder, and transformers' one call."""
+    bundle, model, shown = bundles[kind], make(), picture(50, 70)
     with satchel.load(bundle.folder) as session:
         ids = session.encode_chat([{"role": "user", "content": QUESTION}], images=[shown])
-        assert ids.count(PLACEHOLDER) == 16
-        ours = session.logits(ids, images=[shown])
-        theirs = model(input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(pixels)).logits[0].numpy()
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
-        chosen = list(session.generate_ids(ids[-5:], max_new_tokens=3, stop_ids=()))
-        assert len(chosen) == 3
+        theirs, prepared = whole(kind, model, ids, bundle, shown)
+        assert ids.count(PLACEHOLDER) == len(prepared.pixels) * bundle.manifest.entry.vision.tokens.rows
+        assert len(prepared.pixels) == (5 if kind == "smolvlm" else 1)
+        np.testing.assert_allclose(session.logits(ids, images=[shown]), theirs, atol=1e-4)
+        assert len(list(session.generate_ids(ids[-5:], max_new_tokens=3, stop_ids=()))) == 3
         without = model(input_ids=torch.tensor([ids])).logits[0].numpy()
         np.testing.assert_allclose(session.logits(ids), without, atol=1e-4, err_msg="the picture is forgotten")
         assert np.abs(without - theirs).max() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["llava", "smolvlm"])
+@pytest.mark.parametrize("kind", ["llava", "smolvlm", "palette"])
 def test_bundles_pass_validation_and_answer(bundles, kind, tmp_path):
-    bundle, _ = bundles[kind]
+    bundle = bundles[kind]
     report = validate(bundle, limits=NO_QUALITY)
     assert report.passed, report.to_json()["failures"]
     assert report.value("onnxruntime", "lowering", "vision", "pixels_difference") == 0
@@ -66,6 +75,7 @@ def test_bundles_pass_validation_and_answer(bundles, kind, tmp_path):
     assert not all(prompt.picture for prompt in bundle.golden.prompts)
     names = {t["name"] for t in inspect_path(bundle.folder, weights=True)["tensors"]}
     assert set(bundle.manifest.weights.tensors) == names
+    assert (kind == "palette") == ("lm_head" not in names), "a tied head is the embedding's bytes"
     Image.fromarray(picture(90, 60)).save(tmp_path / "cat.png")
     options = ["--image", str(tmp_path / "cat.png"), "--prompt", QUESTION, "--max-new-tokens", "3", "--json"]
     for further in ([], ["--raw"]):
@@ -81,7 +91,7 @@ def test_core_ml(tmp_path, kind, layout):
     options = {"format": "coreml", "context": 256, "effort": "low", "overrides": {"layout": layout}}
     (bundle,) = satchel.export(folder, "iphone-15-pro", weights=weights, output=tmp_path, **options)
     assert bundle.manifest.entry.options["layout"] == layout
-    report = validate(bundle, limits=NO_QUALITY)
+    report = validate(bundle, limits=NO_QUALITY, prompts=3)
     assert report.passed, report.to_json()["failures"]
     names = {t["name"] for t in inspect_path(bundle.folder, weights=True)["tensors"]}
     assert set(bundle.manifest.weights.tensors) == names
@@ -97,7 +107,7 @@ def test_core_ml(tmp_path, kind, layout):
 
 def test_damage_to_the_encoder_shows(bundles, tmp_path):
     """Another picture's pixels, and an encoder whose weights moved: validation says which part it is."""
-    bundle, _ = bundles["llava"]
+    bundle = bundles["llava"]
     folder = shutil.copytree(bundle.folder, tmp_path / bundle.folder.name)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["entry"]["vision"]["images"]["filter"] = "nearest"
@@ -117,10 +127,43 @@ def test_damage_to_the_encoder_shows(bundles, tmp_path):
 
 
 def test_same_input_same_bytes(bundles, tmp_path):
-    bundle, _ = bundles["llava"]
+    bundle = bundles["llava"]
     folder = vision_folder(tmp_path / "llava")
     (again,) = export(folder, tmp_path)
     assert (again.folder / "manifest.json").read_bytes() == (bundle.folder / "manifest.json").read_bytes()
+
+
+def test_without_a_tokenizer(tmp_path):
+    folder = vision_folder(tmp_path / "llava")
+    (folder / "tokenizer.json").unlink()
+    (bundle,) = export(folder, tmp_path, tokenizer=False)
+    assert validate(bundle, limits=NO_QUALITY).passed
+    with satchel.load(bundle.folder) as session:
+        once, twice = (
+            list(session.generate_ids([5, PLACEHOLDER, 9], images=[picture(30, 30, seed)], max_new_tokens=4))
+            for seed in (1, 1)
+        )
+        assert once == twice
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("tokens", "id"), 320),
+        (("tokens", "rows"), 0),
+        (("encoder", "path"), "../vision.onnx"),
+        (("encoder", "path"), "other.onnx"),
+        (("images", "resize"), "stretch"),
+        (("images", "std"), [0.5, 0.5]),
+        (("images", "height"), 1 << 30),
+        (("images", "filter"), "__class__"),
+    ],
+)
+def test_hostile_manifests_are_refused(bundles, tmp_path, keys, value):
+    manifest = json.loads((bundles["llava"].folder / "manifest.json").read_text())
+    manifest["entry"]["vision"][keys[0]][keys[1]] = value
+    with pytest.raises(BundleError):
+        Manifest.from_bytes(json.dumps(manifest).encode())
 
 
 def test_what_cannot_be_done_is_named(bundles, tmp_path):
@@ -135,7 +178,7 @@ def test_what_cannot_be_done_is_named(bundles, tmp_path):
     with pytest.raises(CheckpointError, match="how pictures are prepared"):
         export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    bundle, _ = bundles["llava"]
+    bundle = bundles["llava"]
     with satchel.load(bundle.folder) as session:
         with pytest.raises(UsageError, match="placeholder"):
             list(session.generate("<image> and <image>", images=[picture(9, 9)]))
