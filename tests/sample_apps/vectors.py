@@ -184,10 +184,12 @@ def write_bundle(folder: Path) -> Path:
     from tiny_folder import tiny_folder
 
     from satchel.export.pipeline import export
+    from satchel.runtime.parity import validate
 
     with tempfile.TemporaryDirectory() as scratch:
         source = tiny_folder(Path(scratch) / "tiny-llama")
         made = export(source, "pixel-9", effort="low", context=64, output=Path(scratch) / "out")[0].folder
+        validate(made).write(made)
         shutil.rmtree(folder / "bundle" / made.name, ignore_errors=True)
         return Path(shutil.copytree(made, folder / "bundle" / made.name))
 

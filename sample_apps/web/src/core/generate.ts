@@ -60,6 +60,11 @@ export class Session {
     return encodeChat(tokenizer, this.template, messages).ids;
   }
 
+  /** Says that something else has used the backend, whose cache is then of no use. */
+  forget(): void {
+    this.cached = null;
+  }
+
   /** The answer to a conversation, in pieces as it comes. What the cache holds of it already is not computed again. */
   chat(messages: Message[], options: GenerateOptions = {}): AsyncGenerator<{ text: string; tokens: number }> {
     const ids = this.template ? this.encodeChat(messages) : this.encode(messages.at(-1)?.content ?? "");

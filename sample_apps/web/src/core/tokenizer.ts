@@ -5,9 +5,9 @@
 
 import type { Tokenizer as Pieces } from "@huggingface/tokenizers";
 
-import { makePieces, type TokenizerFile } from "./tokenizer-pieces";
 import { reasonOf, SatchelError, tokenizerError } from "./errors";
 import { parseJson } from "./strict-json";
+import { makePieces, type TokenizerFile } from "./tokenizer-pieces";
 
 export class Tokenizer {
   private readonly whole: Pieces;
