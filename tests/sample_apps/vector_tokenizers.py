@@ -1,9 +1,8 @@
-"""Small tokenizers of the kinds that models have, trained here: byte-level with several regexes, and SentencePiece's."""
+"""Small tokenizers of the kinds that models have, trained here: byte-level with several regexes, SentencePiece's."""
 
 from __future__ import annotations
 
 import json
-
 from collections.abc import Callable
 
 from hard_texts import hard_texts
@@ -12,15 +11,20 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 SPECIAL = ("<|bos|>", "<|start|>", "<|end|>")
 PIECE_SPECIAL = ("<unk>", "<s>", "</s>", "<|end|>")
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
 CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-def _byte_level(splits: list[pre_tokenizers.PreTokenizer], own_regex: bool = False, **model: object) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(**model))
+def _byte_level(
+    splits: list[pre_tokenizers.PreTokenizer], own_regex: bool = False, whole_words: bool = False
+) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(ignore_merges=whole_words))
     last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=own_regex)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, last])
     tokenizer.decoder = decoders.ByteLevel()
@@ -39,7 +43,7 @@ def gpt2() -> Tokenizer:
 
 def words() -> Tokenizer:
     """As Llama 3's: digits by threes, whole words without merges, two added tokens that are not special."""
-    tokenizer = _byte_level([pre_tokenizers.Split(Regex(WORDS), "isolated")], ignore_merges=True)
+    tokenizer = _byte_level([pre_tokenizers.Split(Regex(WORDS), "isolated")], whole_words=True)
     tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("</tool>", lstrip=True, rstrip=True)])
     return tokenizer
 
@@ -57,8 +61,8 @@ def _pieces(tokenizer: Tokenizer) -> Tokenizer:
                                   limit_alphabet=80)  # fmt: skip
     tokenizer.train_from_iterator(hard_texts(), trainer)
     # The trainer marked the bytes as special; in models they are ordinary pieces.
-    values = {t: i for t, i in tokenizer.get_vocab().items()}
-    merges = [tuple(m) for m in _merges(tokenizer)]
+    values = tokenizer.get_vocab()
+    merges = [(left, right) for left, right in _merges(tokenizer)]
     fresh = Tokenizer(models.BPE(vocab=values, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     fresh.normalizer, fresh.decoder = tokenizer.normalizer, tokenizer.decoder
     if tokenizer.pre_tokenizer is not None:
@@ -111,7 +115,9 @@ def unigram() -> Tokenizer:
                                       show_progress=False)  # fmt: skip
     tokenizer.train_from_iterator([t for t in hard_texts() if t.isascii()], trainer)
     scores = _scores(tokenizer)
-    fresh = Tokenizer(models.Unigram([*scores, *((b, -30.0 - i) for i, b in enumerate(BYTES))], unk_id=0, byte_fallback=True))
+    fresh = Tokenizer(
+        models.Unigram([*scores, *((b, -30.0 - i) for i, b in enumerate(BYTES))], unk_id=0, byte_fallback=True)
+    )
     fresh.normalizer, fresh.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     fresh.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace("▁", prepend_scheme="always")])
     fresh.add_special_tokens(list(PIECE_SPECIAL))
@@ -119,7 +125,7 @@ def unigram() -> Tokenizer:
 
 
 def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    # Rare pieces have equal scores, and which of two equal ways a text is cut is nobody's business: no two are equal here.
+    # Rare pieces have equal scores, and no rule says which of two equal cuts is taken: here no two are equal.
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
     scores = [(piece, round(score - 1.7e-3 * i**1.1, 9)) for i, (piece, score) in enumerate(pieces)]
     return [(scores[0][0], -50.0), *scores[1:]]  # the first is <unk>

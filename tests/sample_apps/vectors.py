@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from hard_texts import hard_texts
+from tokenizers import Tokenizer
 from vector_tokenizers import TOKENIZERS
 
 from satchel.runtime import chat, strict_json
@@ -33,7 +34,8 @@ CHATML = (
 )
 TEMPLATES = {
     "chatml": CHATML,
-    "system by default": "{% if messages[0]['role'] != 'system' %}<|start|>system\nBe brief.<|end|>\n{% endif %}" + CHATML,
+    "system by default": "{% if messages[0]['role'] != 'system' %}<|start|>system\nBe brief.<|end|>\n{% endif %}"
+    + CHATML,
     "turns": """{{ bos_token }}{% for message in messages %}
     {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
         {{ raise_exception('user and assistant take turns') }}
@@ -135,7 +137,10 @@ def tokens(tokenizer: Any) -> list[dict[str, Any]]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         stream = TextStream(tokenizer)
         pieces = [*(stream.push(i) for i in ids), stream.flush()]
-        found.append({"text": text, "ids": ids, "literal": _literal(tokenizer, text), "decoded": tokenizer.decode(ids), "pieces": pieces})
+        found.append({
+            "text": text, "ids": ids, "literal": _literal(tokenizer, text), "decoded": tokenizer.decode(ids),
+            "pieces": pieces,
+        })  # fmt: skip
     return found
 
 
@@ -147,10 +152,9 @@ def _literal(tokenizer: Any, text: str) -> list[int] | None:
         return None
 
 
-def templates() -> dict[str, Any]:
+def templates(tokenizer: Any) -> dict[str, Any]:
     """Conversations as each template renders them; null where it refuses. With ids, user text being kept harmless."""
-    tokenizer = TOKENIZERS["gpt2"]()
-    cases = []
+    cases: list[dict[str, Any]] = []
     for (name, source), conversation in itertools.product(TEMPLATES.items(), CONVERSATIONS):
         messages = [{"role": role, "content": content} for role, content in conversation]
         guard = Guard.of(messages, list(control_tokens(tokenizer)))
@@ -168,11 +172,17 @@ def write_all(folder: Path) -> None:
     """Every vector but the bundle."""
     write(folder / "limits.json", limits())
     write(folder / "sampling.json", sampling())
-    write(folder / "templates.json", templates())
-    for name, make in TOKENIZERS.items():
-        tokenizer = make()
-        write(folder / "tokenizers" / f"{name}.json", json.loads(tokenizer.to_str()))
-        write(folder / "tokens" / f"{name}.json", tokens(tokenizer))
+    for name in TOKENIZERS:
+        write(folder / "tokens" / f"{name}.json", tokens(_tokenizer(folder, name)))
+    write(folder / "templates.json", templates(_tokenizer(folder, "gpt2")))
+
+
+def _tokenizer(folder: Path, name: str) -> Tokenizer:
+    """The one that is there, or else a new one: training does not give the same each time."""
+    path = folder / "tokenizers" / f"{name}.json"
+    if not path.exists():
+        write(path, json.loads(TOKENIZERS[name]().to_str()))
+    return Tokenizer.from_file(str(path))
 
 
 def write_bundle(folder: Path) -> Path:
@@ -181,7 +191,7 @@ def write_bundle(folder: Path) -> Path:
     import tempfile
 
     sys.path.insert(0, str(HERE.parent / "support"))
-    from tiny_folder import tiny_folder
+    from tiny_folder import tiny_folder  # type: ignore[import-not-found]
 
     from satchel.export.pipeline import export
     from satchel.runtime.parity import validate
