@@ -56,7 +56,7 @@ class Decisions:
         self._asked.setdefault(role, value)
 
     def settle(self, role: str, value: str, reason: str, rules: str, *others: Other) -> str:
-        """Decides a role that has one of a few values. To ask for what it would be anyway changes nothing of the plan.
+        """Decides a role that has one of a few values.
 
         Args:
             role: which.
@@ -73,7 +73,8 @@ class Decisions:
         """
         asked = self._asked.pop(role, None)
         if asked is None or asked == value:
-            return self._add(role, value, reason, rules, *others)
+            found = reason if asked is None else f"{ASKED}; {reason}"
+            return self._add(role, value, found, rules, *others)
         other = next((o for o in others if o.value == asked), None)
         if other is None:
             possible = [value, *(o.value for o in others if o.possible)]
@@ -93,7 +94,7 @@ class Decisions:
             PlanError: it is no whole number above 0, or one that `judged` finds impossible.
         """
         asked = self._asked.pop(role, None)
-        if asked in (None, str(value)):
+        if asked is None:
             self._add(role, str(value), reason, rules, *others)
             return value
         if not (asked.isascii() and asked.isdecimal() and int(asked) > 0):
@@ -102,8 +103,10 @@ class Decisions:
         if against is not None and not against.possible:
             raise self.refusal(role, against)
         because, on = (f"{ASKED}, although {against.why}", against.rules) if against else (ASKED, rules)
-        usual = Other(str(value), f"what it would be: {reason}", rules)
-        self._add(role, str(int(asked)), because, on, usual, *(o for o in others if o.value != asked))
+        if int(asked) == value:
+            because = f"{ASKED}; {reason}"
+        usual = [] if int(asked) == value else [Other(str(value), f"what it would be: {reason}", rules)]
+        self._add(role, str(int(asked)), because, on, *usual, *(o for o in others if o.value != asked))
         return int(asked)
 
     def follow(self, role: str, value: str, reason: str, rules: str, leader: str, *others: Other) -> str:
@@ -113,7 +116,7 @@ class Decisions:
             told = next((o for o in others if o.value == asked), None)
             why = f"{told.why}; " if told else ""
             raise self.refusal(role, never(str(asked), f"{why}it follows from {leader}", told.rules if told else rules))
-        return self._add(role, value, reason, rules, *others)
+        return self._add(role, value, reason if asked is None else f"{ASKED}; {reason}", rules, *others)
 
     def refusal(self, role: str, other: Other) -> PlanError:
         """The error for an alternative that is impossible, with the rule that says so."""
