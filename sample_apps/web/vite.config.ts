@@ -32,6 +32,7 @@ function serviceWorker(): Plugin {
 
 export default defineConfig({
   base: "./",
+  appType: "mpa", // a file that is missing is missing, and not the page
   plugins: [serviceWorker()],
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", "module", "browser", "development|production"] },
   worker: { format: "es" },

@@ -95,7 +95,7 @@ describe("the app in a browser", () => {
   });
 
   it("opens a bundle by its address", async () => {
-    await page.getByLabel("Address of a .satchel folder").fill(`${url}model/`);
+    await page.getByLabel("Address of a .satchel folder").fill("model/manifest.json"); // relative to the page, or the manifest itself
     await page.getByRole("button", { name: "Open", exact: true }).click();
     await opened();
     console.log(await page.locator("#model").textContent());

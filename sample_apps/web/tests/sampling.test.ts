@@ -41,5 +41,6 @@ describe("sampling", () => {
     for (const bad of [{ temperature: -1 }, { temperature: NaN }, { topK: -1 }, { topK: 1.5 }, { topP: 0 }, { topP: 1.1 }]) {
       expect(() => checkSampling({ ...good, ...bad })).toThrow("out of range");
     }
+    for (const seed of [-1, 0.5, 2 ** 53, -1n]) expect(() => new Pcg64(seed)).toThrow("a seed is out of range");
   });
 });

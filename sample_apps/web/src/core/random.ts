@@ -18,7 +18,9 @@ export class Pcg64 {
 
   /** seed: an integer, 0 or above. */
   constructor(seed: number | bigint) {
-    if (BigInt(seed) < 0n) throw usageError("a seed is out of range", { got: String(seed), wanted: ">= 0" });
+    if (typeof seed === "number" ? !Number.isSafeInteger(seed) || seed < 0 : seed < 0n) {
+      throw usageError("a seed is out of range", { got: String(seed), wanted: "an integer, >= 0" });
+    }
     const [a, b, c, d] = seedWords(BigInt(seed)) as [bigint, bigint, bigint, bigint];
     this.increment = ((((c << 64n) | d) << 1n) | 1n) & MASK_128;
     this.state = 0n;

@@ -17,7 +17,7 @@ for (const name of SCREENS) element(`show-${name}`).onclick = () => showScreen(n
 
 element("url-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  void open({ kind: "url", url: element<HTMLInputElement>("url").value.trim() });
+  openAddress(element<HTMLInputElement>("url").value.trim());
 });
 element("folder").addEventListener("change", () => {
   const input = element<HTMLInputElement>("folder");
@@ -29,7 +29,13 @@ element("folder").addEventListener("change", () => {
 void startOffline().catch(showError);
 void listStored();
 const asked = new URLSearchParams(location.search).get("bundle");
-if (asked) void open({ kind: "url", url: asked });
+if (asked) openAddress(asked);
+
+/** An address may be relative to the page's. */
+function openAddress(address: string): void {
+  if (URL.canParse(address, document.baseURI)) void open({ kind: "url", url: new URL(address, document.baseURI).href });
+  else showError(`This is no address: ${address}`);
+}
 
 async function open(place: Place): Promise<void> {
   const keep = element<HTMLInputElement>("keep").checked;

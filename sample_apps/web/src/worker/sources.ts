@@ -10,7 +10,7 @@ export class UrlSource implements BundleSource {
   private readonly base: URL;
 
   constructor(url: string) {
-    this.base = new URL(url.replace(/\/?(manifest\.json)?$/, "/"), self.location.href);
+    this.base = new URL(url.replace(/\/?(manifest\.json)?$/, "/"));
     this.name = decodeURIComponent(this.base.pathname.split("/").at(-2) ?? this.base.host);
   }
 

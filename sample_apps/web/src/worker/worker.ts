@@ -23,17 +23,24 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardware
 let session: Session | null = null;
 let loadSeconds = 0;
 const running = new Map<number, AbortController>();
+let queue: Promise<void> = Promise.resolve(); // there is one model with one cache: calls that use it wait for each other
 
 self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
   if ("cancel" in data) running.get(data.cancel)?.abort();
-  else void serve(data.call, data.request);
+  else {
+    const { call, request } = data;
+    const abort = new AbortController();
+    running.set(call, abort);
+    const start = () => serve(call, request, abort.signal);
+    if (request.kind === "list" || request.kind === "forget") void start();
+    else queue = queue.then(start);
+  }
 };
 
-async function serve(call: number, request: Request): Promise<void> {
-  const abort = new AbortController();
-  running.set(call, abort);
+async function serve(call: number, request: Request, signal: AbortSignal): Promise<void> {
   try {
-    send({ call, result: await answer(call, request, abort.signal), memory: wasmBytes() });
+    throwIfCancelled(signal);
+    send({ call, result: await answer(call, request, signal), memory: wasmBytes() });
   } catch (error) {
     send({ call, error: failure(error) });
   } finally {
