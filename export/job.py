@@ -13,7 +13,7 @@ from satchel.devices.plan import ModelShape, Plan, alike
 from satchel.devices.planner import make_plan
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.base import DecoderConfig
-from satchel.export.families.registry import load_family
+from satchel.export.families.registry import load_family, multimodal_family
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.formats.vision import check_format
 from satchel.export.generation import generation_defaults
@@ -25,7 +25,7 @@ from satchel.export.recipes.recipe_file import check_patterns
 from satchel.export.shape import shape_of_decoder
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
-from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.vision.checkpoint import open_parts
 from satchel.export.vision.model import Vision, read_vision
 from satchel.export.vision.reference import refuse_streaming
 from satchel.runtime.bundle import SUFFIX

@@ -12,9 +12,9 @@ from satchel.devices.plan import ModelShape
 from satchel.export.checkpoint.base import read_json
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.families.base import DecoderConfig
-from satchel.export.families.registry import family_of
+from satchel.export.families.registry import family_of, multimodal_family
 from satchel.export.source import Source, resolve
-from satchel.export.vision.checkpoint import decoder_config, multimodal_family
+from satchel.export.vision.checkpoint import decoder_config
 from satchel.runtime.errors import CheckpointError
 
 CONFIGURATION_FILES = ["config.json", "tokenizer.json"]

@@ -1,4 +1,4 @@
-"""The families of models that Satchel can export: one file each, and a line in FAMILIES."""
+"""The families of models that Satchel can export: one file each, and a line in FAMILIES or MULTIMODAL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.gemma import GEMMA
 from satchel.export.families.llama import LLAMA
+from satchel.export.families.llava import LLAVA
 from satchel.export.families.mistral import MISTRAL
+from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.families.olmo2 import OLMO2
 from satchel.export.families.openelm import OPENELM
 from satchel.export.families.phi import PHI
@@ -17,6 +19,7 @@ from satchel.export.families.phi3 import PHI3
 from satchel.export.families.qwen2 import QWEN2
 from satchel.export.families.qwen3 import QWEN3
 from satchel.export.families.smollm3 import SMOLLM3
+from satchel.export.families.smolvlm import IDEFICS, SMOLVLM
 from satchel.export.families.stablelm import STABLELM
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
@@ -38,6 +41,8 @@ FAMILIES: dict[str, Family] = {
     "stablelm": STABLELM,
 }
 """model_type, and general.architecture of a GGUF file -> family."""
+MULTIMODAL: dict[str, MultimodalFamily] = {"llava": LLAVA, "smolvlm": SMOLVLM, "idefics3": IDEFICS}
+"""model_type -> family of models that see."""
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -47,10 +52,16 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise CheckpointError(
             "the model's architecture is not supported",
             got=model_type,
-            wanted=f"one of {', '.join(sorted(FAMILIES))}",
+            wanted=f"one of {', '.join(sorted([*FAMILIES, *MULTIMODAL]))}",
             hint="a new family is one file in export/families/ and a line in its registry.py: see CONTRIBUTING.md",
         )
     return FAMILIES[model_type]
+
+
+def multimodal_family(config: Mapping[str, Any]) -> MultimodalFamily | None:
+    """The family of a model that sees; None for one that does not."""
+    kind = config.get("model_type")
+    return MULTIMODAL.get(kind) if isinstance(kind, str) else None
 
 
 def load_family(checkpoint: Checkpoint) -> tuple[DecoderConfig, CanonicalTensors]:

@@ -11,25 +11,14 @@ import numpy as np
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.checkpoint.base import CheckpointInfo
 from satchel.export.families.base import DecoderConfig
-from satchel.export.families.llava import LLAVA
 from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.families.registry import family_of
-from satchel.export.families.smolvlm import IDEFICS, SMOLVLM
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.export.palettize.tensors import PlainTensor
 from satchel.export.vision.config import VisionConfig
 from satchel.runtime.errors import CheckpointError
 
-MULTIMODAL: dict[str, MultimodalFamily] = {"llava": LLAVA, "smolvlm": SMOLVLM, "idefics3": IDEFICS}
-"""model_type -> family."""
-
 ALL = slice(None)
-
-
-def multimodal_family(config: Mapping[str, Any]) -> MultimodalFamily | None:
-    """The family of a model that sees; None for one that does not."""
-    kind = config.get("model_type")
-    return MULTIMODAL.get(kind) if isinstance(kind, str) else None
 
 
 class TextPart(Checkpoint):

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from satchel.export.checkpoint import open_checkpoint
-from satchel.export.families.registry import family_of
+from satchel.export.families.registry import family_of, multimodal_family
 from satchel.export.huggingface import first_line, quiet
 from satchel.export.ops.base import Weights
 from satchel.export.reference import Reference
-from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.vision.checkpoint import open_parts
 from satchel.export.vision.preprocess import processor_name
 from satchel.export.vision.prompts import GoldenPicture
 from satchel.runtime.errors import CheckpointError, UsageError

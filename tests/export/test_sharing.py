@@ -27,13 +27,18 @@ def sister(tmp_path):
 @pytest.fixture
 def calls(monkeypatch):
     found = Counter()
-    for module, name in ((pipeline, "write_model"), (compress, "compress_matrix")):
 
-        def counted(*arguments, real=getattr(module, name), name=name, **options):
+    def count(module, name):
+        real = getattr(module, name)
+
+        def counted(*arguments, **options):
             found[name] += 1
             return real(*arguments, **options)
 
         monkeypatch.setattr(module, name, counted)
+
+    count(pipeline, "write_model")
+    count(compress, "compress_matrix")
     return found
 
 

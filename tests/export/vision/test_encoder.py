@@ -6,7 +6,8 @@ import torch
 from tiny_vision import picture, tiny_llava, tiny_smolvlm, vision_folder
 
 from satchel.export.checkpoint import open_checkpoint
-from satchel.export.vision.checkpoint import multimodal_family, open_parts
+from satchel.export.families.registry import multimodal_family
+from satchel.export.vision.checkpoint import open_parts
 from satchel.export.vision.torch import features
 from satchel.runtime.errors import CheckpointError
 
