@@ -43,8 +43,7 @@ def palettes(folder, tmp_path_factory):
     """The same palette in all three formats."""
     out = tmp_path_factory.mktemp("bundles")
     return {
-        form: export(folder, device, weights="palette", context=128, output=out)[0]
-        for form, device in DEVICES.items()
+        form: export(folder, device, weights="palette", context=128, output=out)[0] for form, device in DEVICES.items()
     }
 
 
