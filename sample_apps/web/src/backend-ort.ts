@@ -15,7 +15,7 @@ import type { ModelEntry, TensorSpec } from "./core/manifest";
 
 export type OrtModule = Pick<typeof Ort, "InferenceSession" | "Tensor" | "env">;
 
-const BYTES_TO_LOAD = 1.6e9; // what a model's data may be: it is copied once while the 4 GB of wasm also hold what it becomes
+const BYTES_TO_LOAD = 1.6e9; // of a model's data: the 4 GB of wasm hold a copy, and what the session makes of it
 
 export class OrtBackend implements Backend {
   position = 0;
