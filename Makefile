@@ -35,6 +35,7 @@ $(ORACLE): $(STAMP)
 # Lint, then all tests; what is skipped is named at the end.
 test: lint $(ORACLE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	./tools/test_web.sh
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

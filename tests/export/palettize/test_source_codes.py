@@ -133,7 +133,7 @@ def test_what_cannot_be_kept_is_named(tmp_path):
     with pytest.raises(UsageError, match="XNNPACK") as refused:
         export(path, tmp_path, "pixel-9", format="executorch")
     assert "Q4_1" in str(refused.value) and "--format onnx" in str(refused.value)
-    with pytest.raises(PlanError, match="source weights"):
+    with pytest.raises(PlanError, match="weights = source"):
         export(path, tmp_path, _before_ios18(tmp_path))
     reference, config = tiny_llama(vocab=320)
     unknown = save_gguf(tmp_path / "unknown.gguf", reference, config, Kind.Q4_0, kinds={"v_proj": Kind.Q5_0})
