@@ -20,7 +20,7 @@ from satchel.runtime.errors import SatchelError, ValidationError
 
 # Tables keep their width where nobody's terminal limits it, so that a log or a pipe gets whole paths.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)  # a path that is broken in two cannot be copied
 
 
 def print_json(value: object) -> None:
