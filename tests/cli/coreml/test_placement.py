@@ -160,7 +160,7 @@ def test_altered_packages_are_placed_or_refused_never_a_crash(tmp_path: Path) ->
             outcomes.append(True)
         except SatchelError:
             outcomes.append(False)
-    assert 10 < sum(outcomes) < 140
+    assert 0 < sum(outcomes) < len(outcomes), "some of either kind; which, differs with the order of the file's maps"
 
 
 def test_the_rows_of_a_bundle(package: Path) -> None:
