@@ -6,9 +6,10 @@ GGUF files of it say "llama", without the window, and are read as such.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, Place
+from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.llama import TENSORS
 from satchel.export.families.options import (
     activation,
@@ -58,16 +59,11 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, Place]:
-    """Where a Hugging Face checkpoint has each tensor."""
-    return expand(TENSORS, config)
-
-
 MISTRAL = Family(
     name="mistral",
     model_types=("mistral",),
     configure=configure,
-    tensor_names=tensor_names,
+    tensor_names=partial(expand, TENSORS),
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
 )

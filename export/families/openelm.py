@@ -160,5 +160,5 @@ OPENELM = Family(
     configure=configure,
     tensor_names=tensor_names,
     tied_head="lm_head.weight",
-    stand=Stand(stand_in, stand_in_layer, qwen3.tensor_names),
+    stand=Stand(stand_in, stand_in_layer, qwen3.QWEN3.tensor_names),
 )

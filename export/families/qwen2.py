@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer, Place
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer
 from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
 from satchel.export.families.llama import TENSORS
 from satchel.export.families.options import (
@@ -67,27 +68,15 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, Place]:
-    """Where a Hugging Face checkpoint has each tensor."""
-    return expand(TENSORS, config)
-
-
-def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
-    """Where a GGUF file has each tensor."""
-    return expand(GGUF_TENSORS, config)
-
-
-def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A GGUF file's configuration for transformers."""
-    return for_transformers(config, "qwen2", ARCHITECTURE)
-
-
 QWEN2 = Family(
     name="qwen2",
     model_types=("qwen2",),
     configure=configure,
-    tensor_names=tensor_names,
+    tensor_names=partial(expand, TENSORS),
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
-    gguf=GgufLayout(gguf_tensor_names, hugging_face=hugging_face),
+    gguf=GgufLayout(
+        partial(expand, GGUF_TENSORS),
+        hugging_face=partial(for_transformers, model_type="qwen2", architecture=ARCHITECTURE),
+    ),
 )

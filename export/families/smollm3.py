@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer, Place
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer
 from satchel.export.families.llama import GGUF_TENSORS, TENSORS, gguf_restore
 from satchel.export.families.options import (
     activation,
@@ -81,27 +82,16 @@ def _rotated(config: Mapping[str, Any], layers: int) -> list[bool]:
     return [bool(v) for v in given[:layers]]
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, Place]:
-    """Where a Hugging Face checkpoint has each tensor."""
-    return expand(TENSORS, config)
-
-
-def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
-    """Where a GGUF file has each tensor."""
-    return expand(GGUF_TENSORS, config)
-
-
-def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A GGUF file's configuration for transformers."""
-    return for_transformers(config, "smollm3", ARCHITECTURE)
-
-
 SMOLLM3 = Family(
     name="smollm3",
     model_types=("smollm3",),
     configure=configure,
-    tensor_names=tensor_names,
+    tensor_names=partial(expand, TENSORS),
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
-    gguf=GgufLayout(gguf_tensor_names, gguf_restore, hugging_face=hugging_face),
+    gguf=GgufLayout(
+        partial(expand, GGUF_TENSORS),
+        gguf_restore,
+        hugging_face=partial(for_transformers, model_type="smollm3", architecture=ARCHITECTURE),
+    ),
 )
