@@ -12,7 +12,7 @@ from satchel.runtime.bundle import open_bundle
 
 HERE = Path(__file__).parent
 WEB = HERE.parent.parent / "sample_apps" / "web"
-VECTORS = WEB / "tests" / "vectors"
+VECTORS = WEB.parent / "vectors"
 
 
 @pytest.fixture(scope="module")

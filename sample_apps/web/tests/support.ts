@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 import type { BundleSource } from "../src/core/bundle";
 
-export const VECTORS = new URL("./vectors/", import.meta.url).pathname;
+export const VECTORS = new URL("../../vectors/", import.meta.url).pathname;
 
 export function vectors<T>(path: string): T {
   return JSON.parse(readFileSync(join(VECTORS, path), "utf-8")) as T;
