@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import satchel
-from satchel.cli import bench, coreml, devices, export, inspect, plan, preflight, run, sensitivity, validate
+from satchel.cli import bench, coreml, devices, embed, export, inspect, plan, preflight, run, sensitivity, validate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +38,7 @@ app.command("plan")(plan.command)
 app.command("preflight")(preflight.command)
 app.command("validate")(validate.command)
 app.command("run")(run.command)
+app.command("embed")(embed.command)
 app.command("inspect")(inspect.command)
 app.add_typer(devices.app, name="devices")
 app.command("sensitivity")(sensitivity.command)
