@@ -50,7 +50,7 @@ def _write_xnnpack(
     exact = any(choice.role == "linear" and choice.value == "f32_qc8w" for choice in plan.choices)
     ops = ExecutorchOps(config, weights, plan.context_length, longest, int8_activations=not exact)
     logits = ops.leave(decoder(ops, config))
-    method = Method("forward", ops.calls, [ops.tokens, ops.start_pos], [logits])
+    method = Method("forward", ops.calls, [ops.given, ops.start_pos], [logits])
     write_pte(path, method, runner_metadata(config, plan, longest), progress)
     return _entry(config, plan, longest, "sequence")
 

@@ -8,43 +8,20 @@ After the last attention only the last token matters to a caller, so that the re
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch_calls import Call, Delegate, Integer, Kernel, Tensor, Value, XnnDelegate
+from satchel.export.ops.executorch_graphs import GraphOps
 from satchel.export.ops.executorch_tools import xnn
-from satchel.export.ops.xnnpack import NO_ID, XnnGraph, array_blob, fp32_blob, int8_blobs
-from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
+from satchel.export.ops.xnnpack import array_blob
 from satchel.export.rope import rope_tables
-from satchel.runtime.errors import FormatError
 
 __all__ = ["Call", "Delegate", "ExecutorchOps", "Integer", "Kernel", "Tensor"]
 
 FAR = 1e9
 """What a score falls by for each slot that its token is too far away; also one slot alone leaves a weight of 0."""
-
-
-class LastRead:
-    """Matrices by name, the last one kept: codes and scales of the same matrix are written one after the other."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-        self._last: tuple[str, Matrix] | None = None
-
-    def matrix(self, name: str) -> Matrix:
-        """As `Weights.matrix`."""
-        if self._last is None or self._last[0] != name:
-            self._last = None  # free it before the next is read
-            self._last = (name, self._weights.matrix(name))
-        return self._last[1]
-
-    def loader(self, name: str) -> Callable[[], Matrix]:
-        """Reads the matrix when called."""
-        return lambda: self.matrix(name)
 
 
 def head_tables(rope: Rope, head_dim: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,34 +38,37 @@ def half_turn(dim: int, rotated: int) -> np.ndarray:
     return np.pad(np.block([[zero, -eye], [eye, zero]]), (0, dim - rotated))
 
 
-class ExecutorchOps:
+class ExecutorchOps(GraphOps):
     """An `OpSet` (export/ops/base.py) that records calls. Values are [1, sequence, channels].
 
     Args:
         config, weights: the decoder.
         context: positions of the cache.
         sequence: the longest input of one call.
-        int8_activations: whether activations are rounded to int8 for each token before they meet int8 weights. It is
-            what makes prefill fast; without it the result is that of the dequantized weights in fp32. Int4 weights have
-            kernels for int8 activations only, floats for fp32 only.
+        int8_activations: as GraphOps has it.
+        embedded: whether the program takes rows of the embedding instead of ids.
 
-    After a pass: `calls` in order, `tokens` and `start_pos` the inputs, and the result's tensor by `leave(value)`.
+    After a pass: `calls` in order, `given` (ids, or rows) and `start_pos` the inputs, and the result's tensor by
+    `leave(value)`.
     """
 
     def __init__(
-        self, config: DecoderConfig, weights: Weights, context: int, sequence: int, *, int8_activations: bool = True
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        context: int,
+        sequence: int,
+        *,
+        int8_activations: bool = True,
+        embedded: bool = False,
     ) -> None:
+        super().__init__(config, weights, sequence, int8_activations=int8_activations)
         self.config = config
-        self.calls: list[Call] = []
-        self.tokens = Tensor((1, sequence), "int64", dynamic=True)
+        rows = Tensor((1, sequence, config.hidden_size), dynamic=True)
+        self.given = rows if embedded else Tensor((1, sequence), "int64", dynamic=True)
         self.start_pos = Tensor((1,), "int64")
-        self._weights, self._reader = weights, LastRead(weights)
-        self._context, self._sequence = context, sequence
-        self._int8_activations = int8_activations
+        self._context = context
         self._ended = False
-        self._open: XnnDelegate | None = None
-        self._quantized: dict[int, int] = {}
-        self._arguments: dict[str, Value] = {}
         self._position, self._end = self._places()
         self._angles = {rope: self._rotary(rope, number) for number, rope in enumerate(config.ropes())}
         self._masks: dict[int, Value] = {}
@@ -98,17 +78,11 @@ class ExecutorchOps:
 
     # The program outside of XNNPACK
 
-    def _kernel(self, name: str, args: tuple[Tensor | Integer | int | float | bool | None, ...], out: Tensor) -> Tensor:
-        self._close()
-        operator, overload = name.rsplit(".", 1)
-        self.calls.append(Kernel(operator, overload, args, out))
-        return out
-
     def _places(self) -> tuple[Integer, Integer]:
         """Positions of the first token of the input, and of what comes after the last."""
         position, length, end = Integer(), Integer(), Integer()
         self.calls.append(Kernel("aten::_local_scalar_dense", "", (self.start_pos,), position))
-        self.calls.append(Kernel("aten::sym_size", "int", (self.tokens, 1), length))
+        self.calls.append(Kernel("aten::sym_size", "int", (self.given, 1), length))
         self.calls.append(Kernel("executorch_prim::add", "Scalar", (position, length), end))
         return position, end
 
@@ -124,73 +98,6 @@ class ExecutorchOps:
         tables, suffix = head_tables(rope, self.config.head_dim, self._context), f".{number}" if number else ""
         cos, sin = (self._cut(f"rope.{n}{suffix}", t, 1) for n, t in zip(("cos", "sin"), tables, strict=True))
         return cos, sin
-
-    def leave(self, value: Value) -> Tensor:
-        """The program's tensor of a value: an output of the delegate that computes it."""
-        if value.tensor is None:
-            assert value.graph is not None
-            value.tensor = Tensor(value.dims, dynamic=self._sequence > 1 and self._sequence in value.dims[:2])
-            value.graph.graph.mark_output(value.id)
-            value.graph.args.append(value.tensor)
-        return value.tensor
-
-    # XNNPACK graphs
-
-    def _graph(self) -> XnnGraph:
-        if self._open is None:
-            self._open = XnnDelegate()
-            self.calls.append(self._open)
-        return self._open.graph
-
-    def _close(self) -> None:
-        self._open = None
-        self._quantized = {}
-
-    def _id(self, value: Value) -> int:
-        """The value's id in the open graph, brought in as an argument where it was made elsewhere."""
-        graph = self._graph()
-        assert self._open is not None
-        if value.graph is self._open:
-            return value.id
-        tensor = self.leave(value)
-        if id(tensor) not in self._open.imported:
-            self._open.imported[id(tensor)] = graph.add_input(tensor.dims)
-            self._open.args.append(tensor)
-        return self._open.imported[id(tensor)]
-
-    def _value(self, number: int) -> Value:
-        return Value(self._graph().dims[number], self._open, number)
-
-    def _argument(self, name: str, array: Callable[[], np.ndarray]) -> int:
-        """A constant that is an argument of the call: only a fully connected node may have its constants inside."""
-        if name not in self._arguments:
-            held = np.ascontiguousarray(array(), dtype=np.float32)
-            self._arguments[name] = Value(held.shape, tensor=Tensor(held.shape, blob=array_blob(name, held)))
-        return self._id(self._arguments[name])
-
-    def _quantize(self, x: int) -> int:
-        if x not in self._quantized:
-            self._quantized[x] = self._graph().quantize(x)
-        return self._quantized[x]
-
-    def _linear(self, x: int, name: str, matrix_name: str) -> int:
-        graph, matrix = self._graph(), self._reader.matrix(matrix_name)
-        weights = graph.filter(matrix_name, matrix, self._reader.loader(matrix_name))
-        bias = f"{name}.bias" if self._weights.has(f"{name}.bias") else None
-        if isinstance(matrix, PalettizedTensor) and not self._int8_activations:
-            # XNNPACK's kernel for fp32 by int8 multiplies the bias by the row's scale as well: add it afterwards.
-            product = graph.fully_connected(x, weights)
-            return (
-                graph.binary(xnn.XNNAdd, product, self._argument(bias, lambda: self._vector(bias))) if bias else product
-            )
-        number = NO_ID
-        if bias:
-            values = self._vector(bias)
-            number = graph.constant(array_blob(bias, values), values.shape)
-        return graph.fully_connected(x if isinstance(matrix, PlainTensor) else self._quantize(x), weights, number)
-
-    def _vector(self, name: str) -> np.ndarray:
-        return np.ascontiguousarray(self._weights.vector(name), dtype=np.float32)
 
     def _heads(self, x: Value) -> int:
         """[1, sequence, heads, head_dim]."""
@@ -209,9 +116,6 @@ class ExecutorchOps:
         turn = graph.constant(array_blob(key, half_turn(dim, rope.rotated)), (dim, dim))
         turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
         return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
-
-    def _number(self, name: str, value: float) -> int:
-        return self._argument(name, lambda: np.array([value]))
 
     def _mask(self, window: int) -> Value:
         """0 where a token sees a slot of the cache, far below it elsewhere, [sequence, context]; 0 for no window.
@@ -233,32 +137,8 @@ class ExecutorchOps:
     # The protocol
 
     def embed(self, name: str) -> Value:
-        """Rows of the table by ExecuTorch's kernel; int8 rows are multiplied by their scales there."""
-        matrix, load = self._reader.matrix(name), self._reader.loader(name)
-        dims = (1, self._sequence, self.config.hidden_size)
-        out = Tensor(dims, dynamic=True)
-        if isinstance(matrix, PlainTensor):
-            table = Tensor(matrix.shape, blob=fp32_blob(name, matrix, load))
-            self._kernel("aten::embedding.out", (table, self.tokens, -1, False, False), out)
-        elif isinstance(matrix, PalettizedTensor):
-            codes, scale = int8_blobs(name, matrix, load)
-            table, scales = Tensor(matrix.shape, "int8", codes), Tensor((matrix.shape[0],), blob=scale)
-            args = (table, scales, None, -128, 127, self.tokens)
-            self._kernel("quantized_decomposed::embedding_byte.out", args, out)
-        else:
-            raise FormatError(
-                "ExecuTorch embeds int8 or fp32 tables", got=matrix.scheme(), hint="keep embed_tokens at 8 bits"
-            )
-        return Value(dims, tensor=out)
-
-    def norm(self, x: Value, name: str) -> Value:
-        """RMSNorm or LayerNorm."""
-        scaled = self._normed(self._id(x), x.dims[-1])
-        scaled = self._graph().binary(xnn.XNNMultiply, scaled, self._argument(name, lambda: self._vector(name)))
-        bias = f"{name}.bias"
-        if self._weights.has(bias):
-            scaled = self._graph().binary(xnn.XNNAdd, scaled, self._argument(bias, lambda: self._vector(bias)))
-        return self._value(scaled)
+        """Rows of the table for the ids that are given."""
+        return self._rows_of(name, self.given, self.config.hidden_size)
 
     def head_norm(self, x: Value, name: str) -> Value:
         """The same of each head; attention takes the heads as they are then."""
@@ -267,21 +147,9 @@ class ExecutorchOps:
         gain = self._argument(name, lambda: self._vector(name).reshape(-1, dim))
         return self._value(self._graph().binary(xnn.XNNMultiply, normed, gain))
 
-    def _normed(self, x: int, width: int) -> int:
-        """A mean is a fully connected node of one row, whose bias is epsilon for that of the squares."""
-        graph, number = self._graph(), x
-        mean_row = np.full((1, width), 1 / width, np.float32)
-        row = graph.constant(array_blob(f"constant.mean.{width}", mean_row), mean_row.shape)
-        epsilon = graph.constant(array_blob("constant.epsilon", np.array([self.config.norm_eps], np.float32)), (1,))
-        if self.config.norm == "layer":
-            number = graph.binary(xnn.XNNSubtract, number, graph.fully_connected(number, row))
-        mean = graph.fully_connected(graph.binary(xnn.XNNMultiply, number, number), row, epsilon)
-        return graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNReciprocalSquareRoot, mean))
-
     def linears(self, x: Value, names: list[str]) -> list[Value]:
-        """One fully connected node a name; those that take int8 share the quantized input."""
-        number = self._id(self._narrowed(x) if self._ended else x)
-        return [self._value(self._linear(number, name, name)) for name in names]
+        """As GraphOps has it; after the last attention for the last token only."""
+        return super().linears(self._narrowed(x) if self._ended else x, names)
 
     def attention(self, q: Value, k: Value, v: Value, layer: int) -> Value:
         """Rotary in XNNPACK, then ExecuTorch's cache update and attention."""
@@ -332,9 +200,6 @@ class ExecutorchOps:
         self._close()
         return tensor
 
-    def _join(self, heads: int, dims: tuple[int, ...]) -> int:
-        return self._graph().reshape(heads, (1, dims[1], math.prod(dims[2:])))
-
     def _last(self, tensor: Tensor, before: XnnDelegate | None = None) -> Tensor:
         """Its last token, [1, 1, ...]; cut out before the delegate that is open, if there is one."""
         out = Tensor((1, 1, *tensor.dims[2:]))
@@ -357,27 +222,11 @@ class ExecutorchOps:
     def activated(self, x: Value) -> Value:
         """Both activations are x * sigmoid(u), with u = x for SiLU."""
         number = self._id(x)
-        inner = self._gelu_inner(number) if self.config.activation == "gelu_tanh" else number
-        graph = self._graph()
-        return self._value(graph.binary(xnn.XNNMultiply, number, graph.unary(xnn.XNNSigmoid, inner)))
-
-    def _gelu_inner(self, x: int) -> int:
-        """0.5 (1 + tanh(z)) = sigmoid(2 z), here with 2 z = x (a + b x^2) and z as GELU's tanh form has it."""
-        graph, a = self._graph(), 2 * math.sqrt(2 / math.pi)
-        linear = self._argument("gelu.linear", lambda: np.array([a]))
-        cubic = self._argument("gelu.cubic", lambda: np.array([a * 0.044715]))
-        square = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNMultiply, x, x), cubic)
-        return graph.binary(xnn.XNNMultiply, x, graph.binary(xnn.XNNAdd, square, linear))
+        return self._gated_by(number, self._gelu_inner(number) if self.config.activation == "gelu_tanh" else number)
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y; where y is of the last token only, so is the sum."""
-        first, second = self._id(self._narrowed(x) if y.dims[1] < x.dims[1] else x), self._id(y)
-        return self._value(self._graph().binary(xnn.XNNAdd, first, second))
-
-    def scale(self, x: Value, factor: float) -> Value:
-        """x * factor."""
-        number = self._number("embedding.scale", factor)
-        return self._value(self._graph().binary(xnn.XNNMultiply, self._id(x), number))
+        return super().add(self._narrowed(x) if y.dims[1] < x.dims[1] else x, y)
 
     def lm_head(self, x: Value, name: str) -> Value:
         """Logits of the last token, [1, 1, vocab]."""

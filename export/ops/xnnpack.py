@@ -125,6 +125,24 @@ class XnnGraph:
         self._node(xnn.XNNStaticTranspose(len(order), list(order), x, out, 0))
         return out
 
+    def shaped(self, x: int, dims: tuple[int, ...]) -> int:
+        """A value in another shape that no length of an input changes."""
+        out = self._fp32(dims)
+        self._node(xnn.XNNStaticReshape(len(dims), list(dims), x, out, 0))
+        return out
+
+    def cut(self, x: int, starts: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+        """A part of a value of a fixed shape."""
+        out = self._fp32(sizes)
+        self._node(xnn.XNNStaticSlice(len(sizes), list(starts), list(sizes), x, out, 0))
+        return out
+
+    def padded(self, x: int, before: tuple[int, ...]) -> int:
+        """A value with so many zeros before it on each axis."""
+        out = self._fp32(tuple(n + more for n, more in zip(self.dims[x], before, strict=True)))
+        self._node(xnn.XNNStaticConstantPad(list(before), [0] * len(before), 0.0, x, out, 0))
+        return out
+
     def product(self, x: int, y: int) -> int:
         """x [..., n, k] times y [..., k, m]."""
         out = self._fp32((*self.dims[x][:-1], self.dims[y][-1]))
