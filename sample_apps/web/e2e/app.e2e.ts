@@ -5,6 +5,7 @@
  * CHROMIUM: the browser, by default Debian's.
  */
 
+import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Server } from "node:http";
 import { tmpdir } from "node:os";
@@ -24,7 +25,12 @@ import { serve } from "./server";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 const PICTURES = join(ROOT, "test-results");
-const PATH = process.env.SATCHEL_BUNDLE ?? tinyBundlePath();
+const PATH = process.env.SATCHEL_BUNDLE || tinyBundlePath();
+/** No look-ups of the browser's own: a machine without a network is enough. */
+const QUIET = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+];
 const LONG = 500_000; // ms, for a model of 135 million weights on a busy machine
 
 describe("the app in a browser", () => {
@@ -42,9 +48,11 @@ describe("the app in a browser", () => {
     scratch = mkdtempSync(join(tmpdir(), "satchel-web-"));
     bundle = await openBundle(new DiskSource(PATH));
     damagedCopy(join(scratch, "damaged"));
-    ({ server, url } = await serve({ "": join(ROOT, "dist"), model: PATH, damaged: join(scratch, "damaged") }));
+    embedded(join(scratch, "page"));
+    const bundles = join(scratch, "page", "public", "bundles");
+    ({ server, url } = await serve({ "": join(ROOT, "dist"), model: PATH, damaged: join(scratch, "damaged"), bundles }));
     const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-    browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+    browser = await chromium.launch({ executablePath, args: QUIET });
     context = await browser.newContext({ colorScheme: "dark", viewport: { width: 960, height: 640 } });
     page = await context.newPage();
     page.on("pageerror", (error) => errors.push(String(error)));
@@ -63,6 +71,14 @@ describe("the app in a browser", () => {
     const bytes = readFileSync(path);
     bytes[0]! ^= 1;
     writeFileSync(path, bytes);
+  }
+
+  /** A page's project with the tiny bundle in it, as `satchel embed` makes it. */
+  function embedded(folder: string): void {
+    mkdirSync(folder);
+    for (const name of ["package.json", "index.html"]) writeFileSync(join(folder, name), "{}");
+    const satchel = process.env.SATCHEL ?? join(ROOT, "../../.venv/bin/satchel");
+    execFileSync(satchel, ["embed", tinyBundlePath(), "--app", folder]);
   }
 
   async function opened(): Promise<void> {
@@ -95,6 +111,13 @@ describe("the app in a browser", () => {
       await page.getByRole("alert").filter({ hasText: message }).waitFor({ timeout: 60_000 });
     }
     await page.screenshot({ path: join(PICTURES, "error.png") });
+  });
+
+  it("offers the bundles that were embedded, and opens one", async () => {
+    await page.goto(url);
+    await page.getByRole("button", { name: /^Open tiny-llama.* of this site$/ }).click();
+    await opened();
+    await page.locator("#show-bundle").click();
   });
 
   it("opens a bundle by its address", async () => {

@@ -6,6 +6,7 @@ import { Client } from "./client";
 import { startOffline } from "./offline";
 import { element, made, megabytes, showError, withProgress } from "./page";
 import { ParityScreen } from "./parity";
+import { placedBundles } from "./placed";
 
 const SCREENS = ["bundle", "chat", "parity"] as const;
 
@@ -28,6 +29,7 @@ element("folder").addEventListener("change", () => {
 
 void startOffline().catch(showError);
 void listStored();
+void listPlaced();
 const asked = new URLSearchParams(location.search).get("bundle");
 if (asked) openAddress(asked);
 
@@ -56,6 +58,19 @@ function picked(files: File[]): Place {
   const paths = files.map((file) => file.webkitRelativePath || file.name);
   const name = paths[0]?.split("/")[0] ?? "folder";
   return { kind: "files", name, files: files.map((file, i) => [paths[i]!.split("/").slice(1).join("/") || file.name, file]) };
+}
+
+async function listPlaced(): Promise<void> {
+  const items = (await placedBundles()).map((address) => {
+    const name = address.split("/").at(-1)!;
+    const use = made("button", "Open", { type: "button", "aria-label": `Open ${name} of this site` });
+    use.onclick = () => openAddress(address);
+    const item = made("li");
+    item.append(made("span", name), use);
+    return item;
+  });
+  element("placed").replaceChildren(...items);
+  element("placed-part").hidden = !items.length;
 }
 
 async function listStored(): Promise<void> {
