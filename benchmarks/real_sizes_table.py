@@ -1,0 +1,79 @@
+"""The table of docs/real-sizes.md, from the rows in real_sizes.json.  usage: real_sizes_table.py"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROWS = Path(__file__).with_name("real_sizes.json")
+DOCUMENT = Path(__file__).parents[1] / "docs" / "real-sizes.md"
+BEGIN, END = "<!-- table: python benchmarks/real_sizes.py --write -->", "<!-- end of table -->"
+EXPORTS = (
+    "model", "parameters", "format", "device", "weights", "seconds", "CPU s", "peak MB", "of", "bundle MB",
+    "below fp32", "forecast", "decode step",
+)  # fmt: skip
+STEPS = ("model", "format", "run", "steps", "s a step", "mean KL", "largest KL", "logits differ by", "same best id")
+
+
+def exports(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each export."""
+    return _table(EXPORTS, [_export(row) for row in rows])
+
+
+def _export(row: dict[str, Any]) -> list[str]:
+    runs = row["runs"].values()
+    fine = all(run["finite"] and not run["broken"] for run in runs)
+    off = 100 * (row["forecast_bytes"] / row["bytes"] - 1)
+    packages = row["opened"].get("packages", 1)
+    form = row["format"] + (f", {packages} packages" if packages > 1 else "")
+    seconds = f"{row['seconds']:,}" + ("\\*" if row["from_before"] else "")
+    return [
+        row["model"], f"{row['parameters'] / 1e9:.2f}B", form, row["device"], row["weights"], seconds,
+        f"{row['cpu_seconds']:,}", f"{row['peak_mb']:,}", row["memory"], f"{row['bytes'] / 1e6:,.0f}",
+        f"{row['below_fp32']:.1f}%", f"{off:+.1f}%", "ok" if fine else "beyond limits",
+    ]  # fmt: skip
+
+
+def steps(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each way in which a bundle was run."""
+    return _table(STEPS, [_step(row, name, run) for row in rows for name, run in row["runs"].items()])
+
+
+def _step(row: dict[str, Any], name: str, run: dict[str, Any]) -> list[str]:
+    return [
+        row["model"], row["format"], name, str(run["steps"]), f"{run['step_seconds']:.2f}", f"{run['kl_mean']:.2g}",
+        f"{run['kl_max']:.2g}", f"{run['difference_max']:.2g}", f"{run['top1_or_tie']:.0%}",
+    ]  # fmt: skip
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    body = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in body)
+
+
+def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by parameters, model, format and effort; a new one in place of the old of the same."""
+    found = {(r["parameters"], r["model"], _FORMATS.index(r["format"]), r["effort"]): r for r in (*old, *new)}
+    return [found[key] for key in sorted(found)]
+
+
+_FORMATS = ("coreml", "onnx", "executorch")
+
+
+def write_document(new: Sequence[dict[str, Any]] = ()) -> None:
+    """Puts rows into the file of rows, and makes the document's table anew."""
+    rows = merged(json.loads(ROWS.read_text()) if ROWS.exists() else [], new)
+    ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    loads = [row["load"] for row in rows]
+    said = f"Load average at the end of each: {min(loads)} to {max(loads)}, on two cores."
+    parts = (before + BEGIN, exports(rows), said, steps(rows), END + after)
+    DOCUMENT.write_text("\n\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_document()
