@@ -35,9 +35,14 @@ class Limit:
     value: float
     reason: str
 
+    @property
+    def is_maximum(self) -> bool:
+        """Whether the figure must be at most the value, not at least."""
+        return self.figure in MAXIMA
+
     def allows(self, value: float) -> bool:
         """Whether a figure is within the limit. NaN is not."""
-        return value <= self.value if self.figure in MAXIMA else value >= self.value
+        return value <= self.value if self.is_maximum else value >= self.value
 
 
 TIES: dict[Arithmetic, float] = {"fp32": 0.02, "fp16": 0.25, "int8": 1.0}
@@ -76,6 +81,13 @@ LOWERING: dict[Arithmetic, tuple[Limit, ...]] = {
         Limit("greedy_diverged", 0.5, "one early change is enough to leave the path"),
     ),
 }  # fmt: skip
+
+LAYERS: dict[Arithmetic, tuple[float, str]] = {
+    "fp32": (1e-3, "fp32 sums in another order, layer after layer"),
+    "fp16": (0.03, "every fp16 value rounded once, layer after layer"),
+    "int8": (0.3, "activations rounded to 8 bits, layer after layer"),
+}
+"""Arithmetic -> (how far the residual stream behind a layer may be off, |x - golden| / |golden|, and why there)."""
 
 QUALITY: dict[str, tuple[Limit, ...]] = {
     "fp32": (Limit("kl_mean", 1e-4, "the original weights"), Limit("top1_or_tie", 1.0, "the original weights")),

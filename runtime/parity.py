@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -15,14 +14,13 @@ from satchel.runtime import strict_json
 from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
 from satchel.runtime.backends.seeing import SeeingBackend
-from satchel.runtime.bundle import PARITY, Bundle, open_bundle
+from satchel.runtime.bundle import MANIFEST, PARITY, Bundle, open_bundle, sha256
 from satchel.runtime.errors import BundleError, OutputError, UsageError, ValidationError
 from satchel.runtime.golden import Golden, SetName
 from satchel.runtime.limits import MAXIMA, QUALITY_TIE, TIES, Arithmetic, Comparison, Limit, arithmetic, limits_for
+from satchel.runtime.parity_file import SCHEMA_VERSION, HostValue, Positions, positions_of, rounded
 from satchel.runtime.replay import Answer, Progress, Replay, greedy_figures, replay, timings
 from satchel.runtime.replay_vision import golden_prepared, vision_figures
-
-SCHEMA_VERSION = 1
 
 _COMPARISONS: tuple[tuple[Comparison, SetName], ...] = (("lowering", "weights"), ("quality", "reference"))
 
@@ -99,7 +97,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; figures to six digits."""
-        value: dict[str, Any] = {"figure": self.figure, "value": _rounded(self.value)}
+        value: dict[str, Any] = {"figure": self.figure, "value": rounded(self.value)}
         if self.limit:
             bound = "at_most" if self.figure in MAXIMA else "at_least"
             value |= {bound: self.limit.value, "reason": self.limit.reason, "passed": self.passed}
@@ -117,6 +115,9 @@ class ParityReport:
         answers: run -> comparison -> greedy answers as JSON objects.
         skipped: golden prompts that the context cannot hold.
         timings: run -> what -> seconds or tokens a second. They alone change from one validation to the next.
+        positions: run -> figures of single positions, for parity-<device>.json.
+        size: of the bundle in bytes.
+        manifest: sha256 of its manifest.json.
     """
 
     subject: Mapping[str, str]
@@ -125,6 +126,9 @@ class ParityReport:
     answers: Mapping[str, Mapping[str, list[dict[str, Any]]]]
     skipped: int
     timings: Mapping[str, Mapping[str, float | None]]
+    positions: Mapping[str, Positions] = field(default_factory=dict)
+    size: int = 0
+    manifest: str = ""
 
     @property
     def failures(self) -> tuple[Row, ...]:
@@ -152,8 +156,17 @@ class ParityReport:
             "skipped_prompts": self.skipped,
             "runs": [self._run_json(run) for run in self.runs],
             "failures": [explain(row, self) for row in self.failures],
-            "timings": {run: {k: _rounded(v) for k, v in t.items()} for run, t in self.timings.items()},
+            "timings": {run: {k: rounded(v) for k, v in t.items()} for run, t in self.timings.items()},
         }
+
+    def record(self, host: Mapping[str, HostValue]) -> dict[str, Any]:
+        """What goes into parity-<device>.json: the same, and what ran the model, and what it said at each position."""
+        value = self.to_json()
+        value["host"] = dict(host)
+        value["bundle"] |= {"bytes": self.size, "manifest": self.manifest}
+        for run in value["runs"]:
+            run["positions"] = strict_json.encode(self.positions[run["name"]])
+        return value
 
     def write(self, folder: Path) -> Path:
         """Writes parity.json into a bundle, replacing an older one at once.
@@ -177,7 +190,7 @@ class ParityReport:
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
             what = f"{row.run}, {row.comparison}, {row.route}: {row.figure} is beyond its limit{more}"
             wanted = f"{'<=' if row.figure in MAXIMA else '>='} {row.limit.value:g}" if row.limit else None
-            raise ValidationError(what, got=_rounded(row.value), wanted=wanted, hint=where_to_look(row, self))
+            raise ValidationError(what, got=rounded(row.value), wanted=wanted, hint=where_to_look(row, self))
 
     def _run_json(self, run: Run) -> dict[str, Any]:
         comparisons: dict[str, Any] = {}
@@ -195,6 +208,7 @@ def validate(
     precisions: Sequence[str] = (),
     limits: Mapping[str, float | None] | None = None,
     prompts: int | None = None,
+    runs: Sequence[Run] | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> ParityReport:
     """Validates a bundle. Does not write parity.json (see ParityReport.write) and does not raise for bad figures.
@@ -204,6 +218,7 @@ def validate(
         engines, precisions: see runs_for.
         limits: "comparison.figure" -> another limit, or None for none, such as {"quality.kl_mean": 0.3}.
         prompts: only the first so many, for a quick look; by default all.
+        runs: other ways to execute it than runs_for's.
         progress: told after each prompt.
 
     Raises:
@@ -212,17 +227,17 @@ def validate(
         MissingPackageError, FormatError: the model cannot be executed here.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    runs = runs_for(opened, engines, precisions)
+    chosen = tuple(runs) if runs is not None else runs_for(opened, engines, precisions)
     limits_for("lowering", "fp32", "fp32", limits)  # an unknown limit is an error now, not after minutes of running
     if prompts is not None and prompts < 1:
         raise UsageError("a number of prompts is out of range", got=prompts, wanted=">= 1")
     judged = _Judged(opened, opened.golden.first(prompts), limits)
-    for run in runs:
+    for run in chosen:
         start = time.perf_counter()
         backend = load_backend(opened.folder, opened.manifest.entry, **run.options)
         judged.add(run, backend, time.perf_counter() - start, progress)
         del backend
-    return judged.report(runs)
+    return judged.report(chosen)
 
 
 class _Judged:
@@ -233,6 +248,7 @@ class _Judged:
         self._rows: list[Row] = []
         self._answers: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._timings: dict[str, Mapping[str, float | None]] = {}
+        self._positions: dict[str, Positions] = {}
         self._skipped = 0
 
     def add(self, run: Run, backend: Backend, load: float, progress: Progress) -> None:
@@ -244,6 +260,7 @@ class _Judged:
             raise BundleError("no golden prompt fits the context", got=longest, wanted=entry.context_length)
         self._skipped = result.skipped
         self._timings[run.name] = timings(result, load)
+        self._positions[run.name] = positions_of(result, golden, _COMPARISONS)
         self._answers[run.name] = {}
         for comparison, name in _COMPARISONS:
             if name in result.rows:
@@ -275,7 +292,10 @@ class _Judged:
         subject = {
             "model": m.model.model_id, "device": m.plan.device, "format": m.entry.format, "weights": m.weights.scheme,
         }  # fmt: skip
-        return ParityReport(subject, runs, tuple(self._rows), self._answers, self._skipped, self._timings)
+        return ParityReport(
+            subject, runs, tuple(self._rows), self._answers, self._skipped, self._timings, self._positions,
+            self._bundle.bytes, sha256(self._bundle.folder / MANIFEST),
+        )  # fmt: skip
 
 
 def explain(row: Row, report: ParityReport) -> dict[str, Any]:
@@ -308,7 +328,3 @@ def where_to_look(row: Row, report: ParityReport) -> str:
 def _known(what: str, got: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in got if name not in known]:
         raise UsageError(f"no such {what} here", got=unknown, wanted=list(known))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -27,6 +27,9 @@ from satchel.runtime.sampling import greedy
 FORCED = 8
 """Decode steps after a prefill: enough to see that the cache it left is the right one."""
 
+KEPT = 4
+"""Logits kept of each row, those of golden's best ids: by them two machines are compared with each other."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many steps are finished."""
 
@@ -35,6 +38,10 @@ Progress = Callable[[str, int, int], None]
 class RowFigures:
     """Figures of each row that a route gave, against one golden set."""
 
+    rows: list[np.ndarray] = field(default_factory=list)
+    best: list[np.ndarray] = field(default_factory=list)
+    margin: list[np.ndarray] = field(default_factory=list)
+    logits: list[np.ndarray] = field(default_factory=list)
     kl: list[np.ndarray] = field(default_factory=list)
     agrees: list[np.ndarray] = field(default_factory=list)
     gap: list[np.ndarray] = field(default_factory=list)
@@ -43,10 +50,16 @@ class RowFigures:
     def add(self, golden: GoldenSet, rows: np.ndarray, logits: np.ndarray) -> None:
         """Compares full logits [n, vocab] with the golden rows [n]."""
         ids, top = golden.top_ids[rows], golden.top_logits[rows]
+        at_top = np.take_along_axis(logits, ids.astype(np.int64), -1)
+        self.rows.append(rows)
+        self.best.append(np.argmax(logits, -1))
+        second, first = np.partition(logits, -2, -1)[:, -2:].T
+        self.margin.append(first - second)
+        self.logits.append(at_top[:, :KEPT])
         self.kl.append(metrics.kl_from_top(ids, top, golden.rest_logsumexp[rows], logits))
-        self.agrees.append(np.argmax(logits, -1) == ids[:, 0])
+        self.agrees.append(self.best[-1] == ids[:, 0])
         self.gap.append(top[:, 0] - top[:, 1])
-        self.difference.append(metrics.largest_difference(top, np.take_along_axis(logits, ids.astype(np.int64), -1)))
+        self.difference.append(metrics.largest_difference(top, at_top))
 
     def figures(self, tie: float) -> dict[str, float | None]:
         """The figures that limits are about; `tie` is the gap below which another best id is a matter of rounding.
@@ -78,6 +91,7 @@ class Answer:
         got, wanted: the first ids that differ; None where none does.
         gap: by how much the golden model preferred its id there.
         runner_up: whether `got` was the golden model's second choice.
+        ids: the whole answer.
     """
 
     prompt: int
@@ -87,6 +101,7 @@ class Answer:
     wanted: int | None = None
     gap: float | None = None
     runner_up: bool = False
+    ids: tuple[int, ...] = ()
 
     def is_near_tie(self, tie: float) -> bool:
         """Whether rounding explains the difference: the golden model itself hardly preferred its id."""
@@ -95,6 +110,7 @@ class Answer:
     def to_json(self, tie: float) -> dict[str, Any]:
         """As a JSON object."""
         value: dict[str, Any] = {"prompt": self.prompt, "agreed": self.agreed, "steps": self.steps}
+        value["ids"] = list(self.ids)
         if self.got is not None:
             gap = float(f"{self.gap:.6g}")
             value |= {"got": self.got, "wanted": self.wanted, "gap": gap, "near_tie": self.is_near_tie(tie)}
@@ -212,8 +228,8 @@ def _compare(number: int, answer: Sequence[int], golden: GoldenSet) -> Answer:
     for i, token in enumerate(answer):
         if token != wanted[i]:
             gap, second = float(golden.greedy_gap[number, i]), int(golden.greedy_runner_up[number, i])
-            return Answer(number, i, len(answer), token, int(wanted[i]), gap, token == second)
-    return Answer(number, len(answer), len(answer))
+            return Answer(number, i, len(answer), token, int(wanted[i]), gap, token == second, tuple(answer))
+    return Answer(number, len(answer), len(answer), ids=tuple(answer))
 
 
 class _Timed:

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 import satchel
-from satchel.cli import bench, coreml, devices, embed, export, inspect, plan, preflight, run, sensitivity, validate
+from satchel.cli import (
+    bench,
+    coreml,
+    devices,
+    embed,
+    export,
+    inspect,
+    parity,
+    plan,
+    preflight,
+    run,
+    sensitivity,
+    validate,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +54,7 @@ app.command("run")(run.command)
 app.command("embed")(embed.command)
 app.command("inspect")(inspect.command)
 app.add_typer(devices.app, name="devices")
+app.add_typer(parity.app, name="parity")
 app.command("sensitivity")(sensitivity.command)
 app.command("bench")(bench.command)
 app.add_typer(coreml.app, name="coreml")

@@ -27,8 +27,9 @@ def command(
     """Replay a bundle's golden data, compare, print a table, and write parity.json into the bundle."""
     with errors(as_json):
         opened = open_bundle(bundle)
+        limits = parse_limits(limit or [])
         with Bars(enabled=not as_json) as bars:
-            report = judged(opened, bars, limits=_limits(limit or []), engines=engine or (), precisions=precision or ())
+            report = judged(opened, bars, limits=limits, engines=engine or (), precisions=precision or ())
         if as_json:
             print_json(report.to_json())
         else:
@@ -44,7 +45,7 @@ def judged(bundle: Bundle, bars: Bars, **options: Any) -> ParityReport:
     return report
 
 
-def _limits(given: list[str]) -> dict[str, float | None]:
+def parse_limits(given: list[str]) -> dict[str, float | None]:
     """`figure=value` -> a mapping; "none" lifts a limit."""
     limits: dict[str, float | None] = {}
     for text in given:

@@ -1,0 +1,56 @@
+"""What `satchel parity` prints and writes of one parity file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from satchel.cli.console import err, out
+from satchel.cli.validate import AGAINST, COLUMNS, SHARES
+from satchel.runtime.errors import OutputError
+from satchel.runtime.parity_file import Figure, ParityRecord, file_name
+
+
+def target_of(output: Path, device: str) -> Path:
+    """Where a device's file goes: `output` itself if it ends in .json, or its usual name in that folder.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+    if output.suffix == ".json":
+        return output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} is no folder", got=error, hint="--output with another place") from error
+    return output / file_name(device)
+
+
+def print_record(record: ParityRecord, path: Path) -> None:
+    """The figures as a table, a line each run, comparison and route; below it what failed, and where to look."""
+    table = Table("run", "against", "route", *COLUMNS, "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for run in record.runs:
+        for comparison, routes in run.comparisons.items():
+            for route, figures in routes.items():
+                by_figure = {f.figure: f for f in figures}
+                cells = [_cell(by_figure.get(figure)) for figure in COLUMNS.values()]
+                good = all(f.passed is not False for f in figures)
+                result = "[green]good[/green]" if good else "[bold red]FAILED[/bold red]"
+                table.add_row(run.name, AGAINST[comparison], route, *cells, result)
+    out.print(f"[bold]{record.device}[/bold]  {'passed' if record.passed else 'FAILED'}")
+    out.print(table)
+    for failure in record.failures:
+        place = ", ".join(str(failure.get(key)) for key in ("run", "comparison", "route"))
+        bound = failure.get("at_most", failure.get("at_least"))
+        out.print(f"  {place}: {failure.get('figure')} is {failure.get('value')}, allowed {bound}", markup=False)
+        if "next" in failure:
+            out.print(f"    {failure['next']}", markup=False)
+    err.print(f"wrote {path}", markup=False)
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None or figure.value is None:
+        return ""
+    return f"{figure.value:.1%}" if figure.figure in SHARES else f"{figure.value:.2g}"
