@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,13 @@ class Model:
         formats: to export to.
         memory: for --max-memory, which is also what the export is held to.
         devices: other than DEVICES.
+        lean: whether finished weights go before the next format's are made, so that the disk holds it all.
     """
 
     formats: tuple[str, ...] = ("coreml", "onnx")
     memory: str = "2GB"
     devices: dict[str, str] = field(default_factory=dict)
+    lean: bool = False
 
 
 ALL = ("coreml", "onnx", "executorch")
@@ -58,7 +60,7 @@ MODELS = {
     "openelm-3b": Model(),
     "phi-3-mini": Model(ALL),
     # No phone holds it: a Mac, whose packages are near the 2 GiB that the engine maps of one file.
-    "phi-3-medium": Model(memory="3GB", devices={"coreml": "macbook-m4", "onnx": "macbook-m4"}),
+    "phi-3-medium": Model(memory="3GB", devices={"coreml": "macbook-m4", "onnx": "macbook-m4"}, lean=True),
 }
 TINY = {"tiny-phi": Model(ALL), "tiny-openelm": Model(("onnx",))}
 
@@ -135,6 +137,8 @@ def rows(
         yield _row(name, model, folder, form, effort, from_before=form != wanted[0])
         if not keep:
             shutil.rmtree(folder / form)
+        for weights in (folder / "work").glob("weights-*") if model.lean else ():
+            shutil.rmtree(weights)
 
 
 def _row(name: str, model: Model, folder: Path, form: str, effort: str, *, from_before: bool) -> Row:
@@ -198,7 +202,7 @@ def main() -> None:
     for name in options.models or list(MODELS):
         model = known[name]
         if options.max_memory:
-            model = Model(model.formats, options.max_memory, model.devices)
+            model = replace(model, memory=options.max_memory)
         try:
             for row in rows(name, model, base / name, effort=options.effort, formats=options.format, keep=options.keep):
                 print(json.dumps(asdict(row) | {"faults": row.faults}), flush=True)

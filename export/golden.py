@@ -32,6 +32,8 @@ LARGE, LARGE_STEPS = 10**9, 8
 """A model of more weights than LARGE goes on for LARGE_STEPS ids, not STEPS, and gets all prompts in one batch: each
 pass reads every weight, which of a streamed model takes seconds. Not memory but the model decides, so that the golden
 data are the same wherever they are made."""
+HUGE, HUGE_STEPS = 10**10, 4
+"""The same of one that is ten times as large, whose passes take minutes where its file does not fit the disk cache."""
 
 RANDOM_PROMPTS, RANDOM_LENGTH, RANDOM_SEED = 6, 28, 20260101
 """Where there is no tokenizer: prompts of random ids."""
@@ -48,12 +50,18 @@ class Prompt:
 
 def steps_for(config: DecoderConfig) -> int:
     """Ids of a greedy continuation."""
+    if _weights(config) > HUGE:
+        return HUGE_STEPS
     return LARGE_STEPS if is_large(config) else STEPS
 
 
 def is_large(config: DecoderConfig) -> bool:
     """Whether a model is so large that passes over it are few."""
-    return sum(rows * columns for rows, columns in config.matrix_shapes().values()) > LARGE
+    return _weights(config) > LARGE
+
+
+def _weights(config: DecoderConfig) -> int:
+    return sum(rows * columns for rows, columns in config.matrix_shapes().values())
 
 
 def golden_prompts(

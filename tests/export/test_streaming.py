@@ -16,7 +16,7 @@ from satchel.export import streaming
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.checkpoint import open_checkpoint
 from satchel.export.families.registry import load_family
-from satchel.export.golden import LARGE_STEPS, golden, golden_prompts, with_weights
+from satchel.export.golden import HUGE_STEPS, LARGE_STEPS, golden, golden_prompts, with_weights
 from satchel.export.palettize.expand import expand
 from satchel.export.palettize.tensors import PlainTensor
 from satchel.export.reference import Reference
@@ -81,28 +81,28 @@ def test_it_says_what_the_loaded_model_says(tmp_path, kind, tied):
         assert not matrices, "no matrix is held, and nothing is left without values"
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_golden_data_of_a_large_model(tmp_path, monkeypatch, streamed):
+@pytest.mark.parametrize(("streamed", "steps"), [(False, LARGE_STEPS), (True, LARGE_STEPS), (True, HUGE_STEPS)])
+def test_golden_data_of_a_large_model(tmp_path, monkeypatch, streamed, steps):
     """Few passes, and the same golden data as from one prompt at a time."""
     path = saved(tmp_path, "bfloat16", False)
     save_tokenizer(path)
     checkpoint = open_checkpoint(path)
     config, tensors = load_family(checkpoint)
     monkeypatch.setattr(golden_module, "LARGE", 0)
+    if steps == HUGE_STEPS:
+        monkeypatch.setattr(golden_module, "HUGE", 0)
     prompts = golden_prompts(config, read_tokenizer(checkpoint, config))
     passes = []
     with Reference(path, streamed=streamed) as reference, Reference(path) as plain:
         reference.model.register_forward_pre_hook(lambda *_: passes.append(1))
         found = with_weights(golden(reference, prompts), reference, Uncompressed(tensors))
-        assert len(passes) == 2 * (LARGE_STEPS + 1)
+        assert len(passes) == 2 * (steps + 1)
         for name in ("reference", "weights"):
             for prompt, rows in found.rows():
-                assert len(prompt.continuation) == LARGE_STEPS
+                assert len(prompt.continuation) == steps
                 logits = plain.logits(prompt.sequence)
                 np.testing.assert_allclose(found.sets[name].top_logits[rows][:, 0], logits.max(1), atol=1e-5)
-        assert [p.continuation for p in found.prompts] == [
-            tuple(plain.greedy(p.ids, LARGE_STEPS)) for p in found.prompts
-        ]
+        assert [p.continuation for p in found.prompts] == [tuple(plain.greedy(p.ids, steps)) for p in found.prompts]
 
 
 def test_the_same_golden_bytes_streamed_or_not(tmp_path, monkeypatch):
