@@ -49,14 +49,14 @@ def make_plan(
         PlanError: the device cannot run the format or a choice that was asked for, the context is out of range, or a
             role or value is not known. Where a rule forbids a choice, the error names and quotes it.
     """
-    asked = _joined(overrides or {}, {"format": format, "weights": weights, "context_length": context})
+    asked = joined(overrides or {}, {"format": format, "weights": weights, "context_length": context})
     on = Decisions(profile.title, asked)
-    chosen = _format(on, profile)
+    chosen = settle_format(on, profile)
     context_length, prefill_length = PLANNERS[chosen](on, Target(profile, shape), by_loss=by_loss)
     return Plan(profile.name, chosen, context_length, prefill_length, on.finish())
 
 
-def _joined(overrides: Mapping[str, str], arguments: Mapping[str, object]) -> dict[str, str]:
+def joined(overrides: Mapping[str, str], arguments: Mapping[str, object]) -> dict[str, str]:
     """Overrides, with the arguments that settle a role too."""
     given = {role: str(value) for role, value in arguments.items() if value is not None}
     for role, value in given.items():
@@ -65,7 +65,8 @@ def _joined(overrides: Mapping[str, str], arguments: Mapping[str, object]) -> di
     return {**overrides, **given}
 
 
-def _format(on: Decisions, profile: DeviceProfile) -> str:
+def settle_format(on: Decisions, profile: DeviceProfile) -> str:
+    """Decides the format: the profile's first, or what was asked for; PlanError where the device cannot run it."""
     asked = on.asked("format")
     if asked is not None and asked not in FORMATS:
         raise PlanError("unknown format", got=asked, wanted=", ".join(FORMATS))

@@ -9,14 +9,14 @@ from satchel.devices.planning.coreml_units import NEWEST, Program, units
 from satchel.devices.planning.decisions import Decisions, Other, never
 from satchel.devices.planning.lengths import context_length
 from satchel.devices.planning.sizes import fewest_chunks, largest_chunk, pieces
-from satchel.devices.planning.target import Target, known_targets, opsets
+from satchel.devices.planning.target import Place, Target, known_targets, opsets
 from satchel.devices.planning.weights import kv_weights, lut_groups, scale_dtype, weights
 from satchel.devices.rulebook import Rule, rule
 
 
 def coreml(on: Decisions, target: Target, *, by_loss: bool) -> tuple[int, int]:
     """Makes all choices; returns context and prefill length."""
-    opset = _target(on, target)
+    opset = coreml_target(on, target)
     modern = opset.ios >= rule(NEWEST).ios
     late = () if modern else (_late("int4"), _late("source"))
     reason = "4-bit codes with a LUT, which the engine streams"
@@ -39,7 +39,7 @@ def _late(scheme: str) -> Other:
     return never(scheme, "scales by block came with iOS 18", NEWEST)
 
 
-def _target(on: Decisions, target: Target) -> Rule:
+def coreml_target(on: Decisions, target: Place) -> Rule:
     """Decides Core ML's target, which older systems than the device's may get too; returns its rule."""
     usual, written = target.coreml, opsets()
     others = [

@@ -13,16 +13,14 @@ APPLE = ("ios", "macos")
 
 
 @dataclass(frozen=True)
-class Target:
-    """A device, and a model for it.
+class Place:
+    """A device, as a plan sees it.
 
     Attributes:
         profile: facts of the device.
-        shape: counts of the model.
     """
 
     profile: DeviceProfile
-    shape: ModelShape
 
     @property
     def apple(self) -> bool:
@@ -48,6 +46,17 @@ class Target:
     def _targets(self) -> list[Rule]:
         mac, version = self.profile.os == "macos", self.profile.os_version
         return [r for r in known_targets() if self.apple and (r.number("macos") if mac else r.ios) <= version]
+
+
+@dataclass(frozen=True)
+class Target(Place):
+    """A device, and a decoder for it.
+
+    Attributes:
+        shape: counts of the model.
+    """
+
+    shape: ModelShape
 
 
 @cache
