@@ -15,28 +15,32 @@ T = TypeVar("T")
 
 def embed(ops: OpSet[T]) -> T:
     """Token ids -> the residual stream."""
-    x, factor = ops.embed("embed_tokens"), ops.config.embedding_scale
-    return x if factor == 1 else ops.scale(x, factor)
+    return _scaled(ops, ops.embed("embed_tokens"), ops.config.embedding_scale)
 
 
 def block(ops: OpSet[T], x: T, layer: int) -> T:
     """One layer: attention and an MLP added to the residual stream, one after the other, or both behind one norm."""
     config, p = ops.config, f"layers.{layer}"
     h = _before(ops, x, f"{p}.input_layernorm")
-    attended = _behind(ops, attention(ops, h, layer), f"{p}.attention_output_layernorm")
+    attended = _added(ops, attention(ops, h, layer), f"{p}.attention_output_layernorm")
     if config.parallel:
-        return ops.add(x, ops.add(attended, mlp(ops, h, layer)))
+        return ops.add(x, ops.add(attended, _scaled(ops, mlp(ops, h, layer), config.residual_scale)))
     x = ops.add(x, attended)
     h = _before(ops, x, f"{p}.post_attention_layernorm")
-    return ops.add(x, _behind(ops, mlp(ops, h, layer), f"{p}.mlp_output_layernorm"))
+    return ops.add(x, _added(ops, mlp(ops, h, layer), f"{p}.mlp_output_layernorm"))
 
 
 def _before(ops: OpSet[T], x: T, name: str) -> T:
     return ops.norm(x, name) if ops.config.pre_norm else x
 
 
-def _behind(ops: OpSet[T], x: T, name: str) -> T:
-    return ops.norm(x, name) if ops.config.post_norm else x
+def _added(ops: OpSet[T], x: T, name: str) -> T:
+    """What attention or the MLP adds to the residual stream."""
+    return _scaled(ops, ops.norm(x, name) if ops.config.post_norm else x, ops.config.residual_scale)
+
+
+def _scaled(ops: OpSet[T], x: T, factor: float) -> T:
+    return x if factor == 1 else ops.scale(x, factor)
 
 
 def attention(ops: OpSet[T], h: T, layer: int) -> T:
@@ -65,7 +69,8 @@ def mlp(ops: OpSet[T], h: T, layer: int) -> T:
 
 def head(ops: OpSet[T], config: DecoderConfig, x: T) -> T:
     """The last norm and the logits."""
-    return ops.lm_head(ops.norm(x, "norm"), "embed_tokens" if config.tied_embeddings else "lm_head")
+    normed = _scaled(ops, ops.norm(x, "norm"), config.logits_scale)
+    return ops.lm_head(normed, "embed_tokens" if config.tied_embeddings else "lm_head")
 
 
 def decoder(ops: OpSet[T], config: DecoderConfig) -> T:

@@ -12,7 +12,7 @@ import functools
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,19 @@ def load_model(path: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def empty_model(path: Path, given: Mapping[str, Any] | None = None, layers: Sequence[Mapping[str, Any]] = ()) -> Any:
+def empty_model(
+    path: Path,
+    given: Mapping[str, Any] | None = None,
+    layers: Sequence[Mapping[str, Any]] = (),
+    adapt: Callable[[Any], None] = lambda model: None,
+) -> Any:
     """The program of a causal language model, without weights: its parameters are on torch's meta device.
 
     Args:
         path: a Hugging Face folder, or a GGUF file.
         given: the configuration, for a checkpoint that transformers does not read.
         layers: for each layer what it has otherwise, where they differ.
+        adapt: exchanges parts of the model.
 
     Raises:
         CheckpointError: transformers does not know the model.
@@ -102,6 +108,7 @@ def empty_model(path: Path, given: Mapping[str, Any] | None = None, layers: Sequ
             with init_empty_weights(include_buffers=False):  # buffers are computed, not read
                 model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
                 _resize(model, layers)
+                adapt(model)
                 return model
         except Exception as error:
             raise CheckpointError(

@@ -13,7 +13,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -67,17 +67,23 @@ class Reference:
         layout = family.gguf if checkpoint.kind == "gguf" else None
         given = layout.hugging_face(checkpoint.config) if layout and layout.hugging_face else None
         layers: list[dict[str, Any]] = []
+        stand = family.stand
+
+        def adapt(model: Any) -> None:
+            if stand:
+                stand.adapt(model, self.config)
+
         if family.stand:
             given = family.stand.configuration(checkpoint.config, self.config)
             layers = [family.stand.layer(self.config, i) for i in range(self.config.layers)]
         if streamed:
-            self.model = self._streamed_model(checkpoint, family, lambda: empty_model(path, given, layers))
+            self.model = self._streamed_model(checkpoint, family, lambda: empty_model(path, given, layers, adapt))
         elif given:
             tensors = CanonicalTensors(checkpoint, family, self.config)
             stored = _stored(tensors, self._places)
             if self.config.tied_embeddings:
                 stored[family.tied_head] = stored[str(self._places["embed_tokens"])]  # one array, and so one matrix
-            self.model = filled_model(empty_model(path, given, layers), stored)
+            self.model = filled_model(empty_model(path, given, layers, adapt), stored)
         else:
             self.model = load_model(path)
         if checkpoint.kind == "gguf":
@@ -247,6 +253,7 @@ def _stored(tensors: CanonicalTensors, places: Mapping[str, Place]) -> dict[str,
         elif isinstance(place, Rows):
             parts.setdefault(place.name, []).append((place.start, values))
         else:
+            assert isinstance(place, str), name
             parts[place] = [(0, values)]
     ordered = {stored: [v for _, v in sorted(found, key=lambda p: p[0])] for stored, found in parts.items()}
     return {stored: v[0] if len(v) == 1 else np.concatenate(v) for stored, v in ordered.items()}
@@ -256,9 +263,12 @@ def _settle_frequencies(model: Any, config: DecoderConfig, context: int) -> None
     """Makes transformers turn every token as a cache of `context` tokens has it, however long a sequence is."""
     import torch
 
-    chosen = torch.tensor(config.rope.at_context(context).inv_freq, dtype=torch.float32)
+    rope = config.rope.at_context(context)
+    chosen = torch.tensor(rope.inv_freq, dtype=torch.float32)
     for module in model.modules():
         if getattr(module, "rope_type", None) == "longrope":
+            module.forward = MethodType(type(module).forward, module)  # as it was before a stand-in's own
+            module.attention_scaling = rope.attention_factor
             for buffer in (module.inv_freq, module.original_inv_freq):
                 buffer.copy_(chosen)
             module.long_inv_freq = chosen.clone()

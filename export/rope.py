@@ -71,7 +71,7 @@ def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -
         unscaled = _unscaled(_number(values, "rope_theta"), head_dim)
         if kind == "longrope":
             return _longrope(unscaled, values, max_position)
-        return Rope(_usable(scale(unscaled, values), head_dim, parameters))
+        return Rope(_usable(scale(unscaled, values), head_dim, parameters), kind=kind)
 
 
 def _usable(inv_freq: np.ndarray, head_dim: int, parameters: Mapping[str, Any]) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ def _longrope(unscaled: np.ndarray, parameters: Mapping[str, Any], max_position:
         _usable(_divided(unscaled, parameters[key]), 2 * unscaled.size, parameters)
         for key in ("short_factor", "long_factor")
     )
-    return Rope(short, attention, long, int(original))
+    return Rope(short, attention, long, int(original), kind="longrope")
 
 
 def _unscaled(theta: float, head_dim: int) -> np.ndarray:

@@ -24,10 +24,17 @@ MLP, some only behind them, some both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+
+from satchel.export.families.blocks import Blocks
+
+Activation = Literal["silu", "gelu_tanh", "gegelu"]
+
+SUPPRESSED = -1e4
+"""What is added to the logit of an id that must not be said; fp16 holds it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,18 @@ class Rope:
     Attributes:
         inv_freq: `rotated / 2` inverse frequencies in radians a position, after any scaling of the checkpoint.
         attention_factor: multiplies cos and sin (1.0 but for YaRN and LongRoPE).
-        long_inv_freq: LongRoPE only: as inv_freq, for a context of more than `switch` tokens.
-        switch: LongRoPE only: the context that inv_freq is for at the most.
+        long_inv_freq: as inv_freq, for a context of more than `switch` tokens; () where there is no such switch.
+        switch: the context that inv_freq is for at the most.
+        long_attention_factor: as attention_factor, for such a context; None for the same.
+        kind: rope_type, as transformers calls the scaling.
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
     long_inv_freq: tuple[float, ...] = ()
     switch: int = 0
+    long_attention_factor: float | None = None
+    kind: str = field(default="default", compare=False)
 
     def at_context(self, context: int) -> Rope:
         """What a model has whose cache holds `context` tokens.
@@ -55,7 +66,10 @@ class Rope:
         """
         if not self.long_inv_freq:
             return self
-        return Rope(self.long_inv_freq if context > self.switch else self.inv_freq, self.attention_factor)
+        if context <= self.switch:
+            return Rope(self.inv_freq, self.attention_factor, kind=self.kind)
+        own = self.long_attention_factor
+        return Rope(self.long_inv_freq, self.attention_factor if own is None else own, kind=self.kind)
 
     @property
     def rotated(self) -> int:
@@ -71,6 +85,7 @@ class Layer:
         heads, kv_heads, intermediate_size: counts.
         rope: None for a layer that does not rotate.
         window: how many tokens a token sees, itself included; 0 for all before it.
+        blocks: which blocks of tokens a token sees; None for all before it.
     """
 
     heads: int
@@ -78,6 +93,7 @@ class Layer:
     intermediate_size: int
     rope: Rope | None
     window: int = 0
+    blocks: Blocks | None = None
 
     @property
     def group(self) -> int:
@@ -87,6 +103,10 @@ class Layer:
     def windowed(self, context: int) -> int:
         """The window, 0 where a cache of `context` tokens lies within it."""
         return self.window if self.window < context else 0
+
+    def blocked(self, context: int) -> Blocks | None:
+        """The blocks, None where all of a cache of `context` tokens is local to every token."""
+        return self.blocks if self.blocks and self.blocks.reach < context else None
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,8 @@ class DecoderConfig:
         vocab_size, hidden_size, layers, heads, kv_heads, head_dim, intermediate_size: counts; where layers differ,
             the most of any.
         norm_eps: epsilon of the norms.
-        activation: "silu" or "gelu_tanh", of the gate, or between up and down where there is no gate.
+        activation: of the gate, or between up and down where there is no gate: "silu"; "gelu_tanh"; or "gegelu", which
+            is x * sigmoid(1.702 x) of a gate, times (up + 1), with `gate_limit`.
         tied_embeddings: whether lm_head is embed_tokens.
         max_position: the context length that the model was trained for, in tokens.
         rope: rotary embedding of every layer that `layer_options` says nothing about.
@@ -115,6 +136,10 @@ class DecoderConfig:
         pre_norm: whether attention and MLP have norms before them.
         post_norm: whether what they add is normed.
         embedding_scale: multiplies what the embedding gives, not a tied head.
+        residual_scale: multiplies what attention and MLP add.
+        logits_scale: multiplies the logits.
+        gate_limit: of "gegelu": the gate is at most that, and up between it and its negative.
+        suppressed_ids: ids that are never said: SUPPRESSED is added to their logits.
         attention_scale: multiplies the scores; None for 1 / sqrt(head_dim).
         attention_softcap, logits_softcap: scores or logits x become cap * tanh(x / cap); 0 for none.
         bos_token_id, eos_token_ids: as the checkpoint's configuration says; stop ids may be added by the tokenizer.
@@ -129,7 +154,7 @@ class DecoderConfig:
     head_dim: int
     intermediate_size: int
     norm_eps: float
-    activation: Literal["silu", "gelu_tanh"]
+    activation: Activation
     tied_embeddings: bool
     max_position: int
     rope: Rope
@@ -146,6 +171,10 @@ class DecoderConfig:
     pre_norm: bool = True
     post_norm: bool = False
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logits_scale: float = 1.0
+    gate_limit: float = 0.0
+    suppressed_ids: tuple[int, ...] = ()
     attention_scale: float | None = None
     attention_softcap: float = 0.0
     logits_softcap: float = 0.0
@@ -215,6 +244,8 @@ class DecoderConfig:
         for name, (rows, _) in self.matrix_shapes().items():
             if self._biased(name):
                 shapes[f"{name}.bias"] = (rows,)
+        if self.suppressed_ids:
+            shapes["lm_head.bias"] = (self.vocab_size,)
         return shapes
 
     def _biased(self, name: str) -> bool:
@@ -233,13 +264,43 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """`count` runs of `length` rows of a stored tensor, the first from row `start`, each `step` rows after the last."""
+
+    name: str
+    start: int
+    length: int
+    step: int
+    count: int
+
+    def rows(self) -> np.ndarray:
+        """Which stored rows they are, int64, rising."""
+        return np.asarray(
+            (self.start + self.step * np.arange(self.count)[:, None] + np.arange(self.length)).reshape(-1)
+        )
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Not stored: a bias of the head that is SUPPRESSED for these ids, and 0 otherwise."""
+
+    ids: tuple[int, ...]
+
+    def values(self, size: int) -> np.ndarray:
+        """float32 [size]."""
+        bias = np.zeros(size, np.float32)
+        bias[list(self.ids)] = SUPPRESSED
+        return bias
+
+
+@dataclass(frozen=True)
 class Joined:
     """Stored vectors that make up one, in this order."""
 
     names: tuple[str, ...]
 
 
-Place = str | Rows | Joined
+Place = str | Rows | Runs | Joined | Suppression
 """Where a checkpoint holds a tensor: the name of the stored one where that is the same."""
 
 
@@ -277,11 +338,13 @@ class Stand:
         configuration: (configuration as the checkpoint has it, config) -> that of the model, model_type among it.
         layer: (config, number of a layer) -> what its configuration says otherwise for that layer.
         tensor_names: config -> {canonical name: place among its parameters}.
+        adapt: (torch module, config) exchanges parts of it for others, before it has weights.
     """
 
     configuration: Callable[[Mapping[str, Any], DecoderConfig], dict[str, Any]]
     layer: Callable[[DecoderConfig, int], dict[str, Any]]
     tensor_names: Callable[[DecoderConfig], Mapping[str, Place]]
+    adapt: Callable[[Any, DecoderConfig], None] = lambda model, config: None
 
 
 @dataclass(frozen=True)

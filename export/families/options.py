@@ -27,6 +27,9 @@ LIMITS = {
     "max_window_layers": 1024,
     "no_rope_layer_interval": 1024,
     "sliding_window_pattern": 1024,
+    "blocksparse_block_size": 1 << 31,
+    "blocksparse_num_local_blocks": 1 << 31,
+    "blocksparse_vert_stride": 1 << 31,
 }
 
 ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {

@@ -16,6 +16,7 @@ from satchel.export.families.olmo2 import OLMO2
 from satchel.export.families.openelm import OPENELM
 from satchel.export.families.phi import PHI
 from satchel.export.families.phi3 import PHI3
+from satchel.export.families.phi3small import PHI3SMALL
 from satchel.export.families.qwen2 import QWEN2
 from satchel.export.families.qwen3 import QWEN3
 from satchel.export.families.smollm3 import SMOLLM3
@@ -35,6 +36,7 @@ FAMILIES: dict[str, Family] = {
     "phi": PHI,
     "phi2": PHI,
     "phi3": PHI3,
+    "phi3small": PHI3SMALL,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "smollm3": SMOLLM3,

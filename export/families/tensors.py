@@ -9,7 +9,7 @@ import numpy as np
 
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
-from satchel.export.families.base import DecoderConfig, Family, Joined, Place, Rows
+from satchel.export.families.base import DecoderConfig, Family, Joined, Place, Rows, Runs, Suppression
 from satchel.runtime.errors import CheckpointError
 
 ROWS = 4096  # compared at a time
@@ -56,13 +56,29 @@ class CanonicalTensors:
             KeyError: there is no such tensor.
         """
         place = self._places[name]
-        if isinstance(place, Joined):
+        if isinstance(place, Suppression):
+            return place.values(self._config.vocab_size)[rows]
+        if isinstance(place, Runs):
+            values = self._picked(place.name, place.rows()[rows])
+        elif isinstance(place, Joined):
             values = np.concatenate([self._checkpoint.read(n).reshape(-1) for n in place.names])[rows]
         elif self._restore is _as_stored or not name.startswith("layers."):
             values = self._checkpoint.read(*_rows(place, rows))
         else:
             values = self._restore(self._config, name, self._checkpoint.read(*_rows(place, ALL)))[rows]
         return values + np.float32(self._offset) if name in self._norms else values
+
+    def _picked(self, stored: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of a stored tensor, rising, read some thousand at a time since others lie between them."""
+        values = np.empty((len(rows), *self._checkpoint.shape(stored)[1:]), np.float32)
+        start = 0
+        while start < len(rows):
+            first = int(rows[start])
+            stop = int(np.searchsorted(rows, first + ROWS))
+            part = self._checkpoint.read(stored, slice(first, int(rows[stop - 1]) + 1))
+            values[start:stop] = part[rows[start:stop] - first]
+            start = stop
+        return values
 
     @property
     def kind(self) -> str:
@@ -90,8 +106,9 @@ class CanonicalTensors:
         for name, place in self._places.items():
             for stored in _names(place):
                 rows = shapes[name][0]
-                if isinstance(place, Rows):  # of a fused tensor, the last part says how many rows there are
-                    rows = max(place.stop, *wanted.get(stored, (0,))[:1])
+                if isinstance(place, Rows | Runs):  # of a fused tensor, the last part says how many rows there are
+                    stop = place.stop if isinstance(place, Rows) else int(place.rows()[-1]) + 1
+                    rows = max(stop, *wanted.get(stored, (0,))[:1])
                 wanted[stored] = (rows // len(_names(place)), *shapes[name][1:])
         flat = {stored for place in self._places.values() if isinstance(place, Joined) for stored in place.names}
         for stored, shape in wanted.items():
@@ -126,12 +143,14 @@ def _names(place: Place) -> tuple[str, ...]:
     """The stored tensors that a tensor is in."""
     if isinstance(place, Joined):
         return place.names
-    return (place.name if isinstance(place, Rows) else place,)
+    if isinstance(place, Suppression):
+        return ()
+    return (place.name if isinstance(place, Rows | Runs) else place,)
 
 
 def _rows(place: Place, rows: slice) -> tuple[str, slice]:
     """Name of the stored tensor, and which of its rows are those rows of ours."""
-    assert not isinstance(place, Joined), "only vectors are stored in pieces"
+    assert not isinstance(place, Joined | Runs | Suppression), "neither vectors in pieces nor interleaved rows"
     if not isinstance(place, Rows):
         return place, rows
     start, stop, _ = rows.indices(place.stop - place.start)

@@ -16,27 +16,26 @@ silu as 0.5x(1 + tanh(x/2)), since the engine's own is imprecise near 0 and may 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import replace
 
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
-from satchel.export.ops.mil_builder import Emitter, Var, mb
+from satchel.export.ops.mil_builder import Emitter, Var
 from satchel.export.ops.mil_call import Angles, Call, Heads, mil_name
+from satchel.export.ops.mil_masks import MaskOps
 from satchel.export.ops.mil_matrix import MatrixStore, StoredMatrix
 from satchel.export.rope import rope_tables
 
 __all__ = ["Call", "MilOps", "mil_name"]
 
-MASKED = -1e4
 SMALLEST_PEAK = 1e-4
 """The RMSNorm divides by at least this, so that a row of zeros stays one."""
 
 
-class MilOps(ABC):
+class MilOps(MaskOps):
     """The op set, inside one MIL function.
 
     Args:
@@ -62,7 +61,7 @@ class MilOps(ABC):
         self.inputs = inputs
         self.dtype = matrices.dtype
         self.mb = Emitter()
-        self._constants: dict[str, Var] = {}
+        self._constants = {}
         if "position" in inputs:
             self._prepare_attention(call)
 
@@ -77,7 +76,7 @@ class MilOps(ABC):
         # Queries carry the scale of the scores; the fused attention has 1 / sqrt(head_dim) inside.
         self._query_scale = self.config.score_scale * (self.config.head_dim**0.5 if self._fused else 1)
         self._tables: dict[tuple[Rope, bool], Angles] = {}
-        self._masks: dict[tuple[str, int, int], Var] = {}
+        self._masks = {}
 
     # --- what a layout must say ---
 
@@ -114,10 +113,6 @@ class MilOps(ABC):
         """The shape in which head_dim numbers for each of `heads` heads, or for all (1), broadcast over heads."""
 
     @abstractmethod
-    def _over_past(self, mask: Var, group: int) -> Var:
-        """A mask [C, 1], or [C, S] for each query, in the shape of the scores of `group` query heads."""
-
-    @abstractmethod
     def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
         """Softmax attention over (past [1, KV, C, D], new [1, KV, S, D]); heads joined as channels."""
 
@@ -132,6 +127,10 @@ class MilOps(ABC):
             scales = self.mb.gather(x=self.matrices.scale(stored, (rows, 1)), indices=self.inputs["inputIds"], axis=0)
             x = self.mb.mul(x=x, y=scales)
         return self._enter(x)
+
+    def entered(self, rows: Var) -> Var:
+        """Rows of the embedding [1, S, channels] in the layout of the program's inside."""
+        return self._enter(rows)
 
     def norm(self, x: Var, name: str) -> Var:
         """The norm of x / max|x|, which is that of x but for epsilon, which is divided alike."""
@@ -182,8 +181,14 @@ class MilOps(ABC):
         return self.mb.mul(x=heads, y=self._number(self._query_scale)) if queries else heads
 
     def gated(self, gate: Var, up: Var) -> Var:
-        """activation(gate) * up."""
-        return self.mb.mul(x=self.activated(gate), y=up)
+        """activation(gate) * up, or what "gegelu" makes of both."""
+        if self.config.activation != "gegelu":
+            return self.mb.mul(x=self.activated(gate), y=up)
+        limit = self.config.gate_limit
+        gate = self.mb.minimum(x=gate, y=self._number(limit))
+        up = self.mb.clip(x=up, alpha=self._number(-limit), beta=self._number(limit))
+        share = self.mb.sigmoid(x=self.mb.mul(x=gate, y=self._number(1.702)))
+        return self.mb.mul(x=self.mb.mul(x=gate, y=share), y=self.mb.add(x=up, y=self._number(1)))
 
     def activated(self, x: Var) -> Var:
         """silu or tanh-gelu."""
@@ -263,54 +268,7 @@ class MilOps(ABC):
         size = self.weights.vector(name).size
         return self._floats(mil_name(name), lambda: self.weights.vector(name), self._along_channels(size))
 
-    # --- constants ---
-
-    def _number(self, value: float) -> np.generic:
-        number: np.generic = self.dtype(value)
-        return number
-
-    def _floats(self, key: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> Var:
-        """A float const, one in this function, whose numbers all functions share."""
-        if key not in self._constants:
-            if key not in self.matrices.store:
-                self.matrices.store.put(key, make().astype(self.dtype))
-            self._constants[key] = self.matrices.store.const(key, shape, self.dtype, name=key)
-        return self._constants[key]
-
-    def _integers(self, values: np.ndarray) -> Var:
-        """An int32 const; before iOS18 these cannot lie in the weight file."""
-        values = values.astype(np.int32)
-        if not self.matrices.blockwise:
-            return mb.const(val=values)
-        key = f"int32_{values.size}_from_{values[0]}"
-        if key not in self.matrices.store:
-            self.matrices.store.put(key, values)
-        return self.matrices.store.const(key, values.shape, np.int32)
-
-    # --- position ---
-
-    def _token_places(self) -> Var:
-        """int32 [S]: the slots of this call's tokens."""
-        if self.call.length == 1:
-            return self.inputs["position"]
-        return self.mb.add(x=self._integers(np.arange(self.call.length)), y=self.inputs["position"])
-
-    def _past_mask(self, window: int, group: int) -> Var:
-        """0 for slots that a token sees, MASKED for those at or after position, or before its window."""
-        key = ("past", window, group if window else 0)
-        if key not in self._masks:
-            slots = self.mb.reshape(x=self._slots, shape=[self.call.context, 1])
-            unseen = self.mb.greater_equal(x=slots, y=self.inputs["position"])
-            if window:
-                places = self.mb.reshape(x=self._places, shape=[1, self.call.length])
-                before = self.mb.less_equal(x=slots, y=self.mb.sub(x=places, y=np.int32(window)))
-                unseen = self.mb.logical_or(x=unseen, y=before)
-            mask = self.mb.mul(x=self.mb.cast(x=unseen, dtype=self._dtype_name()), y=self._number(MASKED))
-            self._masks[key] = self._over_past(mask, group)
-        return self._masks[key]
-
-    def _dtype_name(self) -> str:
-        return "fp16" if self.dtype is np.float16 else "fp32"
+    # --- rotary ---
 
     def _angles(self, rope: Rope, queries: bool) -> Angles:
         """cos [c, c, 1] and sin [-s, s, 0] of this call's places, so that x * cos + swap(x) * sin turns x."""
@@ -351,20 +309,6 @@ class MilOps(ABC):
         first, second, *passed = self.mb.split(x=heads, **sizes, axis=self.head_channels)
         swapped = self.mb.concat(values=[second, first, *passed], axis=self.head_channels)
         return self.mb.add(x=self.mb.mul(x=heads, y=angles[0]), y=self.mb.mul(x=swapped, y=angles[1]))
-
-    def _later(self, group: int, window: int) -> np.ndarray:
-        """MASKED where a query would see a later token of this call, or one before its window.
-
-        [queries (`group` heads, S each), S].
-        """
-        length = self.call.length
-        token, key = (np.arange(group * length) % length)[:, None], np.arange(length)[None, :]
-        return np.where((key > token) | ((window > 0) & (key <= token - window)), MASKED, 0.0)
-
-    def _causal(self, layer: Layer, shape: tuple[int, ...], mask: np.ndarray) -> Var:
-        """The mask of this call's own tokens as a constant."""
-        bound = f"_{layer.window}" if 0 < layer.window < self.call.length else ""
-        return self._floats(f"causal_{self.call.length}_{layer.group}{bound}", lambda: mask, shape)
 
     # --- cache ---
 

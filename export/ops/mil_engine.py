@@ -8,6 +8,7 @@ heads cost one pair of products, and keys and values enter as plain views of the
 from __future__ import annotations
 
 from satchel.export.families.base import Layer
+from satchel.export.families.blocks import Blocks
 from satchel.export.ops.mil import MilOps
 from satchel.export.ops.mil_builder import Var
 from satchel.export.ops.mil_matrix import StoredMatrix
@@ -54,15 +55,44 @@ class EngineOps(MilOps):
         return self.mb.concat(values=[whole] * each, axis=3) if each > 1 else whole
 
     def _attend(self, queries: Var, keys: tuple[Var, Var], values: tuple[Var, Var], layer: Layer) -> Var:
-        columns = [self._group(queries, layer), *(self._by_head(x) for x in (*keys, *values))]
+        masks = (self._past_masks(layer), self._new_masks(layer))
+        columns = [*masks, self._group(queries, layer), *(self._by_head(x) for x in (*keys, *values))]
         heads = [self._join(self._attend_head(layer, *head), layer) for head in zip(*columns, strict=True)]
         whole = heads[0] if len(heads) == 1 else self.mb.concat(values=heads, axis=1)
         return self.mb.reshape(x=whole, shape=[1, layer.heads * self.config.head_dim, 1, self.call.length])
 
-    def _new_mask(self, layer: Layer) -> Var:
-        """(1, S, 1, G * S)."""
+    def _past_masks(self, layer: Layer) -> list[Var]:
+        """For each key/value head (1, C, 1, 1) or (1, C, 1, G * S)."""
+        context = self.call.context
+        whole = self._past_mask(layer.windowed(context), layer.group)
+        return self._with_blocks(whole, layer.blocked(context), layer, new=False)
+
+    def _new_masks(self, layer: Layer) -> list[Var | None]:
+        """For each key/value head (1, S, 1, G * S); none for a token alone."""
+        if self.call.length == 1:
+            return [None] * layer.kv_heads
         mask = self._later(layer.group, layer.window).T
-        return self._causal(layer, (1, mask.shape[0], 1, mask.shape[1]), mask)
+        whole = self._causal(layer, (1, mask.shape[0], 1, mask.shape[1]), mask)
+        return list(self._with_blocks(whole, self._blocks_among_new(layer), layer, new=True))
+
+    def _with_blocks(self, mask: Var, blocks: Blocks | None, layer: Layer, *, new: bool) -> list[Var]:
+        """The mask for each key/value head, to which what its heads do not see of the blocks is added."""
+        if not blocks:
+            return [mask] * layer.kv_heads
+        key = ("with blocks", blocks, layer.heads, new)
+        if key not in self._masks:
+            unseen = self._block_mask(blocks, layer.heads, new=new)
+            columns = self.mb.reshape(x=unseen, shape=[1, unseen.shape[0], 1, layer.heads * self.call.length])
+            self._masks[key] = self.mb.add(x=self._for_all_groups(mask, layer), y=columns)
+        if layer.kv_heads == 1:
+            return [self._masks[key]]
+        return list(self.mb.split(x=self._masks[key], num_splits=layer.kv_heads, axis=3))
+
+    def _for_all_groups(self, mask: Var, layer: Layer) -> Var:
+        """(1, n, 1, 1) as it is, (1, n, 1, G * S) once for each key/value head."""
+        if mask.shape[3] == 1 or layer.kv_heads == 1:
+            return mask
+        return self.mb.concat(values=[mask] * layer.kv_heads, axis=3)
 
     def _by_head(self, rows: Var) -> list[Var]:
         """[1, KV, n, D] -> for each key/value head (1, n, 1, D)."""
@@ -79,14 +109,22 @@ class EngineOps(MilOps):
         return [x] if count == 1 else list(self.mb.split(x=x, num_splits=count, axis=1))
 
     def _attend_head(
-        self, layer: Layer, queries: Var, past_keys: Var, new_keys: Var, past_values: Var, new_values: Var
+        self,
+        layer: Layer,
+        past_mask: Var,
+        new_mask: Var | None,
+        queries: Var,
+        past_keys: Var,
+        new_keys: Var,
+        past_values: Var,
+        new_values: Var,
     ) -> Var:
         """One key/value head: queries (1, D, 1, Q), keys and values (1, n, 1, D) -> (1, Q, 1, D)."""
         context, length = self.call.context, self.call.length
-        past = self.mb.add(x=self._scores(past_keys, queries), y=self._past_mask(layer.windowed(context), layer.group))
+        past = self.mb.add(x=self._scores(past_keys, queries), y=past_mask)
         new = self._scores(new_keys, queries)
-        if length > 1:
-            new = self.mb.add(x=new, y=self._new_mask(layer))
+        if new_mask is not None:
+            new = self.mb.add(x=new, y=new_mask)
         weights = self.mb.softmax(x=self.mb.concat(values=[past, new], axis=1), axis=1)
         # Turned here, where it is [keys, queries], so that the values need not be: at decode they are far larger.
         turned = self.mb.transpose(x=weights, perm=[0, 3, 2, 1])

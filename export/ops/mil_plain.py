@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from satchel.export.families.base import Layer
+from satchel.export.families.blocks import Blocks
 from satchel.export.ops.mil import MilOps
 from satchel.export.ops.mil_builder import Var
 from satchel.export.ops.mil_matrix import StoredMatrix
@@ -84,19 +85,39 @@ class PlainOps(MilOps):
         )
 
     def _mask(self, layer: Layer) -> Var:
-        return self._past_mask(layer.windowed(self.call.context), layer.group)
+        """[1, 1, 1, C], [1, 1, G * S, C], or of blocks [1, KV, G * S, C]."""
+        context = self.call.context
+        return self._with_blocks(
+            self._past_mask(layer.windowed(context), layer.group), layer.blocked(context), layer, new=False
+        )
 
     def _new_mask(self, layer: Layer) -> Var:
-        """[1, 1, G * S, S]."""
+        """[1, 1, G * S, S], or of blocks [1, KV, G * S, S]."""
         mask = self._later(layer.group, layer.window)
-        return self._causal(layer, (1, 1, *mask.shape), mask)
+        whole = self._causal(layer, (1, 1, *mask.shape), mask)
+        return self._with_blocks(whole, self._blocks_among_new(layer), layer, new=True)
+
+    def _with_blocks(self, mask: Var, blocks: Blocks | None, layer: Layer, *, new: bool) -> Var:
+        if not blocks:
+            return mask
+        key = ("with blocks", blocks, layer.heads, new)
+        if key not in self._masks:
+            unseen = self.mb.transpose(x=self._block_mask(blocks, layer.heads, new=new), perm=[1, 2, 0])
+            shape = [1, layer.kv_heads, layer.group * self.call.length, unseen.shape[2]]
+            self._masks[key] = self.mb.add(x=mask, y=self.mb.reshape(x=unseen, shape=shape))
+        return self._masks[key]
 
     def _whole_mask(self, layer: Layer) -> Var:
-        """[1, 1, G * S, C + S]."""
-        key = ("whole", layer.windowed(self.call.context), layer.group)
+        """[1, 1, G * S, C + S], or of blocks [1, KV, G * S, C + S]."""
+        context = self.call.context
+        key = ("whole", layer.windowed(context), layer.blocked(context), layer.group)
         if key not in self._masks:
             past, new = self._mask(layer), self._new_mask(layer)
-            if past.shape[2] < new.shape[2]:
-                past = self.mb.tile(x=past, reps=[1, 1, new.shape[2] // past.shape[2], 1])
-            self._masks[key] = self.mb.concat(values=[past, new], axis=3)
+            shape = [max(a, b) for a, b in zip(past.shape[:3], new.shape[:3], strict=True)]
+            self._masks[key] = self.mb.concat(values=[self._tiled(past, shape), self._tiled(new, shape)], axis=3)
         return self._masks[key]
+
+    def _tiled(self, mask: Var, shape: list[int]) -> Var:
+        """Repeated to the first three sizes."""
+        reps = [size // own for size, own in zip(shape, mask.shape[:3], strict=True)]
+        return mask if set(reps) == {1} else self.mb.tile(x=mask, reps=[*reps, 1])

@@ -12,7 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from satchel.export.families.base import DecoderConfig, Rope
+from satchel.export.families.blocks import Blocks
 from satchel.export.ops.base import Weights
+from satchel.export.ops.onnx_blocks import block_bias
 from satchel.export.ops.onnx_graph import MICROSOFT, GraphBuilder
 from satchel.export.ops.onnx_matrices import NBits, nbits, plain, stackable
 from satchel.export.ops.onnx_values import CacheInputs, Part, RotaryInputs, Sum, Tensor
@@ -181,6 +183,8 @@ class OnnxOps:
             self._graph.require("1.24", "attention with a window, which counted one token more before")
         if c.attention_softcap:
             attributes["softcap"] = c.attention_softcap
+        if blocks := options.blocked(cache.context):
+            inputs += [None] * (10 - len(inputs)) + [self._block_bias(blocks, options.heads)]
         name = f"layers.{layer}.self_attn"
         values = self._graph.nodes_out(
             "GroupQueryAttention", name, inputs, attributes, outputs=[True] * 3, domain=MICROSOFT
@@ -245,19 +249,41 @@ class OnnxOps:
             self._made["positions"] = graph.node("Add", "positions", [column, steps])
         return self._made["positions"]
 
+    def _block_bias(self, blocks: Blocks, heads: int) -> ir.Value:
+        """See onnx_blocks.py; made once."""
+        key = f"blocks.{blocks.size}.{blocks.local}.{blocks.stride}.{1 if blocks.alike else heads}"
+        if key not in self._made:
+            total = self._cache.total_length
+            positions, context = self._positions(), self._cache.context
+            self._made[key] = block_bias(self._graph, key, blocks, heads, context, positions, total)
+        return self._made[key]
+
     def _shape(self, *sizes: int) -> ir.Value:
         return self._graph.initializer(f"shape.{'.'.join(map(str, sizes))}", np.array(sizes, np.int64))
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """activation(gate) * up."""
         name = f"layers.{len(self.present) - 1}.mlp"
+        if self.config.activation == "gegelu":
+            gate, up = self._clipped(name, self._value(gate), self._value(up))
         return self._graph.node("Mul", f"{name}.gated", [self.activated(gate), self._value(up)])
 
+    def _clipped(self, name: str, gate: ir.Value, up: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The gate, and up + 1, each within the limit."""
+        limit = self.config.gate_limit
+        low, high, one = (
+            self._graph.initializer(f"gate.{n}", np.array(v, np.float32))
+            for n, v in (("low", -limit), ("high", limit), ("one", 1))
+        )
+        up = self._graph.node("Clip", f"{name}.up", [up, low, high])
+        return self._graph.node("Min", f"{name}.gate", [gate, high]), self._graph.node("Add", f"{name}.up_1", [up, one])
+
     def activated(self, x: Tensor) -> ir.Value:
-        """SiLU, or GELU in its tanh form."""
+        """SiLU, GELU in its tanh form, or the gate's part of "gegelu"."""
         name = f"layers.{len(self.present) - 1}.mlp"
-        if self.config.activation == "silu":
-            return self._graph.node("QuickGelu", f"{name}.silu", [self._value(x)], {"alpha": 1.0}, domain=MICROSOFT)
+        alpha = {"silu": 1.0, "gegelu": 1.702}.get(self.config.activation)
+        if alpha is not None:
+            return self._graph.node("QuickGelu", f"{name}.silu", [self._value(x)], {"alpha": alpha}, domain=MICROSOFT)
         return self._graph.node("Gelu", f"{name}.gelu", [self._value(x)], {"approximate": "tanh"})
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -268,8 +294,9 @@ class OnnxOps:
 
     def scale(self, x: Tensor, factor: float) -> Tensor:
         """x * factor."""
-        number = self._graph.initializer("embedding.scale", np.array(factor, np.float32))
-        return self._graph.node("Mul", "embedding.scaled", [self._value(x), number])
+        value = self._value(x)
+        number = self._graph.initializer(f"scale.{factor!r}", np.array(factor, np.float32))
+        return self._graph.node("Mul", f"{value.name}.scaled", [value, number])
 
     def lm_head(self, x: Tensor, name: str) -> Tensor:
         """Logits [batch, 1 or sequence, vocab]."""
@@ -279,7 +306,9 @@ class OnnxOps:
             hidden = self._graph.node("Gather", "last_token", [hidden, last], {"axis": 1})
         output = "logits.uncapped" if cap else "logits"
         if name == "embed_tokens":
-            logits = self._apply(hidden, output, [name], self._table(name), None)
+            head = self._weights.vector("lm_head.bias") if self._weights.has("lm_head.bias") else None
+            bias = None if head is None else self._graph.initializer("lm_head.bias", head.astype(np.float32))
+            logits = self._apply(hidden, output, [name], self._table(name), bias)
         else:
             logits = self._linear(hidden, [name], [self._weights.matrix(name)], output=output)
         return self._capped(logits, cap) if cap else logits

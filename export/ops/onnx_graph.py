@@ -21,6 +21,7 @@ INLINE_BYTES = 1024
 """Initializers up to this size stay inside the .onnx file: a look at the graph then shows LUTs and shapes."""
 
 _DTYPES = {
+    np.dtype(np.bool_): ir.DataType.BOOL,
     np.dtype(np.float32): ir.DataType.FLOAT,
     np.dtype(np.float16): ir.DataType.FLOAT16,
     np.dtype(np.uint8): ir.DataType.UINT8,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from satchel.export.decoder import decoder
-from satchel.export.families.base import DecoderConfig, Rope
+from satchel.export.families.base import DecoderConfig, Layer, Rope
 from satchel.export.ops.base import Weights
 from satchel.runtime.errors import UsageError
 
@@ -46,6 +46,19 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
     turned, rest = heads.tensor_split((cos.shape[-1],), dim=-1)
     turned = turned * cos + rotate_half(turned) * sin
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def visible(layer: Layer, places: torch.Tensor, length: int) -> torch.Tensor:
+    """Which of `length` tokens in the cache those at `places` see, bool [queries, keys] or [heads, queries, keys]."""
+    rows, columns = places[:, None], torch.arange(length)[None, :]
+    mask = columns <= rows
+    if layer.window:
+        mask &= columns > rows - layer.window
+    if layer.blocks:
+        near = rows // layer.blocks.size - columns // layer.blocks.size < layer.blocks.local
+        far = torch.from_numpy(layer.blocks.far_keys(layer.heads, length))[:, None]
+        mask = mask & (near | far)
+    return mask
 
 
 class Cache:
@@ -145,10 +158,7 @@ class TorchOps:
         options = self.config.layer(layer)
         queries, keys = (self._rotated(self._heads(x), options.rope) for x in (q, k))
         keys, values = self._cache.append(layer, keys, self._heads(v))
-        rows, columns = torch.arange(q.shape[1])[:, None] + self._start, torch.arange(keys.shape[2])[None, :]
-        mask = columns <= rows
-        if options.window:
-            mask &= columns > rows - options.window
+        mask = visible(options, torch.arange(q.shape[1]) + self._start, keys.shape[2])
         joined = self._attended(queries, keys, values, mask)
         return joined.transpose(1, 2).flatten(2)
 
@@ -171,7 +181,11 @@ class TorchOps:
         return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1) @ values
 
     def gated(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """activation(gate) * up."""
+        """activation(gate) * up, or what "gegelu" makes of both."""
+        if self.config.activation == "gegelu":
+            limit = self.config.gate_limit
+            gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+            return gate * torch.sigmoid(1.702 * gate) * (up + 1)
         return self.activated(gate) * up
 
     def activated(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_models
 import pytest
 import tiny_openelm
+import tiny_phi3small
 import torch
 from coreml_caller import INFO, Caller, coreml_plan
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -96,6 +97,8 @@ def random_model(options: dict[str, Any]) -> Any:
     return model
 
 
+OTHERS = {"openelm": tiny_openelm, "phi3small": tiny_phi3small}
+
 FOLDERS: list[TemporaryDirectory[str]] = []
 
 
@@ -112,8 +115,8 @@ def make(options: str, context: int) -> Made:
 
 
 def _saved(folder: Path, options: dict[str, Any]) -> Any:
-    if options["model_type"] == "openelm":  # not in transformers: see families/openelm.py
-        tiny_openelm.save(folder, options)
+    if writer := OTHERS.get(options["model_type"]):  # not in transformers: see their files in families/
+        writer.save(folder, options)
         return Reference(folder).model
     model = random_model(options)
     model.save_pretrained(folder)
