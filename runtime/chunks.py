@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from satchel.runtime.manifest import ChunkEntry, ModelEntry, TensorSpec
 
 HIDDEN_IN, HIDDEN_OUT = "hiddenStates", "outputHiddenStates"
+ROWS_IN = "inputsEmbeds"
+"""Rows of the embedding, [1, S, channels] in every layout, of a program without one."""
 """The residual stream, as a chunk takes it from the one before, and as it hands it on."""
 CACHES = ("keyCache", "valueCache")
 

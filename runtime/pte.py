@@ -32,11 +32,23 @@ class Pte:
 
     @property
     def plan(self) -> Any:
-        """The method that calls a delegate."""
+        """The first method that calls a delegate."""
         for plan in self.program.execution_plan:
             if plan.delegates:
                 return plan
         raise broken("a program that calls no delegate")
+
+    @property
+    def plans(self) -> list[Any]:
+        """Every method that computes something; the others answer with numbers."""
+        return [plan for plan in self.program.execution_plan if any(chain.instructions for chain in plan.chains)]
+
+    def method(self, name: str) -> Any:
+        """A method by name."""
+        for plan in self.program.execution_plan:
+            if plan.name == name and plan.delegates:
+                return plan
+        raise broken(f"a program without the method {name!r}")
 
     def segment(self, number: int) -> tuple[int, int]:
         """(first byte, end) in the file."""

@@ -69,7 +69,7 @@ from satchel.devices.plan import Plan
 from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats import mlpackage
-from satchel.export.formats.coreml_chunks import PACKAGE, Chunk, spread
+from satchel.export.formats.coreml_chunks import PACKAGE, Chunk, Ids, spread
 from satchel.export.formats.coreml_entry import EMBED_FUNCTIONS, describe, hidden_shape, model_entry
 from satchel.export.formats.coreml_settings import LAYOUTS, Settings, read_settings
 from satchel.export.ops.base import Weights
@@ -78,7 +78,7 @@ from satchel.export.ops.mil_builder import TARGETS, Function, Program, Var, fres
 from satchel.export.ops.mil_matrix import MatrixStore
 from satchel.export.ops.mil_store import BlobStore
 from satchel.export.progress import Progress, silent
-from satchel.runtime.chunks import CACHES, HIDDEN_IN, HIDDEN_OUT
+from satchel.runtime.chunks import CACHES, HIDDEN_IN, HIDDEN_OUT, ROWS_IN
 from satchel.runtime.manifest import ModelEntry, ModelInfo
 
 __all__ = ["PACKAGE", "write"]
@@ -95,7 +95,7 @@ def write(
     info: ModelInfo,
     progress: Progress = silent,
     *,
-    apart: bool = False,
+    ids: Ids = "within",
 ) -> ModelEntry:
     """Writes `model.mlpackage`, or one package for each chunk, into `folder`, and says how it is called.
 
@@ -107,14 +107,15 @@ def write(
             chunks.
         info: goes into the model's metadata.
         progress: is called after each layer.
-        apart: give ids a function of their own, also in a single package, so that a host can exchange rows of what it
-            gives before the first layer is given them; from iOS18 on.
+        ids: "within" the layers' functions; "apart" gives them functions of their own, also in a single package, so
+            that a host can exchange rows of what those give before the first layer is given them, from iOS18 on;
+            "none" takes `inputsEmbeds` float [1, S, channels] in their place.
 
     Raises:
         PlanError: the plan asks for what the target lacks.
     """
     settings = read_settings(weights, plan)
-    chunks = spread(weights, config, settings, apart=apart)
+    chunks = spread(weights, config, settings, ids=ids)
     told = _Told(progress, len(settings.functions) * (config.layers + len(chunks)))
     for chunk in chunks:
         package = folder / chunk.package
@@ -197,7 +198,7 @@ def _functions(settings: Settings, chunk: Chunk) -> Iterator[tuple[str, Call, bo
 
 def _layers(ops: MilOps, config: DecoderConfig, chunk: Chunk, told: _Told) -> list[Var]:
     """The layers of a chunk and what comes before and after them; the function's outputs."""
-    x = embed(ops) if chunk.embeds else ops.inputs[HIDDEN_IN]
+    x = _residual(ops, chunk)
     for layer in chunk.layers:
         x = block(ops, x, layer)
         told.step()
@@ -205,6 +206,13 @@ def _layers(ops: MilOps, config: DecoderConfig, chunk: Chunk, told: _Told) -> li
     outputs = ops.outputs(x)
     told.step()
     return outputs
+
+
+def _residual(ops: MilOps, chunk: Chunk) -> Var:
+    """What the first layer of a chunk is given."""
+    if chunk.embeds:
+        return embed(ops)
+    return ops.entered(ops.inputs[ROWS_IN]) if chunk.rows else ops.inputs[HIDDEN_IN]
 
 
 def _handed_on(x: Var) -> Var:
@@ -221,8 +229,9 @@ def _inputs(config: DecoderConfig, settings: Settings, chunk: Chunk, call: Call,
     cache = (len(chunk.layers), config.kv_heads, call.context, config.head_dim)
     place = mb.state_tensor_placeholder if call.cache == "state" else mb.placeholder
     hidden = hidden_shape(config, settings, call.length)
+    given, shape = (ROWS_IN, (1, call.length, config.hidden_size)) if chunk.rows else (HIDDEN_IN, hidden)
     return {
-        **(ids if chunk.embeds else {HIDDEN_IN: mb.placeholder(hidden, dtype=floats)}),
+        **(ids if chunk.embeds else {given: mb.placeholder(shape, dtype=floats)}),
         "position": mb.placeholder((1,), dtype=types.int32),
         **{name: place(cache, dtype=floats) for name in CACHES},
     }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from satchel.devices.errors import PlanError
 from satchel.export.families.base import DecoderConfig
@@ -25,6 +26,8 @@ from satchel.export.palettize.tensors import Matrix, PalettizedTensor
 from satchel.export.palettize.widths import fitting
 
 PACKAGE = "model.mlpackage"
+Ids = Literal["within", "apart", "none"]
+"""Where ids are looked up: in the functions of the layers, in functions of their own, or by the host."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Chunk:
         embeds: the functions of its layers begin with ids, and not with the residual stream.
         table: it has functions besides that look up ids and give the residual stream.
         head: it ends with the last norm and the logits.
+        rows: they begin with rows of the embedding, as a host looks them up.
     """
 
     number: int
@@ -45,6 +49,7 @@ class Chunk:
     embeds: bool
     table: bool
     head: bool
+    rows: bool = False
 
     @property
     def package(self) -> str:
@@ -58,23 +63,24 @@ class Chunk:
         return self.embeds or self.table
 
 
-def spread(weights: Weights, config: DecoderConfig, settings: Settings, *, apart: bool = False) -> list[Chunk]:
+def spread(weights: Weights, config: DecoderConfig, settings: Settings, *, ids: Ids = "within") -> list[Chunk]:
     """The packages of a model, in order.
 
     Args:
         weights: of which every matrix is read once for its size, unless there is one package.
         config: shape of the decoder.
         settings: how many packages there are, and for which target.
-        apart: whether ids have a function of their own in any case.
+        ids: as coreml.write has it; without them there is one package.
 
     Raises:
         PlanError: fewer layers than packages.
     """
+    apart = ids == "apart"
     count = settings.chunks
     if count > config.layers:
         raise PlanError("more chunks than layers", got=count, wanted=f"1 to {config.layers}")
     if count == 1:
-        return [Chunk(1, 1, range(config.layers), embeds=not apart, table=apart, head=True)]
+        return [Chunk(1, 1, range(config.layers), ids == "within", apart, head=True, rows=ids == "none")]
     table = apart or (config.tied_embeddings and settings.blockwise and settings.tied_head == "shared")
     cuts = balanced(_sizes(weights, config, settings, table), count)
     return [

@@ -10,7 +10,7 @@ from satchel.devices.plan import Plan
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats.coreml_chunks import Chunk
 from satchel.export.formats.coreml_settings import Settings
-from satchel.runtime.chunks import CACHES, HIDDEN_IN, HIDDEN_OUT
+from satchel.runtime.chunks import CACHES, HIDDEN_IN, HIDDEN_OUT, ROWS_IN
 from satchel.runtime.manifest import ChunkEntry, ModelEntry, ModelInfo, TensorSpec
 
 EMBED_FUNCTIONS = {"decode": "embed", "prefill": "embed_prefill"}
@@ -27,6 +27,7 @@ _FEATURES = {
     "presentKeys": "Keys of this call's tokens, to be copied into keyCache at position",
     "presentValues": "Values of this call's tokens, to be copied into valueCache at position",
     HIDDEN_IN: "What the package before gave",
+    ROWS_IN: "Rows of the embedding",
     HIDDEN_OUT: "The residual stream, for the next package",
 }
 
@@ -106,6 +107,7 @@ def _calls(config: DecoderConfig, settings: Settings, chunk: Chunk) -> list[Chun
     ids, position = CHAIN
     floats = np.dtype(settings.dtype).name
     given, handed = (TensorSpec(name, hidden_shape(config, settings, 1), floats) for name in (HIDDEN_IN, HIDDEN_OUT))
+    given = TensorSpec(ROWS_IN, (1, 1, config.hidden_size), floats) if chunk.rows else given
     caches, new = _cache_specs(config, settings, len(chunk.layers))
     io = settings.call.cache == "io"
     result = TensorSpec("logits", (1, 1, config.vocab_size), floats) if chunk.head else handed

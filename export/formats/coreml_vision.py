@@ -54,20 +54,18 @@ def write(
     settings = read_settings(weights, plan)
     if not settings.blockwise:
         raise PlanError("a model that sees needs packages of several functions", got=settings.target, wanted="iOS18")
-    entry = coreml.write(folder, weights, config, plan, info, progress, apart=True)
+    entry = coreml.write(folder, weights, config, plan, info, progress, ids="apart")
     assert entry.chunks is not None
     table = entry.chunks[0]
-    _write(folder / PACKAGE, weights, vision, settings, info)
-    floats = np.dtype(settings.dtype).name
-    encoding = PartEntry(
-        PACKAGE,
-        (TensorSpec(PIXELS, (1, vision.channels, vision.image_size, vision.image_size), floats),),
-        (TensorSpec(FEATURES, (1, vision.rows, vision.projector[-1]), floats),),
-    )
+    encoding = write_encoder(folder, weights, vision, settings, info)
     return entry, encoding, PartEntry(table.path, table.inputs, table.outputs)
 
 
-def _write(package: Path, weights: Weights, vision: VisionConfig, settings: Settings, info: ModelInfo) -> None:
+def write_encoder(
+    folder: Path, weights: Weights, vision: VisionConfig, settings: Settings, info: ModelInfo
+) -> PartEntry:  # fmt: skip
+    """Writes the encoder's package into `folder`; says how it is called."""
+    package = folder / PACKAGE
     (package / mlpackage.WEIGHTS).parent.mkdir(parents=True)
     store = BlobStore(package / mlpackage.WEIGHTS)
     matrices = MatrixStore(store, blockwise=settings.blockwise, dtype=settings.dtype)
@@ -86,6 +84,8 @@ def _write(package: Path, weights: Weights, vision: VisionConfig, settings: Sett
     mlpackage.check(model, expected)
     _describe(model, info)
     mlpackage.save(model, package)
+    name, result = np.dtype(settings.dtype).name, (1, vision.rows, vision.projector[-1])
+    return PartEntry(PACKAGE, (TensorSpec(PIXELS, shape, name),), (TensorSpec(FEATURES, result, name),))
 
 
 def _describe(model: Any, info: ModelInfo) -> None:

@@ -1,28 +1,46 @@
 """ExecuTorch: a .pte file for ARM CPUs (XNNPACK) or for Apple devices (the Core ML delegate).
 
 The file has one method, `forward(tokens int64 [1, sequence], start_pos int64 [1]) -> logits float32 [1, 1, vocab]` of
-the last token, any length up to the longest, and beside it the constants that ExecuTorch's LLM runner asks for.
+the last token, any length up to the longest, and beside it the constants that ExecuTorch's LLM runner asks for. Of a
+model that sees the decoder is one method of three (executorch_vision.py), and takes rows instead of tokens.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from satchel.devices.errors import PlanError
 from satchel.devices.plan import Plan
-from satchel.export.decoder import decoder
+from satchel.export.decoder import block, decoder, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats.executorch_program import Method, constant_method
 from satchel.export.formats.pte import write_pte
 from satchel.export.ops.base import Weights
-from satchel.export.ops.executorch import ExecutorchOps, Tensor
+from satchel.export.ops.executorch import ExecutorchOps, Tensor, Value
 from satchel.export.ops.executorch_tools import schema
 from satchel.export.progress import Progress, silent
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 FILE = "model.pte"
+TARGETS = ("xnnpack", "coreml")
+
+
+@dataclass(frozen=True)
+class DecoderMethod:
+    """The decoder as a method.
+
+    Attributes:
+        method: with what it calls.
+        longest: tokens of one call.
+        package: options of the Core ML program inside; None for XNNPACK.
+    """
+
+    method: Method
+    longest: int
+    package: dict[str, Any] | None = None
 
 
 def write(
@@ -37,38 +55,65 @@ def write(
         PlanError: for a target that is not known.
         FormatError: for a weight scheme that the target has no kernel for.
     """
-    writers = {"xnnpack": _write_xnnpack, "coreml": _write_coreml}
-    if plan["target"] not in writers:
-        raise PlanError("an ExecuTorch target that is not known", got=plan["target"], wanted=list(writers))
-    return writers[plan["target"]](folder / FILE, weights, config, plan, info, progress)
+    check_target(plan)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = decoder_method("forward", Path(scratch), weights, config, plan, info, progress)
+        write_pte(folder / FILE, [made.method], runner_metadata(config, plan, made.longest), progress)
+    return entry_of(config, plan, made)
 
 
-def _write_xnnpack(
-    path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
-) -> ModelEntry:
-    longest = plan.prefill_length or plan.context_length
-    exact = any(choice.role == "linear" and choice.value == "f32_qc8w" for choice in plan.choices)
-    ops = ExecutorchOps(config, weights, plan.context_length, longest, int8_activations=not exact)
-    logits = ops.leave(decoder(ops, config))
-    method = Method("forward", ops.calls, [ops.given, ops.start_pos], [logits])
-    write_pte(path, method, runner_metadata(config, plan, longest), progress)
-    return _entry(config, plan, longest, "sequence")
+def check_target(plan: Plan) -> None:
+    """Raises PlanError for a target that is not known."""
+    if plan["target"] not in TARGETS:
+        raise PlanError("an ExecuTorch target that is not known", got=plan["target"], wanted=list(TARGETS))
 
 
-def _write_coreml(
-    path: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
-) -> ModelEntry:
+def decoder_method(
+    name: str, scratch: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress,
+    *, embedded: bool = False, rows: int = 1,
+) -> DecoderMethod:  # fmt: skip
+    """The decoder as a method.
+
+    Args:
+        name: of the method.
+        scratch: an empty folder for what the file will hold, which must last until it is written.
+        weights, config, plan, info, progress: as `write` has them.
+        embedded: whether it takes rows of the embedding instead of ids.
+        rows: that one call must take at least, of XNNPACK.
+    """
+    if plan["target"] == "coreml":
+        return _by_coreml(name, scratch, weights, config, plan, info, progress, embedded)
+    longest = max(plan.prefill_length or plan.context_length, rows)
+    ops = ExecutorchOps(
+        config, weights, plan.context_length, longest, int8_activations=int8_activations(plan), embedded=embedded
+    )
+    logits = ops.leave(_embedded(ops, config) if embedded else decoder(ops, config))
+    return DecoderMethod(Method(name, ops.calls, [ops.given, ops.start_pos], [logits]), longest)
+
+
+def int8_activations(plan: Plan) -> bool:
+    """Whether XNNPACK's linears round what they are given to int8."""
+    return all(choice.role != "linear" or choice.value != "f32_qc8w" for choice in plan.choices)
+
+
+def _embedded(ops: ExecutorchOps, config: DecoderConfig) -> Value:
+    x = Value(ops.given.dims, tensor=ops.given)
+    for layer in range(config.layers):
+        x = block(ops, x, layer)
+    return head(ops, config, x)
+
+
+def _by_coreml(
+    name: str, scratch: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress,
+    embedded: bool,
+) -> DecoderMethod:  # fmt: skip
     from satchel.export.formats.executorch_coreml import CoremlDelegate, write_package  # and with it coremltools
 
-    tokens, start_pos = Tensor((1, 1), "int64"), Tensor((1,), "int64")
-    logits = Tensor((1, 1, config.vocab_size))
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        package = write_package(Path(temporary), weights, config, plan, info, progress)
-        call = CoremlDelegate([tokens, start_pos, logits], Path(temporary), package.options["compute"])
-        method = Method("forward", [call], [tokens, start_pos], [logits])
-        write_pte(path, method, runner_metadata(config, plan, 1), progress)
-    entry = _entry(config, plan, 1, 1)
-    return replace(entry, prefill_length=1, options=entry.options | {"package": package.options})
+    given = Tensor((1, 1, config.hidden_size)) if embedded else Tensor((1, 1), "int64")
+    start_pos, logits = Tensor((1,), "int64"), Tensor((1, 1, config.vocab_size))
+    package = write_package(scratch, weights, config, plan, info, progress, embedded=embedded)
+    call = CoremlDelegate([given, start_pos, logits], scratch, package.options["compute"])
+    return DecoderMethod(Method(name, [call], [given, start_pos], [logits]), 1, package.options)
 
 
 def runner_metadata(config: DecoderConfig, plan: Plan, longest: int) -> list[schema.ExecutionPlan]:
@@ -89,13 +134,21 @@ def runner_metadata(config: DecoderConfig, plan: Plan, longest: int) -> list[sch
     return [constant_method(name, value) for name, value in values.items()]
 
 
-def _entry(config: DecoderConfig, plan: Plan, longest: int, sequence: int | str) -> ModelEntry:
-    return ModelEntry(
+def entry_of(config: DecoderConfig, plan: Plan, made: DecoderMethod) -> ModelEntry:
+    """How the decoder is called."""
+    sequence: int | str = 1 if made.package else "sequence"
+    given = TensorSpec("tokens", (1, sequence), "int64")
+    if len(made.method.inputs[0].dims) == 3:
+        given = TensorSpec("embeddings", (1, sequence, config.hidden_size), "float32")
+    entry = ModelEntry(
         format="executorch",
         path=FILE,
         context_length=plan.context_length,
         prefill_length=plan.prefill_length,
-        inputs=(TensorSpec("tokens", (1, sequence), "int64"), TensorSpec("start_pos", (1,), "int64")),
+        inputs=(given, TensorSpec("start_pos", (1,), "int64")),
         outputs=(TensorSpec("logits", (1, 1, config.vocab_size), "float32"),),
-        options={"method": "forward", "target": plan["target"], "max_sequence": longest},
+        options={"method": made.method.plan.name, "target": plan["target"], "max_sequence": made.longest},
     )
+    if made.package is None:
+        return entry
+    return replace(entry, prefill_length=1, options=entry.options | {"package": made.package})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,14 @@ import numpy as np
 from satchel.devices.plan import Choice, Plan
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats import coreml
+from satchel.export.formats.coreml_chunks import Ids
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch import Delegate, Tensor
 from satchel.export.ops.executorch_tools import CompileSpec
 from satchel.export.ops.xnnpack import Blob
 from satchel.export.progress import Progress
 from satchel.runtime.errors import FormatError
-from satchel.runtime.manifest import ModelEntry, ModelInfo
+from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 from satchel.runtime.quiet import quiet_imports
 
 LAYOUT = {
@@ -49,7 +50,7 @@ WIDEST_HEAD = 16384
 
 
 class CoremlDelegate(Delegate):
-    """The call of Core ML; `args` are tokens, start_pos and logits."""
+    """The call of Core ML; `args` are what the program takes, and then what it gives."""
 
     def __init__(self, args: list[Tensor], folder: Path, compute: str) -> None:
         super().__init__(args, "CoreMLBackend", compile_specs(compute))
@@ -61,24 +62,39 @@ class CoremlDelegate(Delegate):
 
 
 def write_package(
-    folder: Path, weights: Weights, config: DecoderConfig, plan: Plan, info: ModelInfo, progress: Progress
+    folder: Path,
+    weights: Weights,
+    config: DecoderConfig,
+    plan: Plan,
+    info: ModelInfo,
+    progress: Progress,
+    *,
+    embedded: bool = False,
 ) -> ModelEntry:
-    """Writes the package and what the delegate must know of it into `folder`; returns how the package is called."""
-    entry = coreml.write(folder, weights, config, coreml_plan(plan, config), info, progress)
+    """Writes the package and what the delegate must know of it into `folder`; returns how the package is called.
+
+    With `embedded` it takes rows of the embedding instead of ids.
+    """
+    ids: Ids = "none" if embedded else "within"
+    entry = coreml.write(folder, weights, config, coreml_plan(plan, config), info, progress, ids=ids)
     if entry.options["cache"] != "state":
         raise FormatError(
             "the Core ML delegate keeps its cache in states, which hold fp16",
             got="weights of 32 bits", wanted="palette, int8 or fp16", hint="choose other weights, or format coreml",
         )  # fmt: skip
-    package = folder / entry.path
+    describe_package(folder / entry.path, entry.inputs, entry.outputs)
+    return entry
+
+
+def describe_package(package: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Writes metadata.json beside a package: what the delegate must know of it."""
     content = hashlib.sha256((package / "Manifest.json").read_bytes()).digest()
     metadata = {
-        "inputNames": [spec.name for spec in entry.inputs],
-        "outputNames": [spec.name for spec in entry.outputs],
+        "inputNames": [spec.name for spec in inputs],
+        "outputNames": [spec.name for spec in outputs],
         "identifier": f"executorch_{uuid.UUID(bytes=content[:16])}",
     }
-    (folder / "metadata.json").write_text(json.dumps(metadata, sort_keys=True))
-    return entry
+    (package.parent / "metadata.json").write_text(json.dumps(metadata, sort_keys=True))
 
 
 def coreml_plan(plan: Plan, config: DecoderConfig) -> Plan:
@@ -126,7 +142,7 @@ def flatten(folder: Path) -> Iterator[Blob | bytes]:
     files: list[Path] = []
     _list(folder, ROOT, nodes, files, 0)
     for file in files:
-        yield Blob(str(file.relative_to(folder)), file.stat().st_size, partial(np.memmap, file, np.uint8, "r"))
+        yield Blob(str(file), file.stat().st_size, partial(np.memmap, file, np.uint8, "r"))
     yield json.dumps({"nodes": nodes}, separators=(",", ":"), sort_keys=True).encode()[::-1]
 
 

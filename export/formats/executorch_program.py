@@ -59,8 +59,13 @@ def operands(call: Call) -> list[Argument]:
     return list(call.args) if isinstance(call, Delegate) else [*call.args, call.out]
 
 
-def plan_memory(calls: Sequence[Call], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Arena:
-    """Caches live for ever, inputs from the beginning, outputs to the end, and the rest from first use to last."""
+def plan_memory(calls: Sequence[Call], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> tuple[Arena, Arena]:
+    """Inputs live from the beginning, outputs to the end, caches for ever, and the rest from first use to last.
+
+    Returns:
+        (of all that a call needs, of the caches): apart, since a runtime may give the methods of a file one block of
+        memory for the first, as ExecuTorch's Python binding does.
+    """
     end = len(calls)
     spans: dict[int, tuple[int, int]] = {}
     tensors: dict[int, Tensor] = {}
@@ -70,24 +75,27 @@ def plan_memory(calls: Sequence[Call], inputs: Iterable[Tensor], outputs: Iterab
             first = spans.get(id(tensor), (time, time))[0]
             spans[id(tensor)] = (0, end) if tensor.lasting else (first, time)
     spans |= {id(t): (0, spans[id(t)][1]) for t in inputs} | {id(t): (spans[id(t)][0], end) for t in outputs}
-    arena = Arena()
-    for key in sorted(tensors, key=lambda k: (not tensors[k].lasting, spans[k][0])):  # stable: ties in order of use
-        arena.place(tensors[key], *spans[key])
-    return arena
+    arena, caches = Arena(), Arena()
+    for key in sorted(tensors, key=lambda k: spans[k][0]):  # stable: ties in order of use
+        (caches if tensors[key].lasting else arena).place(tensors[key], *spans[key])
+    return arena, caches
 
 
 class Method:
     """Builds one execution plan.
 
     Attributes:
-        constants: the tensors that hold blobs; the n-th is constant n + 1 of the file.
+        inputs: as they were given.
+        constants: the tensors that hold blobs, in the order in which they were met.
         delegates: in order of their calls.
     """
 
     def __init__(self, name: str, calls: Sequence[Call], inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        self.inputs = tuple(inputs)
         self.constants: list[Tensor] = []
         self.delegates: list[Delegate] = []
-        self._arena = plan_memory(calls, inputs, outputs)
+        self._held: list[schema.Tensor] = []
+        self._arenas = plan_memory(calls, inputs, outputs)
         self._values: list[schema.EValue] = []
         self._places: dict[object, int] = {}
         self._operators: list[schema.Operator] = []
@@ -102,7 +110,7 @@ class Method:
             chains=[schema.Chain([], [], instructions, None)],
             operators=self._operators,
             delegates=[],
-            non_const_buffer_sizes=[0, self._arena.size],
+            non_const_buffer_sizes=[0, *(arena.size for arena in self._arenas if arena.size)],
         )
 
     def _place(self, argument: Argument) -> int:
@@ -126,25 +134,31 @@ class Method:
                 return schema.Int(0 if isinstance(argument, Integer) else argument)
 
     def _tensor(self, tensor: Tensor) -> schema.Tensor:
-        constant, allocation = 0, None
-        if tensor.blob is not None:
-            self.constants.append(tensor)
-            constant = len(self.constants)
-        else:
-            offset = self._arena.offsets[id(tensor)]
-            allocation = schema.AllocationDetails(1, offset & 0xFFFFFFFF, offset >> 32)
+        allocation = None
+        if tensor.blob is None:
+            offset = self._arenas[tensor.lasting].offsets[id(tensor)]
+            allocation = schema.AllocationDetails(1 + tensor.lasting, offset & 0xFFFFFFFF, offset >> 32)
         dynamism = schema.TensorShapeDynamism
-        return schema.Tensor(
+        described = schema.Tensor(
             scalar_type=SCALAR_TYPES[tensor.dtype],
             storage_offset=0,
             sizes=list(tensor.dims),
             dim_order=list(range(len(tensor.dims))),
             requires_grad=False,
             layout=0,
-            data_buffer_idx=constant,
+            data_buffer_idx=0,
             allocation_info=allocation,
             shape_dynamism=dynamism.DYNAMIC_BOUND if tensor.dynamic else dynamism.STATIC,
         )
+        if tensor.blob is not None:
+            self.constants.append(tensor)
+            self._held.append(described)
+        return described
+
+    def number_constants(self, first: int) -> None:
+        """Says where the constants lie in the file: from the one of this number on, counted from 1."""
+        for number, described in enumerate(self._held, first):
+            described.data_buffer_idx = number
 
     def _instruction(self, call: Call) -> schema.InstructionArguments:
         if isinstance(call, Delegate):

@@ -8,6 +8,7 @@ segment points into the constant segment. Layout of the header: executorch/schem
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -57,18 +58,24 @@ class Layout:
         return len(self.segments) - 1
 
 
-def write_pte(path: Path, method: Method, metadata: list[schema.ExecutionPlan], progress: Progress) -> None:
-    """Writes the file. The method's constants, its delegates' payloads and their named blobs become segments."""
-    layout = Layout()
-    offsets = [0] + [layout.put(tensor.blob) for tensor in method.constants if tensor.blob is not None]
+def write_pte(
+    path: Path, methods: Sequence[Method], metadata: list[schema.ExecutionPlan], progress: Progress
+) -> None:  # fmt: skip
+    """Writes the file. The methods' constants, their delegates' payloads and named blobs become segments."""
+    layout, offsets = Layout(), [0]
+    for method in methods:
+        method.number_constants(len(offsets))
+        offsets += [layout.put(tensor.blob) for tensor in method.constants if tensor.blob is not None]
     layout.end += SLACK
     constants = schema.SubsegmentOffsets(layout.segment(0, layout.end), offsets)
-    method.plan.delegates = [_delegate(layout, delegate) for delegate in method.delegates]
-    blobs = {key: blob for delegate in method.delegates for key, blob in delegate.named().items()}
+    for method in methods:
+        method.plan.delegates = [_delegate(layout, delegate) for delegate in method.delegates]
+    delegates = [delegate for method in methods for delegate in method.delegates]
+    blobs = {key: blob for delegate in delegates for key, blob in delegate.named().items()}
     named = [schema.NamedData(key, layout.segment(layout.put(blob), blob.size)) for key, blob in blobs.items()]
     program = schema.Program(
         version=0,
-        execution_plan=[method.plan, *metadata],
+        execution_plan=[*(method.plan for method in methods), *metadata],
         constant_buffer=[],
         backend_delegate_data=[],
         segments=layout.segments,

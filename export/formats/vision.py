@@ -16,6 +16,7 @@ from satchel.runtime.manifest import ModelEntry, ModelInfo, PartEntry
 WRITERS = {
     "coreml": "satchel.export.formats.coreml_vision",
     "onnx": "satchel.export.formats.onnx_vision",
+    "executorch": "satchel.export.formats.executorch_vision",
 }
 """Format -> module with `write`."""
 

@@ -18,7 +18,7 @@ from satchel.export.ops.executorch_tools import xnn
 from satchel.export.ops.xnnpack import array_blob
 from satchel.export.rope import rope_tables
 
-__all__ = ["Call", "Delegate", "ExecutorchOps", "Integer", "Kernel", "Tensor"]
+__all__ = ["Call", "Delegate", "EmbeddingOps", "ExecutorchOps", "Integer", "Kernel", "Tensor", "Value"]
 
 FAR = 1e9
 """What a score falls by for each slot that its token is too far away; also one slot alone leaves a weight of 0."""
@@ -36,6 +36,19 @@ def half_turn(dim: int, rotated: int) -> np.ndarray:
     eye = np.eye(rotated // 2, dtype=np.float32)
     zero = np.zeros_like(eye)
     return np.pad(np.block([[zero, -eye], [eye, zero]]), (0, dim - rotated))
+
+
+class EmbeddingOps(GraphOps):
+    """What `decoder.embed` asks of an op set: ids, int64 [1, sequence], are `given`."""
+
+    def __init__(self, config: DecoderConfig, weights: Weights, sequence: int) -> None:
+        super().__init__(config, weights, sequence, int8_activations=False)
+        self.config = config
+        self.given = Tensor((1, sequence), "int64", dynamic=True)
+
+    def embed(self, name: str) -> Value:
+        """Rows of the table for the ids that are given."""
+        return self._rows_of(name, self.given, self.config.hidden_size)
 
 
 class ExecutorchOps(GraphOps):

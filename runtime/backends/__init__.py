@@ -20,6 +20,7 @@ BACKENDS: dict[str, str] = {
 SEEING: dict[str, str] = {
     "coreml": "satchel.runtime.backends.coreml_vision:CoremlVisionBackend",
     "onnx": "satchel.runtime.backends.onnx_vision:OnnxVisionBackend",
+    "executorch": "satchel.runtime.backends.executorch_vision:ExecutorchVisionBackend",
 }
 """The same of models that see."""
 

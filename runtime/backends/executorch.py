@@ -23,13 +23,23 @@ from satchel.runtime.quiet import quiet_imports
 class Program(Protocol):
     """What carries out one call."""
 
-    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
-        """Puts ids into the cache at `position`; float32 [vocab] after the last."""
+    def __call__(self, given: np.ndarray, position: int) -> np.ndarray:
+        """Puts ids [1, sequence], or rows [1, sequence, hidden], into the cache at `position`.
+
+        Returns:
+            float32 [vocab], after the last.
+        """
         ...
 
 
 class Native:
-    """A method in ExecuTorch's runtime.
+    """Methods in ExecuTorch's runtime.
+
+    Args:
+        folder: of the bundle.
+        entry: how the model is called.
+        threads: as ExecutorchBackend has it.
+        methods: which; the first is the decoder's. By default it alone.
 
     Attributes:
         alive: all that have not been collected; they hold pointers to the process's thread pool.
@@ -37,14 +47,17 @@ class Native:
 
     alive: ClassVar[WeakSet[Native]] = WeakSet()
 
-    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, entry: ModelEntry, threads: int | None, methods: Sequence[str] | None = None
+    ) -> None:
+        names = methods or [entry.options.get("method", "forward")]
         with native_log() as log:
             self._torch, runtime = _runtime()
             _set_threads(threads)
             Native.alive.add(self)
             try:
                 self._program = runtime.load_program(folder / entry.path)
-                self._method = self._program.load_method(entry.options.get("method", "forward"))
+                self._methods = {name: self._program.load_method(name) for name in names}
             except Exception as error:  # the binding raises RuntimeError, and KeyError for a method
                 raise FormatError(
                     "ExecuTorch cannot load the model",
@@ -53,15 +66,19 @@ class Native:
                     hint="export the bundle again, or fetch it again",
                 ) from error
 
-    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
+        self._decoder = names[0]
+
+    def __call__(self, given: np.ndarray, position: int) -> np.ndarray:
         """One execution, whatever the number of ids."""
-        tokens = self._torch.tensor([list(ids)], dtype=self._torch.int64)
-        start = self._torch.tensor([position], dtype=self._torch.int64)
+        return self.run(self._decoder, given, np.array([position], np.int64)).reshape(-1)
+
+    def run(self, method: str, *values: np.ndarray) -> np.ndarray:
+        """What a method gives, float32."""
         try:
-            (logits,) = self._method.execute((tokens, start))
+            (found,) = self._methods[method].execute([self._torch.from_numpy(value) for value in values])
         except Exception as error:
             raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
-        return np.asarray(logits.numpy(), dtype=np.float32).reshape(-1)
+        return np.array(found.numpy(), dtype=np.float32)  # a copy: the next call fills the same memory
 
 
 class Unpacked:
@@ -72,15 +89,16 @@ class Unpacked:
 
         self._folder = tempfile.TemporaryDirectory()  # as long as this object: weights are read when they are needed
         with open_pte(folder / entry.path) as pte:
-            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(self._folder.name))
+            plan = pte.method(entry.options.get("method", "forward"))
+            package = unpack_coreml(pte.payload(plan.delegates[0]), Path(self._folder.name))
         inside = replace(entry, format="coreml", path=package.name, options=entry.options["package"])
         self._backend = CoremlBackend(Path(self._folder.name), inside, precision=precision, engine="interpreter")
 
-    def __call__(self, ids: Sequence[int], position: int) -> np.ndarray:
+    def __call__(self, given: np.ndarray, position: int) -> np.ndarray:
         """One id after the other."""
         self._backend.position = position
-        for token in ids:
-            logits = self._backend.step(token)
+        for token in given[0]:
+            logits = self._backend.step(int(token))
         return logits
 
 
@@ -104,8 +122,10 @@ class ExecutorchBackend:
         self.context_length = entry.context_length
         self._longest = int(entry.options.get("max_sequence", entry.context_length))
         self._vocabulary = _vocabulary(entry)
-        foreign = entry.options.get("target") == "coreml" and sys.platform != "darwin"
-        self._call: Program = Unpacked(folder, entry, precision) if foreign else Native(folder, entry, threads)
+        self._call = self._open(folder, entry, threads, precision)
+
+    def _open(self, folder: Path, entry: ModelEntry, threads: int | None, precision: str) -> Program:
+        return Unpacked(folder, entry, precision) if foreign(entry) else Native(folder, entry, threads)
 
     def reset(self) -> None:
         """Empties the cache: what lies beyond `position` is never read."""
@@ -118,9 +138,12 @@ class ExecutorchBackend:
         self._check(ids)
         for start in range(0, len(ids), self._longest):
             piece = ids[start : start + self._longest]
-            logits = self._call(piece, self.position)
+            logits = self._run(np.array([piece], np.int64))
             self.position += len(piece)
         return logits
+
+    def _run(self, ids: np.ndarray) -> np.ndarray:
+        return self._call(ids, self.position)
 
     def step(self, token: int) -> np.ndarray:
         """Appends one id; returns float32 [vocab]."""
@@ -138,6 +161,11 @@ class ExecutorchBackend:
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:  # ExecuTorch's kernel would end the process
             wanted = f"0 to {self._vocabulary - 1}"
             raise UsageError("a token id that the model does not have", got=list(ids), wanted=wanted)
+
+
+def foreign(entry: ModelEntry) -> bool:
+    """Whether what the file holds is Core ML's, and there is none here."""
+    return entry.options.get("target") == "coreml" and sys.platform != "darwin"
 
 
 def _runtime() -> tuple[Any, Any]:

@@ -43,25 +43,31 @@ def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
         MissingPackageError: without executorch, whose schema is needed to read it.
     """
     with open_pte(path) as pte:
-        if pte.plan.delegates[0].id == "CoreMLBackend":
-            yield from _coreml(pte)
-            return
         seen = set()
-        for name, values, bits, size in _matrices(pte):
-            if name not in seen:
-                seen.add(name)
-                yield WeightRecord(name, (values.shape[0], values.shape[1]), bits, size, digest(values)), values
+        for plan in pte.plans or [pte.plan]:
+            for record, values in _of_method(pte, plan):
+                if record.name not in seen:
+                    seen.add(record.name)
+                    yield record, values
 
 
-def _coreml(pte: Pte) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+def _of_method(pte: Pte, plan: Any) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    if plan.delegates and plan.delegates[0].id == "CoreMLBackend":
+        yield from _coreml(pte, plan)
+        return
+    for name, values, bits, size in _matrices(pte, plan):
+        yield WeightRecord(name, (values.shape[0], values.shape[1]), bits, size, digest(values)), values
+
+
+def _coreml(pte: Pte, plan: Any) -> Iterator[tuple[WeightRecord, np.ndarray]]:
     with tempfile.TemporaryDirectory() as folder:
-        yield from coreml.read_matrices(unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(folder)))
+        yield from coreml.read_matrices(unpack_coreml(pte.payload(plan.delegates[0]), Path(folder)))
 
 
-def _matrices(pte: Pte) -> Iterator[Found]:
+def _matrices(pte: Pte, plan: Any) -> Iterator[Found]:
     try:
-        yield from _embeddings(pte, pte.plan)
-        for delegate in pte.plan.delegates:
+        yield from _embeddings(pte, plan)
+        for delegate in plan.delegates:
             yield from _linears(pte, _xnn_graph(pte.payload(delegate)))
     except (LookupError, AttributeError, ValueError, struct.error) as error:
         raise broken(f"a program whose parts do not fit ({error})") from error

@@ -62,7 +62,7 @@ def in_onnx(folder, given, config, pixels):
 def in_mil(layout):
     def run(folder, given, config, pixels):
         settings = Settings("iOS18", layout, np.float32, {}, "all", 1, "shared")
-        coreml_vision._write(folder / "vision.mlpackage", given, config, settings, INFO)
+        coreml_vision.write_encoder(folder, given, config, settings, INFO)
         run = Interpreter(folder / "vision.mlpackage", "fp32", None, None, Watch())
         return np.stack([run("main", {"pixelValues": tile[None]})["imageFeatures"][0] for tile in pixels])
 
