@@ -14,6 +14,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from safetensors.torch import save_file
 INTO_RESIDUAL = ("o_proj", "dense", "down_proj", "fc2", "out_proj", "proj_2")
 LOGITS = 3.0
 """Their standard deviation, roughly."""
-AT_ONCE = 1 << 24
-"""Values that are drawn in fp32 at the same time."""
+POOL = 15_485_863
+"""Normal values that are drawn."""
 
 
 def names_and_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -60,24 +61,30 @@ def made(name: str, shape: tuple[int, ...], layers: int) -> torch.Tensor:
     """A tensor's values, bfloat16."""
     random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     if len(shape) == 1:
-        values = torch.empty(shape)
-        drawn = (
-            values.normal_(0, 0.1, generator=random)
-            if name.endswith("bias")
-            else values.uniform_(0.5, 1.5, generator=random)
-        )
+        values, bias = torch.empty(shape), name.endswith("bias")
+        drawn = values.normal_(0, 0.1, generator=random) if bias else values.uniform_(0.5, 1.5, generator=random)
         return drawn.to(torch.bfloat16)
     scale = shape[1] ** -0.5
     if name.split(".")[-2] in INTO_RESIDUAL:
         scale *= (2 * layers) ** -0.5
     if name in ("lm_head.weight", "transformer.token_embeddings.weight"):
         scale *= LOGITS
-    out = torch.empty(shape, dtype=torch.bfloat16)
-    step = max(1, AT_ONCE // shape[1])
-    for start in range(0, shape[0], step):
-        piece = torch.empty(out[start : start + step].shape).normal_(0, scale, generator=random)
-        out[start : start + step] = piece * torch.empty(len(piece), 1).log_normal_(0, 0.3, generator=random)
-    return out
+    rows = torch.empty(shape[0], 1).log_normal_(0, 0.3, generator=random) * scale
+    out, start = torch.empty(shape, dtype=torch.bfloat16), int(torch.randint(POOL, (1,), generator=random))
+    for values in out.view(-1).split(POOL):
+        begin = min(len(values), POOL - start)
+        values[:begin] = pool()[start : start + begin]
+        values[begin:] = pool()[: len(values) - begin]
+    return out.mul_(rows.to(torch.bfloat16))
+
+
+@cache
+def pool() -> torch.Tensor:
+    """Normal values from which every matrix takes its own, from a place of its own on: drawing all takes many minutes.
+
+    Their number is prime, so that a matrix that goes round has them at other columns and under other scales of rows.
+    """
+    return torch.empty(POOL).normal_(0, 1, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
 
 
 def shards(names: dict[str, tuple[int, ...]]) -> Iterator[dict[str, tuple[int, ...]]]:
