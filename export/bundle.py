@@ -8,7 +8,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ from filelock import FileLock
 from satchel.export.model_card import license_text, model_card
 from satchel.runtime.bundle import IGNORED, MANIFEST, PARITY, SUFFIX, sha256
 from satchel.runtime.errors import OutputError, SatchelError
-from satchel.runtime.manifest import FileEntry, Manifest, check_path
+from satchel.runtime.manifest import FileEntry, WrittenManifest, check_path
 
 RESERVE = 1 << 20
 """Bytes of free space below which a writer's own error is taken to be one of space."""
@@ -79,7 +78,7 @@ class BundleWriter:
         finally:
             self._unlock()
 
-    def finish(self, manifest: Manifest, *, note: Path | None = None) -> Path:
+    def finish(self, manifest: WrittenManifest, *, note: Path | None = None) -> Path:
         """Adds LICENSE, README.md and manifest.json (its `files` filled in), and moves the bundle into its place.
 
         Args:
@@ -93,8 +92,8 @@ class BundleWriter:
             (self.folder / "LICENSE").write_text(license_text(manifest.model), encoding="utf-8", newline="\n")
             (self.folder / "README.md").write_text(model_card(manifest), encoding="utf-8", newline="\n")
             files = tuple(self._files())
-            data = replace(manifest, files=files).to_bytes()
-            Manifest.from_bytes(data)  # what the reader would refuse is not written
+            data = manifest.with_files(files).to_bytes()
+            type(manifest).from_bytes(data)  # what the reader would refuse is not written
             (self.folder / MANIFEST).write_bytes(data)
             _synchronize(self.folder)
             if note is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from satchel.runtime.manifest import Manifest, ModelEntry, ModelInfo
+from satchel.runtime.manifest import Manifest, ModelEntry, ModelInfo, WrittenManifest
+from satchel.runtime.module.manifest import ModuleManifest
 
 _RUN = {
     "coreml": "Core ML, through `MLModel` (see the signature in manifest.json)",
@@ -30,26 +31,44 @@ def license_text(model: ModelInfo) -> str:
     )
 
 
-def model_card(manifest: Manifest) -> str:
+def model_card(manifest: WrittenManifest) -> str:
     """What goes into README.md, in Markdown. Only facts of the manifest: the same manifest gives the same text."""
-    model, plan, entry = manifest.model, manifest.plan, manifest.entry
+    model, plan = manifest.model, manifest.plan
     sections = [
         f"# {model.model_id} for {plan.device}",
-        f"A {model.family} model of {model.parameters:,} parameters, as a Satchel bundle: {_RUN[plan.format]} "
-        f"runs {_files(entry)} with a context of {entry.context_length:,} tokens." + _shared(manifest),
+        f"A {model.family} model of {model.parameters:,} parameters, as a Satchel bundle: {_runs(manifest)}."
+        + _shared(manifest),
         _table("Origin", [*_origin(model), ("licence", f"{model.license} (text in LICENSE)")]),
         "## What was done\n\n" + _changes(manifest),
         _table("Choices", [(c.role, f"{c.value}: {c.reason} ({c.source})") for c in plan.choices]),
         _table("Made with", sorted(manifest.tools.items())),
-        "## Use\n\n" + _USE,
+        "## Use\n\n" + (_USE_MODULE if isinstance(manifest, ModuleManifest) else _USE),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _shared(manifest: Manifest) -> str:
+def _runs(manifest: WrittenManifest) -> str:
+    """What runs it, and what it is for."""
+    if isinstance(manifest, ModuleManifest):
+        paths = ", ".join(f"`{part.path}`" for part in manifest.module.files.values())
+        task = f" for {manifest.module.task.name}" if manifest.module.task else ""
+        return f"{_RUN_MODULE[manifest.format]} runs {paths}{task}"
+    assert isinstance(manifest, Manifest)
+    entry = manifest.entry
+    return f"{_RUN[entry.format]} runs {_files(entry)} with a context of {entry.context_length:,} tokens"
+
+
+def _shared(manifest: WrittenManifest) -> str:
     return f" It is as well for {', '.join(manifest.also_for)}." if manifest.also_for else ""
 
 
+_RUN_MODULE = {
+    "coreml": "Core ML, through `MLModel` (see the signature in manifest.json),",
+    "onnx": "onnxruntime",
+    "executorch": "ExecuTorch, through its `Module`,",
+}
+_USE_MODULE = """`satchel.load("THIS_FOLDER")` calls it; `satchel validate THIS_FOLDER` compares the bundle with the
+reference data in `golden/` and writes parity.json. manifest.json holds all that an app needs to call the model."""
 _USE = """`satchel run THIS_FOLDER --prompt "..."` answers; `satchel validate THIS_FOLDER` compares the bundle with the
 reference data in `golden/` and writes parity.json. manifest.json holds all that an app needs to call the model."""
 
@@ -65,13 +84,14 @@ def _origin(model: ModelInfo) -> list[tuple[str, str]]:
     return [("model", model.model_id), ("author", model.author or "not stated"), ("read from", model.source)]
 
 
-def _changes(manifest: Manifest) -> str:
+def _changes(manifest: WrittenManifest) -> str:
     counts = Counter(manifest.weights.tensors.values())
     lines = [f"- {n} matrices: {scheme}{_described(scheme)}" for scheme, n in sorted(counts.items())]
     if manifest.weights.selection is not None:
         lines.append(f"- bits by what rounding each linear was measured to cost: {manifest.weights.selection}")
     lines.append(f"- the program was rewritten for {manifest.plan.format}, to suit {manifest.plan.device}")
-    lines.append("- tokenizer and chat template are the checkpoint's; nothing was trained")
+    kept = "- tokenizer and chat template are the checkpoint's; nothing was trained"
+    lines.append(kept if isinstance(manifest, Manifest) else "- nothing was trained")
     return "\n".join(["The weights were changed in precision only:", "", *lines])
 
 

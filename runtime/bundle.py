@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from satchel.runtime.errors import BundleError
 from satchel.runtime.golden import Golden
-from satchel.runtime.manifest import FileEntry, Manifest
+from satchel.runtime.manifest import FileEntry, Manifest, WrittenManifest, parse_manifest
 
 SUFFIX = ".satchel"
 MANIFEST = "manifest.json"
@@ -22,9 +23,12 @@ IGNORED = (".DS_Store",)  # left by the Finder wherever it looks
 CHUNK = 1 << 20
 
 
+M = TypeVar("M", bound=WrittenManifest)
+
+
 @dataclass(frozen=True)
-class Bundle:
-    """An opened bundle.
+class OpenedBundle(Generic[M]):
+    """An opened bundle of any kind.
 
     Attributes:
         folder: where it lies.
@@ -32,7 +36,7 @@ class Bundle:
     """
 
     folder: Path
-    manifest: Manifest
+    manifest: M
 
     def has(self, path: str) -> bool:
         """Whether the manifest lists this file."""
@@ -51,6 +55,10 @@ class Bundle:
     def bytes(self) -> int:
         """Size of the bundle's files, manifest included, parity.json not."""
         return sum(entry.bytes for entry in self.manifest.files) + (self.folder / MANIFEST).stat().st_size
+
+
+class Bundle(OpenedBundle[Manifest]):
+    """An opened bundle of a language model."""
 
     @cached_property
     def golden(self) -> Golden:
@@ -75,18 +83,27 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     Raises:
         BundleError: not a bundle, of an unknown schema, a file missing, extra or altered, a link, a path outside.
     """
-    folder = Path(path)
-    manifest = _read_manifest(folder)
+    folder, value = Path(path), read_manifest(Path(path))
+    if "module" in value:
+        raise BundleError(
+            "the bundle holds a module, and no language model", got=folder.name, hint="satchel.load opens it"
+        )
+    manifest = Manifest.from_json(value)
+    check_folder(folder, manifest.files, verify=verify)
+    return Bundle(folder, manifest)
+
+
+def check_folder(folder: Path, files: Sequence[FileEntry], *, verify: bool) -> None:
+    """Holds the files of a bundle to what its manifest lists; arguments and errors as open_bundle has them."""
     sizes = dict(_walk(folder))
-    listed = {entry.path for entry in manifest.files}
+    listed = {entry.path for entry in files}
     _same_names(set(sizes) - {MANIFEST, PARITY}, listed)
-    for entry in manifest.files:
+    for entry in files:
         if sizes[entry.path] != entry.bytes:
             raise _altered(entry, "size", sizes[entry.path], entry.bytes)
     if verify:
-        for entry in manifest.files:
+        for entry in files:
             _verify(folder, entry)
-    return Bundle(folder, manifest)
 
 
 def sha256(path: Path) -> str:
@@ -98,7 +115,8 @@ def sha256(path: Path) -> str:
     return hashed.hexdigest()
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The JSON object of a bundle's manifest; raises BundleError where there is none."""
     path = folder / MANIFEST
     hint = "give the folder <model>-<device>.satchel that `satchel export` wrote"
     try:
@@ -110,7 +128,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleError("not a bundle: manifest.json cannot be read", got=error, hint=hint) from None
     if len(data) > LARGEST_MANIFEST:
         raise BundleError("manifest.json is too large", got=f"> {LARGEST_MANIFEST} bytes", hint=hint)
-    return Manifest.from_bytes(data)
+    return parse_manifest(data)
 
 
 def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:

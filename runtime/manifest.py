@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from satchel.devices.plan import Plan
 from satchel.runtime import strict_json
@@ -240,8 +241,80 @@ class FileEntry:
     sha256: str
 
 
+class WrittenManifest:
+    """What the manifests of all bundles have in common; FORMAT.md says what each key is for."""
+
+    model: ModelInfo
+    plan: Plan
+    weights: WeightSchemes
+    tools: dict[str, str]
+    files: tuple[FileEntry, ...]
+    also_for: tuple[str, ...] | None
+    schema_version: int
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of all devices that the bundle is for."""
+        return (self.plan.device, *(self.also_for or ()))
+
+    @property
+    def format(self) -> FormatName:
+        """Which runtime reads the bundle."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises BundleError where the parts do not fit."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        value: dict[str, Any] = strict_json.encode(self)
+        return value
+
+    def to_bytes(self) -> bytes:
+        """The bytes of manifest.json: equal manifests, equal bytes."""
+        return strict_json.canonical(self.to_json())
+
+    def with_files(self, files: tuple[FileEntry, ...]) -> Self:
+        """The same with other files."""
+        return replace(self, files=files)  # type: ignore[type-var]
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads manifest.json.
+
+        Raises:
+            BundleError: of another schema, or not exactly as FORMAT.md says.
+        """
+        return cls.from_json(parse_manifest(data))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """What parse_manifest gave; errors as from_bytes has them."""
+        manifest = strict_json.decode(cls, value, "manifest.json")
+        manifest.check()
+        return manifest
+
+
+def parse_manifest(data: bytes) -> dict[str, Any]:
+    """The JSON object of manifest.json, of a schema that is known.
+
+    Raises:
+        BundleError: no JSON object, or of another schema.
+    """
+    value = strict_json.parse(data, "manifest.json")
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(
+            "the bundle is of an unknown schema", got=version, wanted=SCHEMA_VERSION,
+            hint="open it with the Satchel that wrote it, or export it again",
+        )  # fmt: skip
+    assert isinstance(value, dict)
+    return value
+
+
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(WrittenManifest):
     """manifest.json. The attributes are its keys; FORMAT.md says what each is for.
 
     Attributes:
@@ -269,36 +342,13 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     @property
-    def devices(self) -> tuple[str, ...]:
-        """Names of all devices that the bundle is for."""
-        return (self.plan.device, *(self.also_for or ()))
+    def format(self) -> FormatName:
+        """Which runtime reads the bundle."""
+        return self.entry.format
 
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        value: dict[str, Any] = strict_json.encode(self)
-        return value
-
-    def to_bytes(self) -> bytes:
-        """The bytes of manifest.json: equal manifests, equal bytes."""
-        return strict_json.canonical(self.to_json())
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Manifest:
-        """Reads manifest.json.
-
-        Raises:
-            BundleError: of another schema, or not exactly as FORMAT.md says.
-        """
-        value = strict_json.parse(data, "manifest.json")
-        version = value.get("schema_version") if isinstance(value, dict) else None
-        if type(version) is not int or version != SCHEMA_VERSION:
-            raise BundleError(
-                "the bundle is of an unknown schema", got=version, wanted=SCHEMA_VERSION,
-                hint="open it with the Satchel that wrote it, or export it again",
-            )  # fmt: skip
-        manifest = strict_json.decode(cls, value, "manifest.json")
-        _check(manifest)
-        return manifest
+    def check(self) -> None:
+        """Raises BundleError where the parts do not fit."""
+        _check(self)
 
 
 def check_path(path: str) -> str:
@@ -315,12 +365,10 @@ def check_path(path: str) -> str:
 
 
 def _check(manifest: Manifest) -> None:
-    _check_files(manifest.files)
+    check_files(manifest.files)
     entry, tokens = manifest.entry, manifest.tokens
     seeing = (entry.vision.encoder.path, entry.vision.embedding.path) if entry.vision else ()
-    for path in map(check_path, (*entry.paths, *seeing)):
-        if not any(f.path == path or f.path.startswith(f"{path}/") for f in manifest.files):
-            raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
+    check_model_paths(manifest.files, (*entry.paths, *seeing))
     if entry.chunks is not None:
         layers = {name.split(".")[1] for name in manifest.weights.tensors if name.startswith("layers.")}
         encoder = f"{entry.vision.encoder.path}/" if entry.vision else "/"
@@ -340,7 +388,15 @@ def _check(manifest: Manifest) -> None:
         raise BundleError("the manifest wants a bos id in front and names none")
 
 
-def _check_files(files: tuple[FileEntry, ...]) -> None:
+def check_model_paths(files: tuple[FileEntry, ...], paths: Sequence[str]) -> None:
+    """Raises BundleError where a model file, or all of a package, is not among the files."""
+    for path in map(check_path, paths):
+        if not any(f.path == path or f.path.startswith(f"{path}/") for f in files):
+            raise BundleError("the model file is not among the files", got=path, hint="export the bundle again")
+
+
+def check_files(files: tuple[FileEntry, ...]) -> None:
+    """Raises BundleError for a path that is listed twice, or may not be, and for impossible sizes and hashes."""
     seen: set[str] = set()
     for entry in files:
         if check_path(entry.path) in ("manifest.json", "parity.json") or entry.path.lower() in seen:
