@@ -187,6 +187,10 @@ class DecoderConfig:
             return self.layer_options[i]
         return Layer(self.heads, self.kv_heads, self.intermediate_size, self.rope, self.window)
 
+    def each_layer(self) -> list[Layer]:
+        """What is particular to each layer."""
+        return [self.layer(i) for i in range(self.layers)]
+
     def ropes(self) -> list[Rope]:
         """Every rope that a layer has, once, in the order of the layers."""
         return list(dict.fromkeys(rope for i in range(self.layers) if (rope := self.layer(i).rope)))

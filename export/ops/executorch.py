@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig, Layer, Rope
+from satchel.export.families.blocks import Blocks
 from satchel.export.ops.base import Weights
 from satchel.export.ops.executorch_calls import Call, Delegate, Integer, Kernel, Tensor, Value, XnnDelegate
 from satchel.export.ops.executorch_graphs import GraphOps
@@ -84,9 +85,13 @@ class ExecutorchOps(GraphOps):
         self._ended = False
         self._position, self._end = self._places()
         self._angles = {rope: self._rotary(rope, number) for number, rope in enumerate(config.ropes())}
-        self._masks: dict[int, Value] = {}
-        layers = [config.layer(i) for i in range(config.layers)]
-        if config.attention_softcap or any(layer.windowed(context) for layer in layers):
+        self._masks: dict[tuple[int, Blocks | None], Value] = {}
+        self._query_blocks: dict[int, Value] = {}
+        layers = config.each_layer()
+        for blocks in dict.fromkeys(found for layer in layers if (found := layer.blocked(context))):
+            numbers = np.arange(context, dtype=np.float32)[:, None] // blocks.size
+            self._query_blocks[blocks.size] = self._cut(f"mask.blocks.{blocks.size}", numbers, 0)
+        if config.attention_softcap or self._query_blocks or any(layer.windowed(context) for layer in layers):
             self._rows = self._cut("mask.rows", np.arange(context, dtype=np.float32)[:, None], 0)
 
     # The program outside of XNNPACK
@@ -130,12 +135,13 @@ class ExecutorchOps(GraphOps):
         turned = graph.binary(xnn.XNNMultiply, graph.fully_connected(heads, turn), sin)
         return self._value(graph.binary(xnn.XNNAdd, graph.binary(xnn.XNNMultiply, heads, cos), turned))
 
-    def _mask(self, window: int) -> Value:
-        """0 where a token sees a slot of the cache, far below it elsewhere, [sequence, context]; 0 for no window.
+    def _mask(self, window: int, blocks: Blocks | None = None) -> Value:
+        """0 where a token sees a slot of the cache, far below it elsewhere; 0 for no window.
 
-        A token at p sees slot s if |2 (p - s) - (w - 1)| <= w - 1, which is 0 <= p - s < w.
+        [sequence, context], or, of blocks, [heads, sequence, context]. A token at p sees slot s if
+        |2 (p - s) - (w - 1)| <= w - 1, which is 0 <= p - s < w.
         """
-        if window not in self._masks:
+        if (window, blocks) not in self._masks:
             reach = (window or self._context) - 1
             slots = self._argument(f"mask.slots.{window}", lambda: np.arange(self._context)[None, :] + reach / 2)
             rows, two, zero = self._id(self._rows), self._number("mask.two", 2), self._number("mask.zero", 0)
@@ -144,8 +150,24 @@ class ExecutorchOps(GraphOps):
             distance = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNSubtract, rows, slots), two)
             beyond = graph.binary(xnn.XNNSubtract, most, graph.unary(xnn.XNNAbs, distance))
             below = graph.binary(xnn.XNNMultiply, graph.binary(xnn.XNNMinimum, beyond, zero), far)
-            self._masks[window] = self._value(below)
-        return self._masks[window]
+            if blocks:
+                below = graph.binary(xnn.XNNAdd, self._unseen(blocks), below)
+            self._masks[window, blocks] = self._value(below)
+        return self._masks[window, blocks]
+
+    def _unseen(self, blocks: Blocks) -> int:
+        """Far below 0 where a head does not see a slot's block, [heads, sequence, context]: by how many blocks it is
+        too far away, 0 for those that the head sees from afar."""
+        context, key = self._context, f"mask.blocks.{blocks.size}"
+        mine = self._id(self._query_blocks[blocks.size])
+        theirs = self._argument(f"{key}.slots", lambda: np.arange(context)[None, :] // blocks.size)
+        local, zero = self._number(f"mask.local.{blocks.local}", blocks.local - 1), self._number("mask.zero", 0)
+        unseen = self._argument(
+            f"{key}.unseen", lambda: FAR * (1.0 - blocks.far_keys(self.config.heads, context)[:, None, :])
+        )
+        graph = self._graph()
+        beyond = graph.binary(xnn.XNNSubtract, local, graph.binary(xnn.XNNSubtract, mine, theirs))
+        return graph.binary(xnn.XNNMultiply, unseen, graph.binary(xnn.XNNMinimum, beyond, zero))
 
     # The protocol
 
@@ -167,8 +189,9 @@ class ExecutorchOps(GraphOps):
     def attention(self, q: Value, k: Value, v: Value, layer: int) -> Value:
         """Rotary in XNNPACK, then ExecuTorch's cache update and attention."""
         config, options = self.config, self.config.layer(layer)
-        window = options.windowed(self._context)
-        mask = self._mask(window) if window or config.attention_softcap else None
+        window, blocks = options.windowed(self._context), options.blocked(self._context)
+        by_products = bool(config.attention_softcap or blocks)
+        mask = self._mask(window, blocks) if window or by_products else None
         rotated = [self._rotate(q, options.rope), self._rotate(k, options.rope)]
         queries, *new = [self.leave(t) for t in (*rotated, self._value(self._heads(v)))]
         caches = [Tensor((1, self._context, options.kv_heads, config.head_dim), lasting=True) for _ in new]
@@ -176,8 +199,8 @@ class ExecutorchOps(GraphOps):
             self.leave(mask)
         for tensor, cache in zip(new, caches, strict=True):
             self._kernel("llama::update_cache.out", (tensor, cache, self._position), Tensor((1,)))
-        if config.attention_softcap and mask is not None:
-            attended = self._capped_attention(queries, caches, mask, options)
+        if by_products and mask is not None:
+            attended = self._products(queries, caches, mask, options)
         else:
             attended = self._attended(queries, caches, mask)
         if layer == config.layers - 1:
@@ -192,8 +215,9 @@ class ExecutorchOps(GraphOps):
         args = (queries, *caches, self._position, seen, 0.0, mask is None, scale)
         return self._kernel("llama::custom_sdpa.out", args, Tensor(queries.dims, dynamic=True))
 
-    def _capped_attention(self, queries: Tensor, caches: list[Tensor], mask: Value, layer: Layer) -> Tensor:
-        """Attention whose scores are capped, which ExecuTorch's own is not, by XNNPACK and over the whole cache."""
+    def _products(self, queries: Tensor, caches: list[Tensor], mask: Value, layer: Layer) -> Tensor:
+        """Attention by XNNPACK and over the whole cache: ExecuTorch's own caps no scores, and has one mask for all
+        heads."""
         kv, dim, rows = layer.kv_heads, self.config.head_dim, layer.group * self._sequence
         keys, values = (Value(cache.dims, tensor=cache) for cache in caches)
         q, k, v, seen = (self._id(x) for x in (Value(queries.dims, tensor=queries), keys, values, mask))
@@ -228,14 +252,28 @@ class ExecutorchOps(GraphOps):
         return Value(last.dims, tensor=last)
 
     def gated(self, gate: Value, up: Value) -> Value:
-        """activation(gate) * up."""
+        """activation(gate) * up, or what "gegelu" makes of both."""
+        if self.config.activation == "gegelu":
+            gate, up = self._clipped(gate, up)
         active, other = self._id(self.activated(gate)), self._id(up)
         return self._value(self._graph().binary(xnn.XNNMultiply, active, other))
 
+    def _clipped(self, gate: Value, up: Value) -> tuple[Value, Value]:
+        """The gate, and up + 1, each within the limit."""
+        low, high = (self._number(f"gate.{n}", v * self.config.gate_limit) for n, v in (("low", -1), ("high", 1)))
+        one, x, y = self._number("gate.one", 1), self._id(gate), self._id(up)
+        graph = self._graph()
+        y = graph.binary(xnn.XNNMaximum, graph.binary(xnn.XNNMinimum, y, high), low)
+        return self._value(graph.binary(xnn.XNNMinimum, x, high)), self._value(graph.binary(xnn.XNNAdd, y, one))
+
     def activated(self, x: Value) -> Value:
-        """Both activations are x * sigmoid(u), with u = x for SiLU."""
-        number = self._id(x)
-        return self._gated_by(number, self._gelu_inner(number) if self.config.activation == "gelu_tanh" else number)
+        """All activations are x * sigmoid(u), with u = x for SiLU, and 1.702 x for the gate of "gegelu"."""
+        number = inner = self._id(x)
+        if self.config.activation == "gelu_tanh":
+            inner = self._gelu_inner(number)
+        if self.config.activation == "gegelu":
+            inner = self._graph().binary(xnn.XNNMultiply, number, self._number("gate.slope", 1.702))
+        return self._gated_by(number, inner)
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y; where y is of the last token only, so is the sum."""

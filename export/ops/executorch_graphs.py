@@ -205,7 +205,7 @@ class GraphOps:
 
     def scale(self, x: Value, factor: float) -> Value:
         """x * factor."""
-        number = self._number("embedding.scale", factor)
+        number = self._number(f"scale.{factor!r}", factor)
         return self._value(self._graph().binary(xnn.XNNMultiply, self._id(x), number))
 
     def _gated_by(self, x: int, inner: int) -> Value:
