@@ -1,0 +1,26 @@
+import XCTest
+
+@testable import SatchelKit
+
+final class TemplateTests: XCTestCase {
+    func testEveryConversation() throws {
+        let file = try vector("templates.json")
+        let special = Dictionary(uniqueKeysWithValues: file["special"]!.object!.entries.map { ($0.key, $0.value.string!) })
+        let data = try Data(contentsOf: vectors.appendingPathComponent("tokenizers/\(file["tokenizer"]!.string!).json"))
+        let tokenizer = try Tokenizer(data, vocabSize: 1 << 20)
+        let cases = file["cases"]!.array!
+        XCTAssertEqual(cases.count, 35)
+        XCTAssertGreaterThan(cases.filter { $0["rendered"]!.isNull }.count, 0)
+        for item in cases {
+            let name = item["template"]!.string!
+            let template = try ChatTemplate(file["templates"]![name]!.string!, special: special)
+            let messages = item["messages"]!.array!.map { Message(role: $0["role"]!.string!, content: $0["content"]!.string!) }
+            if let wanted = item["rendered"]!.string {
+                XCTAssertSameText(try template.render(messages), wanted, "\(name) \(messages)")
+                XCTAssertEqual(try encodeChat(tokenizer, template, messages), item["ids"]!.integers, "\(name) \(messages)")
+            } else {
+                XCTAssertRefused("the chat template refuses this conversation") { _ = try template.render(messages) }
+            }
+        }
+    }
+}
