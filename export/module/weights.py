@@ -21,6 +21,7 @@ import torch
 from torch.fx import Node
 
 from satchel.export.module.program import Program, place
+from satchel.runtime.module.layout import from_matrix, row_count, to_matrix
 
 aten = torch.ops.aten
 Kind = Literal["linear", "product", "convolution", "transposed", "embedding"]
@@ -98,29 +99,16 @@ class Weight:
     @property
     def matrix_shape(self) -> tuple[int, int]:
         """(rows, columns)."""
-        form, groups = self.form
-        rows = {"rows": self.shape[0], "columns": self.shape[-1], "transposed": self.shape[1] * groups}[form]
+        rows = row_count(self.shape, *self.form)
         return rows, self.size // rows
 
     def matrix(self, values: np.ndarray) -> np.ndarray:
         """The parameter -> [rows, columns]."""
-        form, groups = self.form
-        if form == "columns":
-            return np.ascontiguousarray(values.T)
-        if form == "transposed":
-            each = values.reshape(groups, self.shape[0] // groups, self.shape[1], -1)
-            return np.ascontiguousarray(each.swapaxes(1, 2)).reshape(self.matrix_shape)
-        return np.ascontiguousarray(values.reshape(self.matrix_shape))
+        return to_matrix(values, *self.form)
 
     def parameter(self, matrix: np.ndarray) -> np.ndarray:
         """The inverse of `matrix`."""
-        form, groups = self.form
-        if form == "columns":
-            return np.ascontiguousarray(matrix.T)
-        if form == "transposed":
-            each = matrix.reshape(groups, self.shape[1], self.shape[0] // groups, -1)
-            return np.ascontiguousarray(each.swapaxes(1, 2)).reshape(self.shape)
-        return matrix.reshape(self.shape)
+        return from_matrix(matrix, self.shape, *self.form)
 
 
 def parameter_name(node: Any) -> str | None:

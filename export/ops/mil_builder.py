@@ -17,7 +17,11 @@ from satchel.runtime.quiet import quiet_imports
 with quiet_imports():
     import coremltools as ct
     from coremltools.converters.mil.backend.mil.helper import create_file_value_tensor, types_to_proto_primitive
-    from coremltools.converters.mil.backend.mil.load import CoreMLProtoExporter, MILProtoExporter
+    from coremltools.converters.mil.backend.mil.load import (
+        CoreMLProtoExporter,
+        MILProtoExporter,
+        should_use_weight_file,
+    )
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, Var, types
     from coremltools.libmilstoragepython import _BlobStorageWriter as BlobStorageWriter
@@ -81,6 +85,7 @@ __all__ = [
     "ct",
     "fresh_names",
     "mb",
+    "should_use_weight_file",
     "types",
     "types_to_proto_primitive",
 ]

@@ -56,6 +56,62 @@ class StoredMatrix:
         return self.kind == "lut"
 
 
+@dataclass(frozen=True)
+class LutKind:
+    """How a palette is stored.
+
+    Attributes:
+        bits: of an index.
+        groups: LUTs.
+        dtype: np.float16 or np.float32, of the entries.
+        blockwise: iOS18's form of the op.
+    """
+
+    bits: int
+    groups: int
+    dtype: type
+    blockwise: bool
+
+
+def put_index(store: BlobStore, key: str, index: np.ndarray, bits: int, *, blockwise: bool) -> None:
+    """Stores the indices of a palette; `lut_to_dense` reads them."""
+    if blockwise or bits == 8:
+        store.put_codes(f"{key}__index", index, bits)
+    else:
+        store.put(f"{key}__index", pack_bits(index, bits))
+
+
+def put_lut(store: BlobStore, key: str, m: PalettizedTensor, dtype: type) -> None:
+    """Stores the LUTs of a palette, exponents and all; `lut_to_dense` reads them."""
+    entries: np.ndarray = np.ldexp(m.lut.astype(np.float32), m.exponent.astype(np.int32)[:, None])
+    store.put(f"{key}__lut", entries.astype(dtype))
+
+
+def lut_to_dense(store: BlobStore, key: str, name: str, shape: tuple[int, ...], kind: LutKind) -> Var:
+    """The constexpr op of a palette in the current MIL function: codes into entries, without row scales.
+
+    Args:
+        store: has its indices and LUTs.
+        key: under which.
+        name: of its output.
+        shape: of the output, whose elements the indices are in order.
+        kind: how it is stored.
+    """
+    index, lut, ones = f"{key}__index", f"{key}__lut", (1,) * (len(shape) - 1)
+    if kind.blockwise:
+        return mb.constexpr_lut_to_dense(
+            indices=store.const(index, shape, code_dtype(kind.bits)),
+            lut=store.const(lut, (kind.groups, *ones, 2**kind.bits, 1), kind.dtype),
+            name=name,
+        )
+    return mb.constexpr_lut_to_dense(
+        indices=store.const(index, (_packed_bytes(shape, kind.bits),), np.uint8),
+        lut=store.const(lut, (2**kind.bits,), kind.dtype),
+        shape=np.array(shape, np.uint32),
+        name=name,
+    )
+
+
 class MatrixStore:
     """Stores matrices for a target and a precision, each once.
 
@@ -114,19 +170,8 @@ class MatrixStore:
         return self.store.const(f"{stored.key}__scale", shape, self.dtype, name=f"{stored.name}__scale")
 
     def _lut(self, stored: StoredMatrix, shape: tuple[int, ...]) -> Var:
-        index, lut, ones = f"{stored.key}__index", f"{stored.key}__lut", (1,) * (len(shape) - 1)
-        if self.blockwise:
-            return mb.constexpr_lut_to_dense(
-                indices=self.store.const(index, shape, code_dtype(stored.bits)),
-                lut=self.store.const(lut, (stored.groups, *ones, 2**stored.bits, 1), self.dtype),
-                name=stored.name,
-            )
-        return mb.constexpr_lut_to_dense(
-            indices=self.store.const(index, (_packed_bytes(shape, stored.bits),), np.uint8),
-            lut=self.store.const(lut, (2**stored.bits,), self.dtype),
-            shape=np.array(shape, np.uint32),
-            name=stored.name,
-        )
+        kind = LutKind(stored.bits, stored.groups, self.dtype, self.blockwise)
+        return lut_to_dense(self.store, stored.key, stored.name, shape, kind)
 
     def _affine(self, stored: StoredMatrix, shape: tuple[int, ...]) -> Var:
         rows, columns, *ones = shape
@@ -158,15 +203,11 @@ class MatrixStore:
         return self._put_palette(name, m)
 
     def _put_index(self, name: str, m: PalettizedTensor) -> None:
-        if self.blockwise or m.bits == 8:
-            self.store.put_codes(f"{name}__index", m.index, m.bits)
-        else:
-            self.store.put(f"{name}__index", pack_bits(m.index, m.bits))
+        put_index(self.store, name, m.index, m.bits, blockwise=self.blockwise)
 
     def _put_palette(self, name: str, m: PalettizedTensor) -> StoredMatrix:
         """Everything of a palette but its codes."""
-        entries: np.ndarray = np.ldexp(m.lut.astype(np.float32), m.exponent.astype(np.int32)[:, None])
-        self.store.put(f"{name}__lut", entries.astype(self.dtype))
+        put_lut(self.store, name, m, self.dtype)
         self.store.put(f"{name}__scale", m.scale.astype(self.dtype))
         return StoredMatrix(name, name, m.shape, "lut", m.bits, m.groups)
 

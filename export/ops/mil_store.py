@@ -34,6 +34,19 @@ _SUB_BYTE: dict[int, np.dtype] = {
 }
 
 
+_WRITERS = {
+    "float16": "write_fp16_data",
+    "float32": "write_float_data",
+    "int8": "write_int8_data",
+    "int16": "write_int16_data",
+    "int32": "write_int32_data",
+    "uint8": "write_uint8_data",
+    "uint16": "write_uint16_data",
+    "uint32": "write_uint32_data",
+}
+"""numpy's name of a dtype -> how coremltools writes it."""
+
+
 @dataclass(frozen=True)
 class _Alias:
     """A blob that is part of another one's data: `start` and `size` in bytes."""
@@ -61,20 +74,14 @@ class BlobStore:
         return self._offsets[key]
 
     def put(self, key: str, array: np.ndarray) -> None:
-        """Writes a float16, float32, uint8 or int32 array."""
+        """Writes an array of one of the dtypes in _WRITERS."""
         array = np.ascontiguousarray(array)
         if array.size < INLINE:
             self._inline[key] = array
             return
         flat = array.reshape(-1)
-        if array.dtype == np.float16:
-            self._offsets[key] = self._writer.write_fp16_data(flat.view(np.uint16))
-        elif array.dtype == np.float32:
-            self._offsets[key] = self._writer.write_float_data(flat)
-        elif array.dtype == np.int32:
-            self._offsets[key] = self._writer.write_int32_data(flat)
-        else:
-            self._offsets[key] = self._writer.write_uint8_data(flat)
+        write = getattr(self._writer, _WRITERS[array.dtype.name])
+        self._offsets[key] = write(flat.view(np.uint16) if array.dtype == np.float16 else flat)
 
     def put_codes(self, key: str, codes: np.ndarray, bits: int, signed: bool = False) -> None:
         """Writes codes of less than 8 bits, packed from the low bits up.
