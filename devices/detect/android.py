@@ -15,11 +15,11 @@ TOOLS = "install Android's platform-tools, and see that adb is on PATH"
 DEBUGGING = "turn on USB debugging in the phone's developer options, and attach it"
 
 
-def adb(*arguments: str) -> str:
+def adb(*arguments: str, timeout: float = 30) -> str:
     """What `adb ARGUMENTS` prints.
 
     Raises:
-        DeviceError: there is no adb, it fails, or it does not answer within 30 seconds.
+        DeviceError: there is no adb, it fails, or it does not answer within `timeout` seconds.
     """
     program = shutil.which("adb")
     if program is None:
@@ -27,7 +27,7 @@ def adb(*arguments: str) -> str:
     what, asked = f"adb {arguments[0]}", [program, *arguments]
     try:
         done = subprocess.run(
-            asked, capture_output=True, text=True, errors="replace", timeout=30, stdin=subprocess.DEVNULL
+            asked, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError(f"{what} did not answer", got=error, hint=TOOLS) from error

@@ -25,18 +25,21 @@ class OnnxBackend:
         threads: intra-op threads; onnxruntime's choice (one a core) if None.
         exact: keep activations in fp32 where the kernels would round them to int8. Slow; it shows
             whether the graph and its weights are right, apart from what the rounding costs. Needs the onnx package.
+        kleidiai: let ARM CPUs use Arm's KleidiAI kernels, as onnxruntime does by itself.
 
     Raises:
         MissingPackageError: without onnxruntime.
         FormatError: when onnxruntime is too old for the file, or cannot read it.
     """
 
-    def __init__(self, folder: Path, entry: ModelEntry, threads: int | None = None, exact: bool = False) -> None:
+    def __init__(
+        self, folder: Path, entry: ModelEntry, threads: int | None = None, exact: bool = False, kleidiai: bool = True
+    ) -> None:
         ort = _onnxruntime()
         _check_version(ort.__version__, entry)
         self.position = 0
         self.context_length = entry.context_length
-        self._session = self.open_session(folder / entry.path, threads, exact)
+        self._session = self.open_session(folder / entry.path, threads, exact, kleidiai)
         return_freed_memory()
         self._mask = np.ones((1, entry.context_length), np.int64)
         self._token = np.zeros((1, 1), np.int64)
@@ -45,9 +48,9 @@ class OnnxBackend:
         self._bind_fixed(entry)
 
     @staticmethod
-    def open_session(path: Path, threads: int | None, exact: bool) -> Any:
+    def open_session(path: Path, threads: int | None, exact: bool, kleidiai: bool = True) -> Any:
         """A session over one of the bundle's graphs."""
-        return _session(_onnxruntime(), path, threads, exact)
+        return _session(_onnxruntime(), path, threads, exact, kleidiai)
 
     def _bind_fixed(self, entry: ModelEntry) -> None:
         """The cache (past and present are one buffer) and the logits, bound once for the life of the session."""
@@ -122,13 +125,15 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(ort: Any, path: Path, threads: int | None, exact: bool) -> Any:
+def _session(ort: Any, path: Path, threads: int | None, exact: bool, kleidiai: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     if threads is not None:
         options.intra_op_num_threads = threads
     # Since 1.27 a constant above 1 GiB is not folded: a large fp16 head would be widened again at every token.
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", "0")
+    if not kleidiai:
+        options.add_session_config_entry("mlas.disable_kleidiai", "1")
     try:
         if not exact:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -148,6 +148,7 @@ class Comparison:
             yield key, tuple((side.record.host or {}).get(key) for side in self.sides)
         for key in ("model", "format", "weights", "bytes"):
             yield key, tuple(getattr(side.record.bundle, key) for side in self.sides)
+        yield "positions", tuple(_count(side.run) for side in self.sides)
         yield "arithmetic", tuple(side.run.arithmetic for side in self.sides)
         for key in ("load_seconds", "prefill_tokens_per_second", "decode_tokens_per_second"):
             yield key.replace("_", " "), tuple(side.timing(key) for side in self.sides)
@@ -155,6 +156,12 @@ class Comparison:
             values = tuple(side.run.value(*where) for side in self.sides)
             if any(v is not None for v in values):
                 yield label, values
+
+
+def _count(run: RunRecord) -> int | None:
+    """Positions of the decode route that the figures are means over."""
+    found = run.value("quality", "decode", "positions")
+    return None if found is None else int(found)
 
 
 def _facts(sides: Sequence[Side]) -> list[str]:
@@ -198,6 +205,8 @@ def _notes(records: Sequence[ParityRecord]) -> Iterator[str]:
         yield "These are different bundles of one model: differences come from the bundles as well as from the devices."
     if any(not r.bundle.manifest for r in records):
         yield "Not every file says which bundle it is of, so whether they are the same could not be checked."
+    if len({_count(run) for r in records for run in r.runs}) > 1:
+        yield "Figures are means over different numbers of positions, as with --prompts."
     if any(run.positions is None for r in records for run in r.runs):
         yield "Not every file has figures of single positions: those are left out where tokens are compared."
 

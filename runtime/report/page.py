@@ -42,9 +42,9 @@ def _verdict(comparison: Comparison) -> str:
     apart = [part.other.name for part in comparison.parts if part.common and not part.agrees]
     said = []
     if failed:
-        said.append(f'<b class="bad">Beyond its own limits: {escape(", ".join(failed))}.</b>')
+        said.append(f'<b class="bad">Beyond its own limits: {escape("; ".join(failed))}.</b>')
     if apart:
-        said.append(f'<b class="bad">Parts from {escape(comparison.sides[0].name)}: {escape(", ".join(apart))}.</b>')
+        said.append(f'<b class="bad">Parts from {escape(comparison.sides[0].name)}: {escape("; ".join(apart))}.</b>')
     return f"<p>{' '.join(said) or 'All are within their limits, and say the same but for near ties.'}</p>"
 
 

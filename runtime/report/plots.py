@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH, HEIGHT = 960, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 40
-SPAN = 9  # powers of ten that a plot shows at most
+SPAN = 12  # powers of ten that a plot shows at most
 BAR, BAR_GAP, GROUP_GAP, NAMES = 18, 4, 16, 250
 
 STYLE = """

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from satchel.cli.parity import compare, limits, run
+from satchel.cli.parity import compare, emulator, limits, run
 
 
 class _BundleFirst(TyperGroup):
@@ -30,3 +30,4 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("compare")(compare.command)
 app.command("limits")(limits.command)
+app.command("emulator")(emulator.command)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from satchel.cli.console import err, out
+from satchel.cli.console import out
 from satchel.cli.validate import AGAINST, COLUMNS, SHARES
 from satchel.runtime.errors import OutputError
 from satchel.runtime.parity_file import Figure, ParityRecord, file_name
@@ -28,7 +28,7 @@ def target_of(output: Path, device: str) -> Path:
     return output / file_name(device)
 
 
-def print_record(record: ParityRecord, path: Path) -> None:
+def print_record(record: ParityRecord) -> None:
     """The figures as a table, a line each run, comparison and route; below it what failed, and where to look."""
     table = Table("run", "against", "route", *COLUMNS, "", box=box.SIMPLE_HEAD, pad_edge=False)
     for run in record.runs:
@@ -47,7 +47,6 @@ def print_record(record: ParityRecord, path: Path) -> None:
         out.print(f"  {place}: {failure.get('figure')} is {failure.get('value')}, allowed {bound}", markup=False)
         if "next" in failure:
             out.print(f"    {failure['next']}", markup=False)
-    err.print(f"wrote {path}", markup=False)
 
 
 def _cell(figure: Figure | None) -> str:

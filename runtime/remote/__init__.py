@@ -1,0 +1,1 @@
+"""Parity on another machine: a board over ssh, a phone over adb."""
