@@ -18,10 +18,11 @@ class ModelShape:
         parameters: count, a tied matrix counted once.
         max_position: tokens that it was trained for.
         tied_embeddings: whether the head is the embedding.
-        activation: "silu" or "gelu_tanh".
+        activation: "silu", "gelu_tanh" or "gegelu".
         norm: "rms" or "layer".
         pre_norm: whether attention and MLP have norms before them.
         softcapped: whether the scores of attention are capped.
+        sparse_beyond: tokens that every head sees all of; beyond, heads see blocks, each its own. 0 for all tokens.
         rotated: channels of a head that rotary embedding turns, the fewest of any layer that has it; 0 for all.
         cached_heads: key and value heads of all layers together; 0 where each layer has `kv_heads`.
         row_lengths: lengths of the rows of the linears; () where they follow from the other counts.
@@ -41,6 +42,7 @@ class ModelShape:
     norm: str = "rms"
     pre_norm: bool = True
     softcapped: bool = False
+    sparse_beyond: int = 0
     rotated: int = 0
     cached_heads: int = 0
     row_lengths: tuple[int, ...] = ()

@@ -1,9 +1,9 @@
 """Inverse frequencies and cos/sin tables of rotary position embeddings.
 
-Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), longrope (Phi-3 and Phi-4-mini), and
-gguf_factors (divisors that llama.cpp stores instead; the name is ours). They are computed in fp64 and rounded to
-fp32 where transformers rounds, so that the tables are the same bits on every machine and within a unit in the last
-place of transformers' own.
+Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), yarn (Qwen at long contexts), longrope
+(Phi-3 and Phi-4-mini), and gguf_factors (divisors that llama.cpp stores instead; the name is ours). They are computed in
+fp64 and rounded to fp32 where transformers rounds, so that the tables are the same bits on every machine and within a
+unit in the last place of transformers' own.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def make_rope(parameters: Mapping[str, Any], head_dim: int, max_position: int) -
         unscaled = _unscaled(_number(values, "rope_theta"), head_dim)
         if kind == "longrope":
             return _longrope(unscaled, values, max_position)
-        return Rope(_usable(scale(unscaled, values), head_dim, parameters), kind=kind)
+        factor = _yarn_attention(values) if kind == "yarn" else 1.0
+        return Rope(_usable(scale(unscaled, values), head_dim, parameters), factor, kind=kind)
 
 
 def _usable(inv_freq: np.ndarray, head_dim: int, parameters: Mapping[str, Any]) -> tuple[float, ...]:
@@ -130,6 +131,34 @@ def _llama3(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     return np.where(wavelength < np.float32(original / high), inv_freq, long)
 
 
+def _yarn(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    """What turns often within the original context is kept, what turns seldom is stretched by the factor, and what lies
+    between is blended by a ramp over the channels (Peng et al., arXiv 2309.00071)."""
+    channels, theta = 2 * inv_freq.size, _number(parameters, "rope_theta")
+    original = _number(parameters, "original_max_position_embeddings")
+
+    def channel(turns: float) -> float:
+        """The pair of channels that turns so often within the original context."""
+        return channels * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    ends = [channel(_number({key: parameters.get(key) or turns}, key)) for key, turns in YARN_TURNS.items()]
+    if parameters.get("truncate", True):
+        ends = [math.floor(ends[0]), math.ceil(ends[1])]
+    low, high = max(ends[0], 0), min(ends[1], channels - 1)
+    ramp = (np.arange(inv_freq.size, dtype=np.float32) - np.float32(low)) / np.float32((high - low) or 0.001)
+    kept = 1 - np.clip(ramp, 0, 1)
+    return np.asarray(inv_freq / np.float32(_number(parameters, "factor")) * (1 - kept) + inv_freq * kept, np.float32)
+
+
+def _yarn_attention(parameters: Mapping[str, Any]) -> float:
+    """What cos and sin are multiplied by: as stated, or 0.1 ln(factor) + 1, for each of two mscales if there are."""
+    if parameters.get("attention_factor") is not None:
+        return _number(parameters, "attention_factor")
+    factor, both = _number(parameters, "factor"), [parameters.get(k) for k in ("mscale", "mscale_all_dim")]
+    scale = [0.1 * (m or 1) * math.log(factor) + 1 if factor > 1 else 1.0 for m in both]
+    return scale[0] / scale[1] if all(both) else 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+
+
 def _gguf_factors(inv_freq: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
     """Each frequency divided by its own factor."""
     return _divided(inv_freq, parameters["factors"])
@@ -173,9 +202,14 @@ SCALINGS: dict[str, tuple[tuple[str, ...], Callable[[np.ndarray, Mapping[str, An
     "default": ((), _default),
     "linear": (("factor",), _linear),
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), _llama3),
+    "yarn": (("factor", "original_max_position_embeddings"), _yarn),
     "longrope": (("short_factor", "long_factor", "original_max_position_embeddings"), _default),
     "gguf_factors": (("factors",), _gguf_factors),
 }
 """rope_type -> (the parameters it needs besides rope_theta, the function that applies it)."""
-OPTIONAL = {"longrope": ("factor", "attention_factor")}
+YARN_TURNS = {"beta_fast": 32.0, "beta_slow": 1.0}
+OPTIONAL = {
+    "longrope": ("factor", "attention_factor"),
+    "yarn": ("attention_factor", *YARN_TURNS, "mscale", "mscale_all_dim", "truncate"),
+}
 """Parameters that a type may have besides."""

@@ -69,6 +69,7 @@ def shape_of_decoder(config: DecoderConfig) -> ModelShape:
         parameters=sum(map(math.prod, sizes)), max_position=config.max_position,
         tied_embeddings=config.tied_embeddings, activation=config.activation, norm=config.norm,
         pre_norm=config.pre_norm, softcapped=config.attention_softcap > 0,
+        sparse_beyond=min((layer.blocks.reach for layer in config.each_layer() if layer.blocks), default=0),
         rotated=_unless(min((rope.rotated for rope in config.ropes()), default=0), config.head_dim),
         cached_heads=_unless(heads, config.layers * config.kv_heads),
         row_lengths=() if set(rows) == usual else tuple(rows),

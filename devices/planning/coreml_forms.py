@@ -65,7 +65,9 @@ def _activations(on: Decisions, target: Target, program: Program) -> None:
             never("times_sigmoid", "coremltools makes silu of it where its passes run", "CH14, NE27"),
         )  # fmt: skip
     else:
-        on.follow("activation", target.shape.activation, "Core ML's gelu in the tanh form", "CH21", "the model")
+        gegelu = target.shape.activation == "gegelu"
+        text = "x * sigmoid(1.702 x), within limits" if gegelu else "Core ML's gelu in the tanh form"
+        on.follow("activation", target.shape.activation, text, "CH21", "the model")
     slow = target.holds("NE18")
     int8 = (
         "int8 products are no faster on this engine, and cost accuracy" if slow else "no exporter quantizes activations"

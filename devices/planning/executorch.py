@@ -81,7 +81,8 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
     lut_groups(on, scheme)
     scale_dtype(on, "bfloat16")
     _linear(on, target, scheme)
-    _attention(on, target)
+    if not target.shape.sparse_beyond:
+        _attention(on, target, 0)
     table, why = ("embedding_byte", "rows of 8-bit codes") if "fp" not in scheme else ("gather", "rows of floats")
     on.follow(
         "embedding", table, f"{why}, unless a recipe keeps the table otherwise", "AC15", "the weights",
@@ -92,15 +93,16 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
         never("divided_by_peak", "fp32 needs no protection from overflow", "NE10"),
     )  # fmt: skip
     on.follow("rotary", "tables", "rows of tables, turned by a product", "CH15", "the format")
-    silu = target.shape.activation == "silu"
-    on.follow(
-        "activation", "times_sigmoid", "x * sigmoid(x)" if silu else "GELU as x * sigmoid(u)", "CH21", "the model"
-    )
+    text = {"silu": "x * sigmoid(x)", "gegelu": "x * sigmoid(1.702 x), within limits"}
+    written = text.get(target.shape.activation, "GELU as x * sigmoid(u)")
+    on.follow("activation", "times_sigmoid", written, "CH21", "the model")
     on.settle(
         "cache", "custom_sdpa", "written in place", "AC16", never("io", "no exporter passes it in and out", "CH21")
     )
     dtype = cache_dtype(on, scheme, "float32")
     context = context_length(on, target, scheme, dtype, folded=True)
+    if target.shape.sparse_beyond:
+        _attention(on, target, context)
     any_prefill(on)
     every = never("all", "no exporter writes it", "CH21, CH08")
     on.settle("lm_head", "last_token", "logits of earlier tokens are not needed to generate", "CH08", every)
@@ -113,11 +115,15 @@ def _xnnpack(on: Decisions, target: Target, scheme: str) -> tuple[int, int]:
     return context, 0
 
 
-def _attention(on: Decisions, target: Target) -> None:
+def _attention(on: Decisions, target: Target, context: int) -> None:
     if target.shape.softcapped:
         fused = never("custom_sdpa", "the op cannot cap scores", "CH32, AC16")
         reason = "products of XNNPACK over the whole cache, whose scores are capped"
         on.settle("attention", "capped_products", reason, "CH32", fused)
+    elif 0 < target.shape.sparse_beyond < context:
+        fused = never("custom_sdpa", "the op has one mask for all heads", "CH33, AC16")
+        reason = "products of XNNPACK over the whole cache, with a mask for each head"
+        on.settle("attention", "masked_products", reason, "CH33", fused)
     else:
         single = never("single_ops", "no exporter writes attention op by op", "AC16, CH21")
         on.settle("attention", "custom_sdpa", "one kernel over a cache in place", "AC16", single)

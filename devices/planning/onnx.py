@@ -111,8 +111,10 @@ def _forms(on: Decisions, target: Target, scheme: str) -> None:
     on.follow("embedding", table, f"{why}, unless a recipe keeps the table otherwise", "CH21", "the weights")
     _norm(on, target)
     _rotary(on, target)
-    silu = target.shape.activation == "silu"
-    name, text = ("quick_gelu", "x * sigmoid(x) as one op") if silu else ("gelu", "GELU in the tanh form")
+    name, text = {
+        "silu": ("quick_gelu", "x * sigmoid(x) as one op"),
+        "gegelu": ("quick_gelu", "x * sigmoid(1.702 x) as one op, within limits"),
+    }.get(target.shape.activation, ("gelu", "GELU in the tanh form"))
     on.follow("activation", name, text, "CH21", "the model")
     copied = never("copied", "past and present as two buffers are copied at each step", "CH07")
     on.settle("cache", "shared_buffer", "written in place, bound once", "CH07", copied)

@@ -365,6 +365,10 @@ class Family:
         gguf: how GGUF files hold this family; None if they are not read.
         norm_offset: added to the gains of norms as a safetensors file has them.
         stand: what is the reference of a family that transformers does not have.
+        published: models of this family, by their ids on the hub, oldest first.
+        always: what every model of the family has (see features.py).
+        options: what some have and others lack.
+        checked: what else its logits were held against, besides transformers, or instead of it.
     """
 
     name: str
@@ -376,6 +380,10 @@ class Family:
     gguf: GgufLayout | None = None
     norm_offset: float = 0.0
     stand: Stand | None = None
+    published: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    checked: str = ""
 
     def parameters(self, config: DecoderConfig) -> Mapping[str, Place]:
         """Where the reference has each tensor, by transformers' names of its parameters."""

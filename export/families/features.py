@@ -12,7 +12,7 @@ from satchel.export.families.base import DecoderConfig
 
 FEATURES: dict[str, Callable[[DecoderConfig], bool]] = {
     "grouped queries": lambda c: any(layer.group > 1 for layer in c.each_layer()),
-    "heads of a width of their own": lambda c: c.head_dim * c.heads != c.hidden_size,
+    "heads of a width of their own": lambda c: any(x.heads * c.head_dim != c.hidden_size for x in c.each_layer()),
     "layers of different sizes": lambda c: len({(x.heads, x.intermediate_size) for x in c.each_layer()}) > 1,
     "tied head": lambda c: c.tied_embeddings,
     "biases of q, k and v": lambda c: c.qkv_bias or c.attention_bias,

@@ -8,40 +8,21 @@ layers with a window by other frequencies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from satchel.export.families.base import DecoderConfig, Family, Layer, Place
 from satchel.export.families.llama import TENSORS as LLAMA
-from satchel.export.families.options import (
-    activation,
-    alike,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    heads,
-    layer_types,
-    positive,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-    window,
-)
+from satchel.export.families.options import alike, count, expand, flag, layer_types, positive, window
+from satchel.export.families.standard import standard_config
 from satchel.export.rope import make_rope
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURES = {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "hidden_activation",
-    "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings",
-    "attention_bias", "bos_token_id", "eos_token_id", "cache_implementation",
-)  # fmt: skip
-"""Options of all three that are carried out, or checked."""
+READ = ("head_dim", "rms_norm_eps", "hidden_activation", "attention_bias", "cache_implementation")
+"""Of all three, besides what all families read."""
 READ_2 = (*READ, "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping",
           "attn_logit_softcapping", "sliding_window_size")  # fmt: skip
 """Of Gemma 2."""
@@ -65,38 +46,27 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    kind = str(config.get("model_type"))
-    refuse_unsupported(config, ARCHITECTURES[kind])
-    refuse_unknown(config, {"gemma": READ, "gemma2": READ_2, "gemma3_text": READ_3}[kind])
-    return {"gemma": _gemma, "gemma2": _gemma2, "gemma3_text": _gemma3}[kind](config)
+    return {"gemma": _gemma, "gemma2": _gemma2, "gemma3_text": _gemma3}[str(config.get("model_type"))](config)
 
 
-def _shared(config: Mapping[str, Any], kv_heads: int, positions: int, theta: float = 10000.0) -> DecoderConfig:
-    """What all three have, with a rope of its own base for every layer."""
-    split = heads(config, kv_default=kv_heads, dim_default=256)
+def _shared(config: Mapping[str, Any], read: Iterable[str], kv_heads: int, positions: int) -> DecoderConfig:
+    """What all three have, with one rope for every layer."""
     named = config.get("hidden_activation") or config.get("hidden_act") or "gelu_pytorch_tanh"
-    fields = common(config)
-    return DecoderConfig(
-        **fields,
-        **split._asdict(),
-        family=str(config["model_type"]),
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
-        # "gelu" is how the first releases say what they mean to be its tanh form.
-        activation=activation({"hidden_act": "gelu_pytorch_tanh" if named == "gelu" else named}, "gelu_pytorch_tanh"),
-        tied_embeddings=flag(config, "tie_word_embeddings", True),
-        max_position=count(config, "max_position_embeddings", positions),
-        rope=make_rope(rope_parameters(config, theta), split.head_dim, positions),
-        attention_bias=flag(config, "attention_bias"),
-        embedding_scale=fields["hidden_size"] ** 0.5,
+    # "gelu" is how the first releases say what they mean to be its tanh form.
+    act = {"hidden_act": "gelu_pytorch_tanh" if named == "gelu" else named}
+    architecture = ARCHITECTURES[str(config["model_type"])]
+    found = standard_config(
+        {**config, **act}, architecture, read, positions=positions, kv_heads=kv_heads, head_dim=256, tied=True
     )
+    return replace(found, attention_bias=flag(config, "attention_bias"), embedding_scale=found.hidden_size**0.5)
 
 
 def _gemma(config: Mapping[str, Any]) -> DecoderConfig:
-    return _shared(config, 16, 8192)
+    return _shared(config, READ, 16, 8192)
 
 
 def _gemma2(config: Mapping[str, Any]) -> DecoderConfig:
-    shared = _shared(config, 4, 8192)
+    shared = _shared(config, READ_2, 4, 8192)
     sliding = layer_types(config, [i % 2 == 0 for i in range(shared.layers)])
     size = window(config, 4096)
     layers = [_layer(shared, size if slides else 0) for slides in sliding]
@@ -113,7 +83,8 @@ def _gemma2(config: Mapping[str, Any]) -> DecoderConfig:
 
 def _gemma3(config: Mapping[str, Any]) -> DecoderConfig:
     whole, local = _ropes(config)
-    shared = _shared({**config, "rope_parameters": whole, "rope_scaling": None, "rope_theta": None}, 4, 131072)
+    given = {**config, "rope_parameters": whole, "rope_scaling": None, "rope_theta": None}
+    shared = _shared(given, READ_3, 4, 131072)
     if _cap(config, "attn_logit_softcapping", 0.0):
         raise CheckpointError("a Gemma 3 with capped scores is not supported", got="attn_logit_softcapping")
     step = count(config, "sliding_window_pattern", 6)
@@ -162,4 +133,14 @@ GEMMA = Family(
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
     norm_offset=1.0,
-)
+    published=(
+        "google/gemma-2b", "google/gemma-7b", "google/gemma-2-2b-it", "google/gemma-2-9b-it",
+        "google/gemma-3-270m-it", "google/gemma-3-1b-it",
+    ),
+    always=("scaled embedding",),
+    options=(
+        "grouped queries", "heads of a width of their own", "tied head", "biases of q, k and v",
+        "bias behind attention", "norms of queries and keys", "norms behind attention and MLP", "window", "layers with and without a window",
+        "ropes that differ by layer", "rope linear", "scores scaled by a number", "capped scores", "capped logits",
+    ),
+)  # fmt: skip

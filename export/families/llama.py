@@ -7,35 +7,22 @@ where the original rotates channels half a head apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place
-from satchel.export.families.options import (
-    activation,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-)
-from satchel.export.rope import make_rope
+from satchel.export.families.options import expand, flag
+from satchel.export.families.standard import standard_config
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURE = "LlamaForCausalLM"
 
 READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
-    "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "attention_bias",
-    "mlp_bias", "bos_token_id", "eos_token_id", "is_llama_config", "rope_interleaved",
+    "head_dim", "rms_norm_eps", "attention_bias", "mlp_bias", "is_llama_config", "rope_interleaved",
 )  # fmt: skip
-"""Options that are carried out, or checked: is_llama_config and rope_interleaved are SmolLM2's."""
+"""Besides what all families read; is_llama_config and rope_interleaved are SmolLM2's."""
 
 TENSORS = {
     "layers.{i}.input_layernorm": "model.layers.{i}.input_layernorm.weight",
@@ -83,20 +70,10 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
     if config.get("rope_interleaved"):
         raise CheckpointError("interleaved rotary embeddings are not supported", got="rope_interleaved=true")
-    split, positions = heads(config), count(config, "max_position_embeddings", 2048)
-    return DecoderConfig(
-        **common(config),
-        **split._asdict(),
-        family="llama",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=make_rope(rope_parameters(config), split.head_dim, positions),
+    return replace(
+        standard_config(config, ARCHITECTURE, READ, positions=2048),
         attention_bias=flag(config, "attention_bias"),
         mlp_bias=flag(config, "mlp_bias"),
     )
@@ -132,4 +109,13 @@ LLAMA = Family(
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
     gguf=GgufLayout(gguf_tensor_names, gguf_restore),
-)
+    published=(
+        "meta-llama/Llama-2-7b-chat-hf", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "meta-llama/Llama-3.1-8B-Instruct",
+        "HuggingFaceTB/SmolLM-135M-Instruct", "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct",
+        "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ),
+    options=(
+        "grouped queries", "heads of a width of their own", "tied head", "biases of q, k and v",
+        "bias behind attention", "biases of the MLP", "rope linear", "rope llama3", "rope yarn",
+    ),
+)  # fmt: skip

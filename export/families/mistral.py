@@ -6,35 +6,19 @@ GGUF files of it say "llama", without the window, and are read as such.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.llama import TENSORS
-from satchel.export.families.options import (
-    activation,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-    window,
-)
-from satchel.export.rope import make_rope
+from satchel.export.families.options import expand, window
+from satchel.export.families.standard import standard_config
 
 ARCHITECTURE = "MistralForCausalLM"
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
-    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
-    "head_dim", "rms_norm_eps", "sliding_window",
-)  # fmt: skip
-"""Options that are carried out, or checked."""
+READ = ("head_dim", "rms_norm_eps", "sliding_window")
+"""Besides what all families read."""
 
 
 def configure(config: Mapping[str, Any]) -> DecoderConfig:
@@ -43,20 +27,8 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
-    split, positions = heads(config, kv_default=8), count(config, "max_position_embeddings", 131072)
-    return DecoderConfig(
-        **common(config),
-        **split._asdict(),
-        family="mistral",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=make_rope(rope_parameters(config), split.head_dim, positions),
-        window=window(config, 4096),
-    )
+    shared = standard_config(config, ARCHITECTURE, READ, positions=131072, kv_heads=8)
+    return replace(shared, window=window(config, 4096))
 
 
 MISTRAL = Family(
@@ -66,4 +38,6 @@ MISTRAL = Family(
     tensor_names=partial(expand, TENSORS),
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
-)
+    published=("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.3"),
+    options=("grouped queries", "heads of a width of their own", "tied head", "window"),
+)  # fmt: skip

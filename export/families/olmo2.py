@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout
 from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
 from satchel.export.families.llama import TENSORS as LLAMA
-from satchel.export.families.options import (
-    activation,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    for_transformers,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-)
-from satchel.export.rope import make_rope
+from satchel.export.families.options import expand, flag, for_transformers
+from satchel.export.families.standard import standard_config
 
 ARCHITECTURE = "Olmo2ForCausalLM"
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
-    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
-    "head_dim", "rms_norm_eps", "attention_bias",
-)  # fmt: skip
-"""Options that are carried out, or checked."""
+READ = ("head_dim", "rms_norm_eps", "attention_bias")
+"""Besides what all families read."""
 
 TENSORS = LLAMA | {
     "layers.{i}.self_attn.q_norm": "model.layers.{i}.self_attn.q_norm.weight",
@@ -54,18 +38,8 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
-    split, positions = heads(config), count(config, "max_position_embeddings", 2048)
-    return DecoderConfig(
-        **common(config),
-        **split._asdict(),
-        family="olmo2",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-5),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=make_rope(rope_parameters(config), split.head_dim, positions),
+    return replace(
+        standard_config(config, ARCHITECTURE, READ, positions=2048, eps=("rms_norm_eps", 1e-5)),
         attention_bias=flag(config, "attention_bias"),
         qk_norm="width",
         pre_norm=False,
@@ -84,4 +58,7 @@ OLMO2 = Family(
         partial(expand, GGUF_TENSORS),
         hugging_face=partial(for_transformers, model_type="olmo2", architecture=ARCHITECTURE),
     ),
-)
+    published=("allenai/OLMo-2-0425-1B-Instruct", "allenai/OLMo-2-1124-7B-Instruct"),
+    always=("norms of queries and keys", "norms behind attention and MLP", "no norms before attention and MLP"),
+    options=("grouped queries", "tied head", "biases of q, k and v", "bias behind attention"),
+)  # fmt: skip

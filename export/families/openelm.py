@@ -154,11 +154,25 @@ def stand_in_layer(config: DecoderConfig, i: int) -> dict[str, Any]:
     }
 
 
+def adapt(model: Any, config: DecoderConfig) -> None:
+    """Takes the norms of queries and keys away where there are none."""
+    import torch
+
+    for layer in model.model.layers if not config.qk_norm else ():
+        layer.self_attn.q_norm = layer.self_attn.k_norm = torch.nn.Identity()
+
+
 OPENELM = Family(
     name="openelm",
     model_types=("openelm",),
     configure=configure,
     tensor_names=tensor_names,
     tied_head="lm_head.weight",
-    stand=Stand(stand_in, stand_in_layer, qwen3.QWEN3.tensor_names),
-)
+    stand=Stand(stand_in, stand_in_layer, qwen3.QWEN3.tensor_names, adapt),
+    published=tuple(
+        f"apple/OpenELM-{size}{kind}" for size in ("270M", "450M", "1_1B", "3B") for kind in ("", "-Instruct")
+    ),
+    always=("heads of a width of their own", "layers of different sizes"),
+    options=("grouped queries", "norms of queries and keys", "tied head"),
+    checked="a Qwen 3 of transformers' with layers of those sizes, and llama.cpp",
+)  # fmt: skip

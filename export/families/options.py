@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from satchel.export.families.base import DecoderConfig, Layer, Place, Rows
+from satchel.export.families.base import Activation, DecoderConfig, Layer, Place, Rows
 from satchel.runtime.errors import CheckpointError
 
 # The largest values that are taken seriously; beyond them a configuration is damaged or hostile.
@@ -32,7 +33,7 @@ LIMITS = {
     "blocksparse_vert_stride": 1 << 31,
 }
 
-ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -121,7 +122,7 @@ def positive(config: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def activation(config: Mapping[str, Any], default: str) -> Literal["silu", "gelu_tanh"]:
+def activation(config: Mapping[str, Any], default: str) -> Activation:
     """`hidden_act`; `default` where the key is missing."""
     value = config.get("hidden_act", default)
     if not isinstance(value, str) or value not in ACTIVATIONS:
@@ -185,8 +186,19 @@ def alike(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return () if len(set(layers)) == 1 else tuple(layers)
 
 
-def windowed_layers(config: Mapping[str, Any], layers: int) -> list[int]:
-    """The window of each layer as Qwen has it: of those from `max_window_layers` on, if `use_sliding_window`."""
+WINDOWS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
+"""Keys that `windowed` reads."""
+
+
+def windowed(decoder: DecoderConfig, config: Mapping[str, Any]) -> DecoderConfig:
+    """With windows as Qwen has them."""
+    windows = _windows(config, decoder.layers)
+    layers = [replace(layer, window=size) for layer, size in zip(decoder.each_layer(), windows, strict=True)]
+    return replace(decoder, window=windows[0], layer_options=alike(layers))
+
+
+def _windows(config: Mapping[str, Any], layers: int) -> list[int]:
+    """The window of each layer: of those from `max_window_layers` on, if `use_sliding_window`."""
     used = flag(config, "use_sliding_window")
     size = window(config, 4096) if used else 0
     first = count(config, "max_window_layers", 28) if config.get("max_window_layers") != 0 else 0

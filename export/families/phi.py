@@ -11,33 +11,18 @@ the queries first (ops/mil.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place, Rows
-from satchel.export.families.options import (
-    activation,
-    count,
-    epsilon,
-    expand,
-    flag,
-    fused_qkv,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-    token_ids,
-)
-from satchel.export.rope import partial_rope
+from satchel.export.families.options import expand, flag, fused_qkv
+from satchel.export.families.standard import standard_config
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURE = "PhiForCausalLM"
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings", "layer_norm_eps",
-    "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "tie_word_embeddings", "bos_token_id",
-    "eos_token_id", "embd_pdrop", "resid_pdrop",
-)  # fmt: skip
-"""Options that are carried out, or checked, or only matter in training."""
+READ = ("layer_norm_eps", "partial_rotary_factor", "embd_pdrop", "resid_pdrop")
+"""Besides what all families read; qk_layernorm is not among them, since no published Phi has it."""
 
 LINEARS = {
     "self_attn.q_proj": "self_attn.q_proj",
@@ -78,46 +63,19 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)  # qk_layernorm among them, where it is set: no published Phi has it
-    hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
-    kv_heads = count(config, "num_key_value_heads", heads)
-    if heads % kv_heads or hidden % heads:
-        raise CheckpointError(
-            "the heads do not divide evenly", got=f"hidden_size {hidden}, {heads} heads, {kv_heads} key-value heads"
-        )
-    vocab, positions = count(config, "vocab_size"), count(config, "max_position_embeddings", 2048)
-    bos = token_ids(config, "bos_token_id", vocab)
     if flag(config, "tie_word_embeddings"):
         raise CheckpointError("a Phi whose head is tied is not supported", got="tie_word_embeddings=true")
-    return DecoderConfig(
+    eps = ("layer_norm_eps", 1e-5)
+    return replace(
+        standard_config(config, ARCHITECTURE, READ, positions=2048, eps=eps, act="gelu_new", rotated=0.5),
         family="phi",
-        vocab_size=vocab,
-        hidden_size=hidden,
-        layers=count(config, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=hidden // heads,
-        intermediate_size=count(config, "intermediate_size"),
-        norm_eps=epsilon(config, "layer_norm_eps", 1e-5),
-        activation=activation(config, "gelu_new"),
-        tied_embeddings=False,
-        max_position=positions,
-        rope=partial_rope(_rope(config), hidden // heads, positions, 0.5),
         attention_bias=True,
         mlp_bias=True,
         head_bias=True,
         norm="layer",
         parallel=True,
         gated=False,
-        bos_token_id=bos[0] if bos else None,
-        eos_token_ids=token_ids(config, "eos_token_id", vocab),
     )
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    share = {"partial_rotary_factor": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
-    return {**share, **rope_parameters(config)}
 
 
 def tensor_names(config: DecoderConfig) -> dict[str, Place]:
@@ -147,4 +105,10 @@ PHI = Family(
     tensor_names=tensor_names,
     ignored=("rotary_emb.inv_freq",),
     gguf=GgufLayout(gguf_tensor_names, fused=gguf_fused, hugging_face=hugging_face),
-)
+    published=("microsoft/phi-1", "microsoft/phi-1_5", "microsoft/phi-2"),
+    always=(
+        "biases of q, k and v", "bias behind attention", "biases of the MLP", "bias of the head", "LayerNorm",
+        "attention beside the MLP", "MLP without a gate",
+    ),
+    options=("grouped queries", "partial rotary"),
+)  # fmt: skip

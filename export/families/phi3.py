@@ -7,41 +7,31 @@ context is long (see Rope.at_context), of some channels only in Phi-4-mini; a wi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place, Rope
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Place
 from satchel.export.families.options import (
-    activation,
-    common,
     count,
-    epsilon,
     expand,
-    flag,
     for_transformers,
     fused_gate_up,
     fused_qkv,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
     refuse_values,
     rope_parameters,
     window,
 )
-from satchel.export.rope import partial_rope
+from satchel.export.families.standard import standard_config
 
 ARCHITECTURE = "Phi3ForCausalLM"
 
 READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
-    "original_max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters",
-    "partial_rotary_factor", "sliding_window", "tie_word_embeddings", "bos_token_id", "eos_token_id", "embd_pdrop",
-    "resid_pdrop", "auto_map", "full_attn_mod", "lm_head_bias", "mlp_bias", "attention_bias", "interpolate_factor",
+    "head_dim", "rms_norm_eps", "original_max_position_embeddings", "partial_rotary_factor", "sliding_window",
+    "embd_pdrop", "resid_pdrop", "auto_map", "full_attn_mod", "lm_head_bias", "mlp_bias", "attention_bias",
+    "interpolate_factor",
 )  # fmt: skip
-"""Options that are carried out, or checked, or only matter in training.
-
-auto_map names code that came with the checkpoint, which is never run; Phi-4-mini has those at the end of the list.
-"""
+"""Besides what all families read. auto_map names code that came with the checkpoint, which is never run; Phi-4-mini has
+those at the end of the list."""
 
 TENSORS = {
     "layers.{i}.input_layernorm": "model.layers.{i}.input_layernorm.weight",
@@ -70,25 +60,14 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
     refuse_values(config, {"lm_head_bias": False, "mlp_bias": False, "attention_bias": False,
                            "full_attn_mod": 1, "interpolate_factor": 1})  # fmt: skip
-    split, positions = heads(config), count(config, "max_position_embeddings", 4096)
-    return DecoderConfig(
-        **common(config),
-        **split._asdict(),
-        family="phi3",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-5),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=_rope(config, split.head_dim, positions),
-        window=window(config),
-    )
+    given = {**config, "rope_parameters": _rope(config), "rope_scaling": None}
+    shared = standard_config(given, ARCHITECTURE, READ, positions=4096, eps=("rms_norm_eps", 1e-5), rotated=1.0)
+    return replace(shared, window=window(config))
 
 
-def _rope(config: Mapping[str, Any], head_dim: int, positions: int) -> Rope:
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """Early files call LongRoPE "su" or "yarn"; the original context stands beside the rope and goes before its own."""
     given = rope_parameters(config)
     kind = given.pop("type", None)
@@ -97,8 +76,7 @@ def _rope(config: Mapping[str, Any], head_dim: int, positions: int) -> Rope:
         given["rope_type"] = "longrope"
     if given["rope_type"] == "longrope":
         given["original_max_position_embeddings"] = count(config, "original_max_position_embeddings", 4096)
-    given.setdefault("partial_rotary_factor", config.get("partial_rotary_factor") or 1.0)
-    return partial_rope(given, head_dim, positions)
+    return given
 
 
 def tensor_names(config: DecoderConfig) -> dict[str, Place]:
@@ -126,4 +104,10 @@ PHI3 = Family(
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
     gguf=GgufLayout(gguf_tensor_names, hugging_face=hugging_face),
-)
+    published=(
+        "microsoft/Phi-3-mini-4k-instruct", "microsoft/Phi-3-mini-128k-instruct", "microsoft/Phi-3-medium-4k-instruct",
+        "microsoft/Phi-3-medium-128k-instruct", "microsoft/Phi-3.5-mini-instruct", "microsoft/phi-4",
+        "microsoft/Phi-4-mini-instruct",
+    ),
+    options=("grouped queries", "tied head", "partial rotary", "rope longrope", "window"),
+)  # fmt: skip

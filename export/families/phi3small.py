@@ -175,4 +175,13 @@ PHI3SMALL = Family(
         phi3small_reference.tensor_names,
         phi3small_reference.adapt,
     ),
-)
+    published=("microsoft/Phi-3-small-8k-instruct", "microsoft/Phi-3-small-128k-instruct"),
+    always=(
+        "LayerNorm", "biases of q, k and v", "bias behind attention", "biases of the MLP", "gate with limits",
+    ),
+    options=(
+        "grouped queries", "tied head", "block-sparse attention", "layers with and without blocks", "rope linear",
+        "rope longrope", "scores scaled by a number", "scaled embedding", "scaled logits", "ids that are never said",
+    ),
+    checked="a Granite of transformers' with LayerNorms, the gate of GPT-OSS and masks, and onnxruntime-genai's model",
+)  # fmt: skip

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout
 from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
 from satchel.export.families.llama import TENSORS
-from satchel.export.families.options import (
-    activation,
-    alike,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    for_transformers,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-    windowed_layers,
-)
-from satchel.export.rope import make_rope
+from satchel.export.families.options import WINDOWS, expand, for_transformers, windowed
+from satchel.export.families.standard import standard_config
 
 ARCHITECTURE = "Qwen2ForCausalLM"
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
-    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
-    "rms_norm_eps", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types",
-)  # fmt: skip
-"""Options that are carried out, or checked."""
+READ = ("rms_norm_eps", *WINDOWS)
+"""Besides what all families read."""
 
 GGUF_TENSORS = LLAMA_GGUF | {
     f"layers.{{i}}.self_attn.{part}_proj.bias": f"blk.{{i}}.attn_{part}.bias" for part in "qkv"
@@ -47,25 +29,8 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
-    split, positions = heads(config, kv_default=32), count(config, "max_position_embeddings", 32768)
-    fields, rope = common(config), make_rope(rope_parameters(config), split.head_dim, positions)
-    windows = windowed_layers(config, fields["layers"])
-    size = fields["intermediate_size"]
-    return DecoderConfig(
-        **fields,
-        **split._asdict(),
-        family="qwen2",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=rope,
-        qkv_bias=True,
-        window=windows[0],
-        layer_options=alike([Layer(split.heads, split.kv_heads, size, rope, w) for w in windows]),
-    )
+    shared = standard_config(config, ARCHITECTURE, READ, positions=32768, kv_heads=32)
+    return windowed(replace(shared, qkv_bias=True), config)
 
 
 QWEN2 = Family(
@@ -79,4 +44,10 @@ QWEN2 = Family(
         partial(expand, GGUF_TENSORS),
         hugging_face=partial(for_transformers, model_type="qwen2", architecture=ARCHITECTURE),
     ),
-)
+    published=(
+        "Qwen/Qwen2-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct",
+        "Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct",
+    ),
+    always=("biases of q, k and v",),
+    options=("grouped queries", "tied head", "window", "layers with and without a window", "rope yarn"),
+)  # fmt: skip

@@ -8,9 +8,11 @@ from typing import Any
 from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.base import DecoderConfig, Family
 from satchel.export.families.gemma import GEMMA
+from satchel.export.families.granite import GRANITE
 from satchel.export.families.llama import LLAMA
 from satchel.export.families.llava import LLAVA
 from satchel.export.families.mistral import MISTRAL
+from satchel.export.families.moondream import MOONDREAM
 from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.families.olmo2 import OLMO2
 from satchel.export.families.openelm import OPENELM
@@ -22,6 +24,7 @@ from satchel.export.families.qwen3 import QWEN3
 from satchel.export.families.smollm3 import SMOLLM3
 from satchel.export.families.smolvlm import IDEFICS, SMOLVLM
 from satchel.export.families.stablelm import STABLELM
+from satchel.export.families.starcoder2 import STARCODER2
 from satchel.export.families.tensors import CanonicalTensors
 from satchel.runtime.errors import CheckpointError
 
@@ -29,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": GEMMA,
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
+    "granite": GRANITE,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "olmo2": OLMO2,
@@ -41,9 +45,15 @@ FAMILIES: dict[str, Family] = {
     "qwen3": QWEN3,
     "smollm3": SMOLLM3,
     "stablelm": STABLELM,
+    "starcoder2": STARCODER2,
 }
 """model_type, and general.architecture of a GGUF file -> family."""
-MULTIMODAL: dict[str, MultimodalFamily] = {"llava": LLAVA, "smolvlm": SMOLVLM, "idefics3": IDEFICS}
+MULTIMODAL: dict[str, MultimodalFamily] = {
+    "llava": LLAVA,
+    "smolvlm": SMOLVLM,
+    "idefics3": IDEFICS,
+    "moondream1": MOONDREAM,
+}
 """model_type -> family of models that see."""
 
 

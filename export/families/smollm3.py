@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout
 from satchel.export.families.llama import GGUF_TENSORS, TENSORS, gguf_restore
-from satchel.export.families.options import (
-    activation,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    for_transformers,
-    heads,
-    layer_types,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-    window,
-)
-from satchel.export.rope import make_rope
+from satchel.export.families.options import count, expand, flag, for_transformers, layer_types, window
+from satchel.export.families.standard import standard_config
 from satchel.runtime.errors import CheckpointError
 
 ARCHITECTURE = "SmolLM3ForCausalLM"
 
 READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
-    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
     "rms_norm_eps", "attention_bias", "mlp_bias", "no_rope_layers", "no_rope_layer_interval", "use_sliding_window",
     "sliding_window", "layer_types", "max_window_layers",
 )  # fmt: skip
-"""Options that are carried out, or checked."""
+"""Besides what all families read."""
 
 
 def configure(config: Mapping[str, Any]) -> DecoderConfig:
@@ -44,26 +28,16 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
-    split, positions = heads(config, kv_default=4), count(config, "max_position_embeddings", 32768)
-    fields, rope = common(config), make_rope(rope_parameters(config, 2000000.0), split.head_dim, positions)
-    rotated = _rotated(config, fields["layers"])
+    shared = standard_config(config, ARCHITECTURE, READ, positions=32768, theta=2e6, kv_heads=4, tied=True)
+    rotated = _rotated(config, shared.layers)
     size = window(config) if flag(config, "use_sliding_window") else 0
     sliding = layer_types(config, [bool(size) and not turns for turns in rotated])
     layers = [
-        Layer(split.heads, split.kv_heads, fields["intermediate_size"], rope if turns else None, size if slides else 0)
-        for turns, slides in zip(rotated, sliding, strict=True)
+        replace(layer, rope=layer.rope if turns else None, window=size if slides else 0)
+        for layer, turns, slides in zip(shared.each_layer(), rotated, sliding, strict=True)
     ]
-    return DecoderConfig(
-        **fields,
-        **split._asdict(),
-        family="smollm3",
-        norm_eps=epsilon(config, "rms_norm_eps", 1e-6),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings", True),
-        max_position=positions,
-        rope=rope,
+    return replace(
+        shared,
         attention_bias=flag(config, "attention_bias"),
         mlp_bias=flag(config, "mlp_bias"),
         layer_options=tuple(layers),
@@ -94,4 +68,9 @@ SMOLLM3 = Family(
         gguf_restore,
         hugging_face=partial(for_transformers, model_type="smollm3", architecture=ARCHITECTURE),
     ),
-)
+    published=("HuggingFaceTB/SmolLM3-3B",),
+    options=(
+        "grouped queries", "tied head", "biases of q, k and v", "bias behind attention", "biases of the MLP",
+        "layers without rotary", "window", "layers with and without a window", "rope yarn",
+    ),
+)  # fmt: skip

@@ -6,35 +6,19 @@ StableLM 2 12B also norms each head of queries and keys by gains of its own, and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Joined, Place
 from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
 from satchel.export.families.llama import TENSORS as LLAMA
-from satchel.export.families.options import (
-    activation,
-    common,
-    count,
-    epsilon,
-    expand,
-    flag,
-    for_transformers,
-    heads,
-    refuse_unknown,
-    refuse_unsupported,
-    rope_parameters,
-)
-from satchel.export.rope import partial_rope
+from satchel.export.families.options import expand, flag, for_transformers
+from satchel.export.families.standard import standard_config
 
 ARCHITECTURE = "StableLmForCausalLM"
 
-READ = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings",
-    "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", "bos_token_id", "eos_token_id",
-    "layer_norm_eps", "partial_rotary_factor", "use_qkv_bias", "qk_layernorm", "use_parallel_residual",
-)  # fmt: skip
-"""Options that are carried out, or checked."""
+READ = ("layer_norm_eps", "partial_rotary_factor", "use_qkv_bias", "qk_layernorm", "use_parallel_residual")
+"""Besides what all families read."""
 
 NORMS = ("layers.{i}.input_layernorm", "layers.{i}.post_attention_layernorm", "norm")
 TENSORS = LLAMA | {f"{name}.bias": LLAMA[name].replace(".weight", ".bias") for name in NORMS}
@@ -51,19 +35,9 @@ def configure(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: an option is unknown, unsupported or out of range; it is named.
     """
-    refuse_unsupported(config, ARCHITECTURE)
-    refuse_unknown(config, READ)
-    split, positions = heads(config, kv_default=32), count(config, "max_position_embeddings", 4096)
-    rope = {"partial_rotary_factor": config.get("partial_rotary_factor", 0.25), **rope_parameters(config)}
-    return DecoderConfig(
-        **common(config),
-        **split._asdict(),
-        family="stablelm",
-        norm_eps=epsilon(config, "layer_norm_eps", 1e-5),
-        activation=activation(config, "silu"),
-        tied_embeddings=flag(config, "tie_word_embeddings"),
-        max_position=positions,
-        rope=partial_rope(rope, split.head_dim, positions),
+    eps = ("layer_norm_eps", 1e-5)
+    return replace(
+        standard_config(config, ARCHITECTURE, READ, positions=4096, eps=eps, rotated=0.25, kv_heads=32),
         norm="layer",
         parallel=flag(config, "use_parallel_residual"),
         qkv_bias=flag(config, "use_qkv_bias"),
@@ -105,4 +79,10 @@ STABLELM = Family(
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
     gguf=GgufLayout(gguf_tensor_names, hugging_face=hugging_face),
-)
+    published=("stabilityai/stablelm-3b-4e1t", "stabilityai/stablelm-2-1_6b-chat", "stabilityai/stablelm-2-12b-chat"),
+    always=("LayerNorm",),
+    options=(
+        "grouped queries", "tied head", "biases of q, k and v", "norms of queries and keys", "partial rotary",
+        "attention beside the MLP",
+    ),
+)  # fmt: skip

@@ -370,6 +370,10 @@ def test_what_is_special_about_a_family():
     assert on("iphone-16", capped, overrides=plain)["attention"] == "batched"
     assert on("pixel-9", capped, format="executorch")["attention"] == "capped_products"
     assert on("pixel-9", capped)["attention"] == "group_query_attention"  # whose kernel caps
+    sparse = dataclasses.replace(SMOL, sparse_beyond=256, activation="gegelu")
+    assert [on("pixel-9", sparse, format="executorch", context=c)["attention"] for c in (256, 257)] == [
+        "custom_sdpa", "masked_products",
+    ]  # fmt: skip
     with pytest.raises(PlanError, match="rule CH32"):
         on("iphone-16", capped, overrides=plain | {"attention": "fused_sdpa"})
     assert [on("pixel-9", dataclasses.replace(SMOL, rotated=n))["rotary"] for n in (0, 16, 24)] == [

@@ -12,10 +12,17 @@ from satchel.export.rope import make_rope, partial_rope, rope_tables
 from satchel.runtime.errors import CheckpointError
 
 LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 1000000.0}
 ROPES = {
     "default": {"rope_type": "default", "rope_theta": 10000.0},
     "smollm2": {"rope_type": "default", "rope_theta": 100000},
     "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
+    "yarn": {**YARN, "factor": 4.0, "original_max_position_embeddings": 1024},
+    "yarn, all options": {
+        **YARN, "factor": 8.0, "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 0.7, "mscale_all_dim": 1.0,
+        "truncate": False,
+    },
+    "yarn, attention factor": {**YARN, "factor": 2.0, "attention_factor": 1.25},
     "llama3": {**LLAMA3, "rope_theta": 500000.0, "original_max_position_embeddings": 8192},
     "llama3, original length from the model": {**LLAMA3, "rope_theta": 500000.0},
 }
@@ -29,9 +36,10 @@ def test_agrees_with_transformers(parameters, head_dim):
     )
     theirs = LlamaRotaryEmbedding(config)
     ours = make_rope(parameters, head_dim, 4096)
-    np.testing.assert_allclose(ours.inv_freq, theirs.inv_freq.numpy(), rtol=3e-7)
+    np.testing.assert_allclose(ours.inv_freq, theirs.inv_freq.numpy(), rtol=1e-6 if ours.kind == "yarn" else 3e-7)
+    assert ours.attention_factor == pytest.approx(theirs.attention_scaling, rel=1e-12)
 
-    cos, sin = rope_tables(Rope(tuple(theirs.inv_freq.tolist())), 4096)
+    cos, sin = rope_tables(Rope(tuple(theirs.inv_freq.tolist()), ours.attention_factor), 4096)
     their_cos, their_sin = theirs(torch.zeros(1), torch.arange(4096)[None])
     assert (cos.dtype, cos.shape) == (np.float32, (4096, head_dim // 2))
     np.testing.assert_allclose(cos, their_cos[0, :, : head_dim // 2].numpy(), atol=2e-7)
@@ -73,7 +81,10 @@ def test_attention_factor_multiplies_both_tables():
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}, "yarn"),
+        ({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "dynamic"),
+        ({"rope_type": "yarn", "rope_theta": 1e4}, "factor"),
+        ({"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "beta_fast": -1}, "beta_fast"),
+        ({"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "finetuned": True}, "yarn"),
         ({"rope_type": "linear", "rope_theta": 1e4}, "factor"),
         ({"rope_type": "default", "rope_theta": 1e4, "factor": 2.0}, "factor"),
         ({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),

@@ -48,6 +48,7 @@ TINY = {
     "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     "initializer_range": 0.2,
 }  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class Case:
     def json(self) -> str:
         """The options, as a key."""
         return json.dumps(self.options, sort_keys=True)
+
+
+def configuration(case: Case) -> dict[str, Any]:
+    """As config.json of the case's checkpoint has it."""
+    writer = OTHERS.get(case.options["model_type"])
+    if writer:
+        return dict(writer.CONFIG | case.options)
+    return dict(json.loads(AutoConfig.for_model(**(TINY | case.options)).to_json_string()))
 
 
 @dataclass(frozen=True)

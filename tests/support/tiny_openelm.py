@@ -21,6 +21,7 @@ OPENELM = {
     "share_input_output_layers": True, "torch_dtype": "float32", "transformers_version": "4.39.3", "use_cache": True,
     "vocab_size": 265,
 }  # fmt: skip
+CONFIG = OPENELM
 WIDTHS = (32, 64, 128)
 """What the multipliers come to: 0.5, 1.1 and 2.0 times 64, to the nearest multiple of 16 (70.4 to 64)."""
 GGUF_NAMES = {
@@ -29,19 +30,24 @@ GGUF_NAMES = {
 }  # fmt: skip
 
 
-def tensors(tied: bool = True) -> dict[str, np.ndarray]:
-    """Values by the names of the checkpoint."""
-    random, c = np.random.default_rng(0), OPENELM
+def tensors(c: dict[str, Any] = OPENELM) -> dict[str, np.ndarray]:
+    """Values by the names of the checkpoint that has this configuration."""
+    random = np.random.default_rng(0)
     hidden, dim = c["model_dim"], c["head_dim"]
     shapes: dict[str, tuple[int, ...]] = {"token_embeddings": (c["vocab_size"], hidden), "norm": (hidden,)}
     for i, (q, kv, width) in enumerate(zip(c["num_query_heads"], c["num_kv_heads"], WIDTHS, strict=True)):
         p = f"layers.{i}"
         shapes |= {f"{p}.attn_norm": (hidden,), f"{p}.ffn_norm": (hidden,)}
-        shapes |= {f"{p}.attn.q_norm": (dim,), f"{p}.attn.k_norm": (dim,)}
+        if c["normalize_qk_projections"]:
+            shapes |= {f"{p}.attn.q_norm": (dim,), f"{p}.attn.k_norm": (dim,)}
         shapes |= {f"{p}.attn.qkv_proj": ((q + 2 * kv) * dim, hidden), f"{p}.attn.out_proj": (hidden, q * dim)}
         shapes |= {f"{p}.ffn.proj_1": (2 * width, hidden), f"{p}.ffn.proj_2": (hidden, width)}
     found = {f"transformer.{name}.weight": _values(random, shape) for name, shape in shapes.items()}
-    return found if tied else found | {"lm_head.weight": _values(random, (c["vocab_size"], hidden))}
+    return (
+        found
+        if c["share_input_output_layers"]
+        else found | {"lm_head.weight": _values(random, (c["vocab_size"], hidden))}
+    )
 
 
 def _values(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -53,7 +59,7 @@ def save(folder: Path, options: dict[str, Any]) -> None:
     """A folder; options that differ from OPENELM."""
     config = OPENELM | options
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(tensors(config["share_input_output_layers"]), folder / "model.safetensors")
+    save_file(tensors(config), folder / "model.safetensors")
 
 
 def save_gguf(path: Path) -> Path:

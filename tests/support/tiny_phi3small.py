@@ -25,6 +25,8 @@ PHI3SMALL = {
 }  # fmt: skip
 """Every option of the published configuration; blocks of 4 tokens, so that short sequences are long."""
 
+CONFIG = PHI3SMALL
+
 
 def tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Values by the names of the checkpoint."""

@@ -17,7 +17,8 @@ CASES = {
                   "final_logit_softcapping": 5.0, "rms_norm_eps": 1e-3}
     ),
     "1": Case({"model_type": "gemma", "head_dim": 16, "num_key_value_heads": 1}),
-    "1, untied, wide heads": Case({"model_type": "gemma", "head_dim": 32, "tie_word_embeddings": False}),
+    "1, untied, wide heads": Case({"model_type": "gemma", "head_dim": 32, "num_key_value_heads": 4,
+                                   "tie_word_embeddings": False}),
     "2 without caps": Case(GEMMA2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
     "2, all layers with a window": Case(GEMMA2 | {"layer_types": ["sliding_attention"] * 2}),
     "3, one kind of layer": Case(GEMMA3 | {"layer_types": ["full_attention"] * 2}),

@@ -10,7 +10,7 @@ from family_runner import random_model
 
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.checkpoint import open_checkpoint
-from satchel.export.families.registry import load_family
+from satchel.export.families.registry import family_of, load_family
 from satchel.export.ops.torch import TorchDecoder
 from satchel.export.reference import Reference
 
@@ -33,6 +33,11 @@ FAMILIES = {
     "olmo2": {"num_key_value_heads": 4},
 }
 IDS = [int(t) for t in np.random.default_rng(1).integers(3, VOCAB, CONTEXT)]
+
+
+def tiny_family(name):
+    """The family that a name of FAMILIES is of."""
+    return family_of({"model_type": name.partition("-")[0]})
 
 
 def tiny(name):

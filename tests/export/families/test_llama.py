@@ -81,7 +81,7 @@ def test_smollm2_configuration_is_taken_whole():
         ({"num_local_experts": 8, "router_jitter": 0.1}, "num_local_experts=8, router_jitter=0.1"),
         ({"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map"),
         ({"rope_interleaved": True}, "interleaved"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"num_key_value_heads": 3}, "divide"),

@@ -7,7 +7,7 @@ from family_runner import Case, check, in_every_op_set, make
 from satchel.export.formats import onnx
 
 CASES = {
-    "window, wide heads": Case({"model_type": "mistral", "sliding_window": 9, "head_dim": 16}),
+    "window, wide heads": Case({"model_type": "mistral", "sliding_window": 9, "head_dim": 32}),
     "window of one prefill call": Case({"model_type": "mistral", "sliding_window": 8, "tie_word_embeddings": True}),
     "no window": Case({"model_type": "mistral", "sliding_window": None, "num_key_value_heads": 4}),
 }

@@ -15,7 +15,14 @@ from satchel.runtime.errors import CheckpointError
 IDS = [int(t) for t in np.random.default_rng(1).integers(3, 265, 30)]
 CASES = {
     "tied": Case({"model_type": "openelm"}),
-    "untied": Case({"model_type": "openelm", "share_input_output_layers": False}),
+    "untied, heads not normed, not grouped": Case(
+        {
+            "model_type": "openelm",
+            "share_input_output_layers": False,
+            "normalize_qk_projections": False,
+            "num_kv_heads": [2, 4, 6],
+        }
+    ),
 }
 
 

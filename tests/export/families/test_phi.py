@@ -1,4 +1,4 @@
-"""The Phi family: what is read out of a configuration, what is refused, and llama.cpp's files of it."""
+"""The Phi family: logits, what is read out of a configuration, what is refused, and llama.cpp's files of it."""
 
 import json
 
@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from family_runner import Case, check, in_every_op_set
 from tiny_phi import save_phi_gguf, tiny_phi
 from transformers import PhiConfig
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
@@ -23,6 +24,22 @@ BASE = {
     "num_attention_heads": 4,
 }  # fmt: skip
 IDS = [1, 17, 200, 3, 3, 91, 54, 8]
+
+CASES = {
+    "grouped queries": Case({"model_type": "phi"}),
+    "2: a part of each head is rotated": Case(
+        {"model_type": "phi", "num_key_value_heads": 4,
+         "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.375}}
+    ),
+    "all of each head is rotated": Case(
+        {"model_type": "phi", "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 1.0}}
+    ),
+}  # fmt: skip
+
+
+@in_every_op_set(CASES)
+def test_logits_are_those_of_transformers(case, op_set, tmp_path):
+    check(case, op_set, tmp_path)
 
 
 def test_defaults_are_those_of_transformers():
@@ -64,7 +81,7 @@ def test_phi_2_configuration_is_taken_whole():
         ({"partial_rotary_factor": 0}, "partial_rotary_factor"),
         ({"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
         ({"partial_rotary_factor": 0.3, "hidden_size": 40}, "frequencies"),  # 3 of 10 channels
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
         ({"num_attention_heads": 5}, "divide"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"layer_norm_eps": -1}, "layer_norm_eps"),

@@ -20,7 +20,14 @@ LONGROPE = {
 CASES = {
     "128k, long: blocks that differ by head": Case(SMALL | {"rope_scaling": LONGROPE}),
     "8k: blocks alike, ids that may be said": Case(
-        SMALL | {"blocksparse_homo_head_pattern": True, "dummy_token_indices": None, "mup_use_scaling": False}
+        SMALL
+        | {
+            "blocksparse_homo_head_pattern": True,
+            "dummy_token_indices": None,
+            "mup_use_scaling": False,
+            "mup_embedding_multiplier": 1.0,
+            "mup_width_multiplier": 1.0,
+        }
     ),
     "128k, short": Case(SMALL | {"rope_scaling": LONGROPE}, context=16),
     "all layers dense, positions squeezed": Case(

@@ -185,7 +185,7 @@ def test_what_it_does_not_know_is_named(name, change, words):
         ("Mistral-7B-v0.1", {"layer_types": ["full_attention"] * 32}, "layer_types"),
         ("Qwen2.5-0.5B", {"layer_types": ["full_attention"]}, "layer_types"),
         ("Qwen2.5-0.5B", {"layer_types": ["sliding_attention"] * 24}, "no window"),
-        ("Qwen2.5-0.5B", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
+        ("Qwen2.5-0.5B", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "dynamic"),
         ("Qwen2.5-0.5B", {"use_mrope": True}, "use_mrope"),
         ("SmolLM3-3B", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
         ("stablelm-2-1_6b", {"hidden_act": "gelu"}, "hidden_act"),

@@ -9,7 +9,18 @@ CASES = {
     "windows as layer_types has them": Case(
         QWEN | WINDOWS | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
     ),
-    "a window that is switched off": Case(QWEN | {"sliding_window": 6}),
+    "a window that is switched off": Case(QWEN | {"sliding_window": 6, "num_key_value_heads": 4}),
+    "yarn": Case(
+        QWEN
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        }
+    ),
 }
 
 

@@ -1,6 +1,6 @@
 """SmolLM3: layers that do not rotate, and windows over those."""
 
-from family_runner import Case, check, in_every_op_set
+from family_runner import YARN, Case, check, in_every_op_set
 
 SMOL = {"model_type": "smollm3"}
 CASES = {
@@ -9,6 +9,12 @@ CASES = {
                 "attention_bias": True, "mlp_bias": True}
     ),
     "every second layer, untied": Case(SMOL | {"no_rope_layer_interval": 2, "tie_word_embeddings": False}),
+    "yarn, all rotate, not grouped": Case(
+        SMOL | {
+            "no_rope_layers": [1, 1], "num_key_value_heads": 4,
+            "rope_parameters": YARN,
+        }
+    ),
     "none rotates": Case(SMOL | {"no_rope_layers": [0, 0]}),
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ CASES = {
         STABLE | {"qk_layernorm": True, "use_parallel_residual": True, "use_qkv_bias": True}
     ),
     "2 1.6B: biases": Case(STABLE | {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
-    "3B": Case(STABLE | {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    "3B": Case(STABLE | {"partial_rotary_factor": 1.0, "num_key_value_heads": 4, "tie_word_embeddings": True}),
     "norms of heads, one after the other": Case(STABLE | {"qk_layernorm": True}),
 }
 
