@@ -1,9 +1,9 @@
 """Inverse frequencies and cos/sin tables of rotary position embeddings.
 
 Scaling types that are known: default, linear, llama3 (of Llama 3.1 to 3.3), yarn (Qwen at long contexts), longrope
-(Phi-3 and Phi-4-mini), and gguf_factors (divisors that llama.cpp stores instead; the name is ours). They are computed in
-fp64 and rounded to fp32 where transformers rounds, so that the tables are the same bits on every machine and within a
-unit in the last place of transformers' own.
+(Phi-3 and Phi-4-mini), and gguf_factors (divisors that llama.cpp stores instead; the name is ours). They are computed
+in fp64 and rounded to fp32 where transformers rounds, so that the tables are the same bits on every machine and within
+a unit in the last place of transformers' own.
 """
 
 from __future__ import annotations

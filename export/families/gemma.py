@@ -140,7 +140,8 @@ GEMMA = Family(
     always=("scaled embedding",),
     options=(
         "grouped queries", "heads of a width of their own", "tied head", "biases of q, k and v",
-        "bias behind attention", "norms of queries and keys", "norms behind attention and MLP", "window", "layers with and without a window",
-        "ropes that differ by layer", "rope linear", "scores scaled by a number", "capped scores", "capped logits",
+        "bias behind attention", "norms of queries and keys", "norms behind attention and MLP", "window",
+        "layers with and without a window", "ropes that differ by layer", "rope linear", "scores scaled by a number",
+        "capped scores", "capped logits",
     ),
 )  # fmt: skip
