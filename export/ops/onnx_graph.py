@@ -99,6 +99,10 @@ class GraphBuilder:
             self.initializers[name] = self._constant(name, data, dtype, shape)
         return self.initializers[name]
 
+    def external(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.ExternalTensor:
+        """A tensor in the file of large ones, for a value that is another graph's."""
+        return self._data.append(name, data, dtype, shape)
+
     def _constant(self, name: str, data: bytes, dtype: ir.DataType, shape: Sequence[int]) -> ir.Value:
         tensor: ir.TensorProtocol
         if len(data) > INLINE_BYTES:

@@ -10,6 +10,11 @@ and, where an offset is added to every weight of a block by nodes of its own, wh
 
     satchel.offsets = "layers.0.self_attn.q_proj+k_proj+v_proj.offset"
 
+Of a traced module, the last node (Cast or Mul) of those that decode a weight of another kind says the same, and how it
+lies there (runtime/module/layout.py):
+
+    satchel.form = "transposed", satchel.groups = "1"
+
 The operators that lead from stored tensors to such a node work on constants alone. They are carried out here in numpy,
 so that the values are what an inference engine would fold, and not what this module assumes. Sums and products of
 floats are exact until the values are rounded to fp32 in the end.
@@ -25,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from satchel.runtime.errors import FormatError, MissingPackageError
+from satchel.runtime.module.layout import to_matrix
 from satchel.runtime.weights import WeightRecord, digest
 
 HINT = "export the bundle again, or fetch it again"
@@ -147,7 +153,7 @@ def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
 def _records(
     graph: _Graph, node: Any, names: Sequence[str], rows: Sequence[int], counted: set[str]
 ) -> Iterator[tuple[WeightRecord, np.ndarray]]:
-    values, operands = _dequantized(graph, node)
+    values, operands = _decoded(graph, node) if node.op_type in ("Cast", "Mul") else _dequantized(graph, node)
     if sum(rows) != len(values) or len(rows) != len(names):
         raise FormatError(f"ONNX: the rows of {names}", got=list(rows), wanted=f"{len(values)} in all", hint=HINT)
     sources = [s for s in dict.fromkeys(s for operand in operands for s in graph.sources(operand)) if s not in counted]
@@ -184,6 +190,13 @@ def _stored_bits(graph: _Graph, node: Any, sources: Sequence[str], name: str, co
     if node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
         return _attributes(node).get("bits", 4)
     return np.dtype(_DTYPES[types[0]]).itemsize * 8
+
+
+def _decoded(graph: _Graph, node: Any) -> tuple[np.ndarray, list[str]]:
+    """The same of a node that gives a module's weight as it lies, fp32."""
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    values = graph.value(node.output[0]).astype(np.float32)
+    return to_matrix(values, metadata["satchel.form"], int(metadata["satchel.groups"])), list(node.input)
 
 
 def _dequantized(graph: _Graph, node: Any) -> tuple[np.ndarray, list[str]]:
