@@ -116,6 +116,54 @@ def empty_model(
             ) from error
 
 
+def load_whole_model(path: Path) -> Any:
+    """A model that sees, in fp32.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
+    with quiet() as transformers:
+        import torch
+
+        try:
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        except Exception as error:
+            raise CheckpointError(
+                "transformers, which runs the reference, cannot load the checkpoint", got=first_line(error)
+            ) from error
+    return model.eval().requires_grad_(False)
+
+
+def empty_whole_model(path: Path, build: Callable[[], Any] | None = None) -> Any:
+    """The same without weights: its parameters are on torch's meta device.
+
+    Args:
+        path: a Hugging Face folder.
+        build: makes it, where transformers does not have it.
+
+    Raises:
+        CheckpointError: transformers does not know the model.
+    """
+    with quiet() as transformers:
+        import torch
+        from accelerate import init_empty_weights
+
+        try:
+            with init_empty_weights(include_buffers=False):  # buffers are computed, not read
+                if build is not None:
+                    return build()
+                config = transformers.AutoConfig.from_pretrained(
+                    str(path), local_files_only=True, trust_remote_code=False
+                )
+                return transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+        except Exception as error:
+            raise CheckpointError(
+                "transformers, which runs the reference, does not know the model", got=first_line(error)
+            ) from error
+
+
 def _resize(model: Any, layers: Sequence[Mapping[str, Any]]) -> None:
     """Replaces each layer by one of its kind with some options of its own."""
     for i, options in enumerate(layers):

@@ -27,7 +27,7 @@ from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.export.vision.checkpoint import open_parts
 from satchel.export.vision.model import Vision, read_vision
-from satchel.export.vision.reference import refuse_streaming
+from satchel.export.vision.prompts import taught
 from satchel.runtime.bundle import SUFFIX
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import GenerationDefaults, ModelInfo, TokenRules
@@ -108,6 +108,8 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
     checkpoint = parts.text if parts else whole
     config, tensors = (parts.config, parts.tensors) if parts else load_family(checkpoint)
     tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
+    if parts and tokenizer:
+        tokenizer = taught(parts.family, parts.given, tokenizer)
     rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
     config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
     info, defaults = model_info(source, checkpoint, config), generation_defaults(checkpoint.generation_config)
@@ -148,8 +150,6 @@ def make_job(
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
     memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
-    if opened.vision:
-        refuse_streaming(memory.streamed)
     return Job(opened, tuple(plans), also_for, recipes, output, overwrite, memory)
 
 

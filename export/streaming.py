@@ -183,7 +183,7 @@ def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
     """Fills a transformers model that was made without weights: vectors are read now, matrices whenever they are used.
 
     Args:
-        model: on torch's meta device, buffers excepted.
+        model: on torch's meta device, buffers excepted, and what is filled already.
         streamed: where the weights come from.
         tied: whether the head is the embedding.
 
@@ -194,17 +194,18 @@ def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
     names = {module: name for name, module in model.named_modules()}
     for module, name in names.items():
         parameter = f"{names[embedding] if tied and module is head else name}.weight"
-        if isinstance(module, torch.nn.Linear):
+        filled = any(not p.is_meta for p in module.parameters(recurse=False))
+        if isinstance(module, torch.nn.Linear) and not filled:
             model.set_submodule(name, StreamedLinear(module, streamed, parameter))
-        elif isinstance(module, torch.nn.Embedding):
+        elif isinstance(module, torch.nn.Embedding) and not filled:
             model.set_submodule(name, StreamedEmbedding(streamed, parameter))
-    for name, parameter in list(model.named_parameters()):
+    for name, parameter in [(n, p) for n, p in model.named_parameters() if p.is_meta]:
         _fill(model, name, parameter, streamed.pieces)
     return model.eval().requires_grad_(False)
 
 
 def _fill(model: Any, name: str, parameter: torch.nn.Parameter, pieces: Pieces) -> None:
-    if parameter.ndim != 1:
+    if parameter.ndim not in (1, 4):  # a vector, or a convolution, which is small
         raise CheckpointError("a model that cannot be streamed", got=name, hint="allow more --max-memory")
     module, _, last = name.rpartition(".")
     values = torch.from_numpy(pieces.read(name, 0, len(parameter)))

@@ -127,6 +127,30 @@ def read_tokenizer(checkpoint: Checkpoint, config: DecoderConfig) -> BundleToken
     return dataclasses.replace(found, rules=_with_stops(found.rules, ends))
 
 
+def retold(
+    tokenizer: BundleTokenizer, spec: dict[str, Any], rules: TokenRules, template: str, *, bos: bool
+) -> BundleTokenizer:
+    """A tokenizer with another tokenizer.json, other rules and another template.
+
+    Args:
+        tokenizer: as it was.
+        spec: of tokenizer.json.
+        rules: prepend_bos apart.
+        template: in Jinja.
+        bos: whether a plain prompt begins with it, where there is one.
+    """
+    prepend = bos and rules.bos_id is not None
+    spec = _with_bos(spec, _load(spec), rules.bos_id if prepend else None)
+    values = json.loads(tokenizer.tokenizer_config) | {"add_bos_token": prepend, "chat_template": template}
+    return BundleTokenizer(
+        tokenizer_json=_compact(spec),
+        tokenizer_config=strict_json.canonical(values),
+        chat_template=template,
+        special_tokens=tokenizer.special_tokens,
+        rules=dataclasses.replace(rules, prepend_bos=prepend),
+    )
+
+
 def token_rules(checkpoint: Checkpoint, config: DecoderConfig) -> TokenRules:
     """What is known of token ids without a tokenizer: from the configuration and the generation defaults."""
     given = checkpoint.generation_config.get("eos_token_id")

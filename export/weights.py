@@ -150,7 +150,10 @@ class _Stages:
             context = min(plan.context_length for plan in self._job.plans)
             return Reference(self._model.source, streamed=self._setting.streamed, context=context)
         pictured = [prompt.ids for prompt in self._prompts() if prompt.pictured]
-        return SeeingReference(self._model.source.path, self._model.vision.picture, pictured)
+        vision = self._model.vision
+        return SeeingReference(
+            self._model.source.path, vision.picture, vision.tokens.id, pictured, streamed=self._setting.streamed
+        )
 
     def _prompts(self) -> list[Prompt]:
         length, vision = min(plan.context_length for plan in self._job.plans), self._model.vision

@@ -8,13 +8,51 @@ from typing import Any
 
 import numpy as np
 
+from satchel.export.checkpoint import Checkpoint
 from satchel.export.families.options import HARMLESS, LIMITS, epsilon, refuse_unknown
 from satchel.export.vision.config import Activation, VisionConfig
 from satchel.runtime.errors import CheckpointError
 
-Named = tuple[str, str] | None
+Named = tuple[str, str | tuple[str, ...]] | None
 """Of a stored tensor: ("text", name in a checkpoint of the text model alone), ("vision", canonical name), or None for
-one that carries nothing."""
+one that carries nothing. Several names are of equal numbers of its rows, one under the other."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a family speaks of pictures where its tokenizer and template do not.
+
+    Attributes:
+        placeholder: of a picture; it becomes a token of the bundle's tokenizer.
+        single, end: text before a picture's rows, and after them.
+        prompt: a plain prompt, with {image} and {prompt}.
+        template: chat template, in Jinja.
+        stops: text, any token of which ends an answer; "" for none.
+        bos: whether every prompt begins with bos.
+    """
+
+    placeholder: str
+    single: str
+    end: str
+    prompt: str
+    template: str
+    stops: str
+    bos: bool
+
+
+@dataclass(frozen=True)
+class VisionStand:
+    """The reference of a family that transformers does not have, put together from models that it has.
+
+    Attributes:
+        build: (text model's configuration, ours of the tower) -> a torch module that answers to `get_image_features`,
+            `get_input_embeddings` and `get_output_embeddings`, and calls its text model; it is made in
+            accelerate's init_empty_weights.
+        name: as MultimodalFamily.name, of its parameters.
+    """
+
+    build: Callable[[Mapping[str, Any], VisionConfig], Any]
+    name: Callable[[VisionConfig, str], Named]
 
 
 @dataclass(frozen=True)
@@ -30,6 +68,10 @@ class MultimodalFamily:
         name: (config, stored name) -> what it is, and what it is called there; raises KeyError for an unknown one.
         restore: (config, canonical name, values as stored) -> values as the encoder wants them.
         head_bias: whether the text model's head has the bias that it has alone.
+        settle: checkpoint -> configuration, of a family whose config.json does not say all.
+        words: configuration -> Words, of a family whose tokenizer has no placeholder.
+        preprocessor: what preprocessor_config.json would say, of a family whose checkpoints have none.
+        stand: of a family that transformers does not have.
     """
 
     model_type: str
@@ -40,6 +82,10 @@ class MultimodalFamily:
     name: Callable[[VisionConfig, str], Named]
     restore: Callable[[VisionConfig, str, np.ndarray], np.ndarray]
     head_bias: bool = True
+    settle: Callable[[Checkpoint], dict[str, Any]] | None = None
+    words: Callable[[Mapping[str, Any]], Words] | None = None
+    preprocessor: Callable[[VisionConfig], dict[str, Any]] | None = None
+    stand: VisionStand | None = None
 
 
 ACTIVATIONS: dict[str, Activation] = {

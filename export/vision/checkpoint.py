@@ -21,10 +21,37 @@ from satchel.runtime.errors import CheckpointError
 ALL = slice(None)
 
 
+@dataclass(frozen=True)
+class Share:
+    """Rows of a stored tensor.
+
+    Attributes:
+        name: of the tensor.
+        number, count: such as 1 of 3 equal parts, counted from 0.
+    """
+
+    name: str
+    number: int = 0
+    count: int = 1
+
+    def shape(self, whole: Checkpoint) -> tuple[int, ...]:
+        """Of the part; CheckpointError where the tensor does not come apart so."""
+        rows, *rest = whole.shape(self.name)
+        if rows % self.count:
+            raise CheckpointError(f"'{self.name}' does not come apart evenly", got=rows, wanted=f"of {self.count}")
+        return (rows // self.count, *rest)
+
+    def read(self, whole: Checkpoint, rows: slice) -> np.ndarray:
+        """Rows of the part, float32."""
+        size = self.shape(whole)[0]
+        start, stop, _ = rows.indices(size)
+        return whole.read(self.name, slice(self.number * size + start, self.number * size + stop))
+
+
 class TextPart(Checkpoint):
     """The text model of a checkpoint, under the names and with the configuration that it has on its own."""
 
-    def __init__(self, whole: Checkpoint, config: dict[str, Any], stored: Mapping[str, str]) -> None:
+    def __init__(self, whole: Checkpoint, config: dict[str, Any], stored: Mapping[str, Share]) -> None:
         self._whole, self._stored = whole, dict(stored)
         self.kind, self.path, self.files = whole.kind, whole.path, whole.files
         self.config, self.generation_config = config, whole.generation_config
@@ -33,10 +60,10 @@ class TextPart(Checkpoint):
         return sorted(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:  # noqa: D102
-        return self._whole.shape(self._stored[name])
+        return self._stored[name].shape(self._whole)
 
     def _read(self, name: str, rows: slice) -> np.ndarray:
-        return self._whole._read(self._stored[name], rows)
+        return self._stored[name].read(self._whole, rows)
 
     def _about(self) -> tuple[str, str, str]:
         return self._whole._about()
@@ -51,7 +78,7 @@ class VisionTensors:
     """Every tensor of the tower and the projector, read when it is asked for. Implements `Weights` (ops/base.py)."""
 
     def __init__(
-        self, whole: Checkpoint, family: MultimodalFamily, config: VisionConfig, stored: Mapping[str, str]
+        self, whole: Checkpoint, family: MultimodalFamily, config: VisionConfig, stored: Mapping[str, Share]
     ) -> None:
         """Checks names and shapes.
 
@@ -65,10 +92,10 @@ class VisionTensors:
             got = f"missing: {', '.join(missing[:10])}"
             raise CheckpointError("the vision tower's tensors are not those of its configuration", got=got)
         for name, shape in self._shapes.items():
-            found = whole.shape(stored[name])
+            found = stored[name].shape(whole)
             if int(np.prod(found)) != int(np.prod(shape)) or (len(shape) == 2 and found[0] != shape[0]):
                 raise CheckpointError(
-                    f"'{stored[name]}' has another shape than the configuration says", got=list(found),
+                    f"'{stored[name].name}' has another shape than the configuration says", got=list(found),
                     wanted=list(shape), hint="config.json and the weights are of different models",
                 )  # fmt: skip
 
@@ -78,8 +105,12 @@ class VisionTensors:
 
     def read(self, name: str) -> np.ndarray:
         """Values, float32 [rows, columns] or [n]; CheckpointError for NaN or infinity among them."""
-        values = self._family.restore(self._config, name, self._whole.read(self._stored[name], ALL))
+        values = self._family.restore(self._config, name, self.stored(name, ALL))
         return np.ascontiguousarray(values.reshape(self._shapes[name]))
+
+    def stored(self, name: str, rows: slice) -> np.ndarray:
+        """Rows of a tensor as it is stored, float32."""
+        return self._stored[name].read(self._whole, rows)
 
     def matrix(self, name: str) -> PlainTensor:
         """Of a linear; KeyError if there is none."""
@@ -104,6 +135,7 @@ class Parts:
         text: its checkpoint.
         vision_config, vision: of the tower and the projector.
         placeholder: id at whose places features go.
+        given: the configuration of the whole.
     """
 
     family: MultimodalFamily
@@ -113,6 +145,7 @@ class Parts:
     vision_config: VisionConfig
     vision: VisionTensors
     placeholder: int
+    given: Mapping[str, Any]
 
 
 def decoder_config(family: MultimodalFamily, config: Mapping[str, Any]) -> DecoderConfig:
@@ -128,8 +161,9 @@ def open_parts(whole: Checkpoint, family: MultimodalFamily) -> Parts:
     Raises:
         CheckpointError: an unknown option; missing or unexpected tensors; a wrong shape.
     """
-    vision_config, config = family.vision(whole.config), decoder_config(family, whole.config)
-    found: dict[str, dict[str, str]] = {"text": {}, "vision": {}}
+    settled = family.settle(whole) if family.settle else whole.config
+    vision_config, config = family.vision(settled), decoder_config(family, settled)
+    found: dict[str, dict[str, Share]] = {"text": {}, "vision": {}}
     unexpected = []
     for stored in whole.names():
         try:
@@ -138,16 +172,17 @@ def open_parts(whole: Checkpoint, family: MultimodalFamily) -> Parts:
             unexpected.append(stored)
             continue
         if named is not None:
-            found[named[0]][named[1]] = stored
+            parts = (named[1],) if isinstance(named[1], str) else named[1]
+            found[named[0]] |= {part: Share(stored, i, len(parts)) for i, part in enumerate(parts)}
     if unexpected:
         raise CheckpointError(
             "the checkpoint has tensors that its configuration does not explain", got=", ".join(unexpected[:10])
         )
     given: dict[str, Any] = {key: whole.config[key] for key in ("bos_token_id", "eos_token_id") if key in whole.config}
-    text = TextPart(whole, {**given, **family.text(whole.config)}, found["text"])
-    place = family.placeholder(whole.config)
+    text = TextPart(whole, {**given, **family.text(settled)}, found["text"])
+    place = family.placeholder(settled)
     if place >= config.vocab_size:
         raise CheckpointError("the placeholder of pictures lies outside the vocabulary", got=place)
     tensors = CanonicalTensors(text, family_of(text.config), config)
     vision = VisionTensors(whole, family, vision_config, found["vision"])
-    return Parts(family, config, tensors, text, vision_config, vision, place)
+    return Parts(family, config, tensors, text, vision_config, vision, place, settled)

@@ -8,7 +8,7 @@ from satchel.export.checkpoint import Checkpoint
 from satchel.export.tokenizer import BundleTokenizer
 from satchel.export.vision.checkpoint import Parts, VisionTensors
 from satchel.export.vision.config import VisionConfig
-from satchel.export.vision.preprocess import read_preparation
+from satchel.export.vision.preprocess import processor_options, read_preparation
 from satchel.export.vision.prompts import GoldenPicture, golden_picture, image_tokens
 from satchel.runtime.image_tokens import ImageTokens
 from satchel.runtime.images import ImagePreparation
@@ -41,6 +41,9 @@ def read_vision(whole: Checkpoint, parts: Parts, tokenizer: BundleTokenizer | No
     Raises:
         CheckpointError, TokenizerError: it is incomplete, or asks for what is not supported.
     """
-    images = read_preparation(whole.path, parts.vision_config)
-    tokens = image_tokens(parts.vision_config, parts.placeholder, tokenizer)
+    given = processor_options(whole.path, parts.family, parts.vision_config)
+    images = read_preparation(given, parts.vision_config)
+    words = parts.family.words(parts.given) if parts.family.words else None
+    known = tokenizer.tokenizer.token_to_id(words.placeholder) if words is not None and tokenizer is not None else None
+    tokens = image_tokens(parts.vision_config, parts.placeholder if known is None else known, tokenizer, words)
     return Vision(parts.vision_config, parts.vision, images, tokens)

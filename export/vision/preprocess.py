@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from satchel.export.checkpoint.base import read_json
+from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.vision.config import VisionConfig
 from satchel.runtime.errors import BundleError, CheckpointError
 from satchel.runtime.images import Filter, ImagePreparation, Tiles, check_preparation
@@ -45,13 +46,17 @@ HARMLESS = (
 )  # fmt: skip
 
 
-def read_preparation(folder: Path, config: VisionConfig) -> ImagePreparation:
+def read_preparation(given: Mapping[str, Any], config: VisionConfig) -> ImagePreparation:
     """What is to be done to a picture.
+
+    Args:
+        given: of the image processor (see processor_options).
+        config: of the tower that takes the pixels.
 
     Raises:
         CheckpointError: the checkpoint does not say, or asks for what is not supported; it is named.
     """
-    given, kind = _given(folder), processor_name(folder)
+    kind = processor_name(given)
     unknown = {k: v for k, v in given.items() if k not in (*READ, *HARMLESS) and v not in (None, False, {}, [])}
     if unknown:
         raise CheckpointError("the image processor has options that are not known", got=", ".join(sorted(unknown)))
@@ -75,13 +80,12 @@ def read_preparation(folder: Path, config: VisionConfig) -> ImagePreparation:
     return found
 
 
-def processor_name(folder: Path) -> str:
+def processor_name(given: Mapping[str, Any]) -> str:
     """Name of transformers' image processor, a key of DEFAULTS.
 
     Raises:
         CheckpointError: it is missing, or another.
     """
-    given = _given(folder)
     kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "")
     kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if kind not in DEFAULTS:
@@ -89,7 +93,14 @@ def processor_name(folder: Path) -> str:
     return kind
 
 
-def _given(folder: Path) -> dict[str, Any]:
+def processor_options(folder: Path, family: MultimodalFamily, config: VisionConfig) -> dict[str, Any]:
+    """What a checkpoint says of its image processor, or what its family's program does.
+
+    Raises:
+        CheckpointError: nothing is said.
+    """
+    if family.preprocessor is not None:
+        return family.preprocessor(config)
     for name in FILES:
         if (folder / name).is_file():
             found = read_json(folder / name)

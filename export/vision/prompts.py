@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from satchel.export.families.multimodal import MultimodalFamily, Words
 from satchel.export.golden import CHAT, PLAIN, Prompt, random_prompts
-from satchel.export.tokenizer import BundleTokenizer
+from satchel.export.tokenizer import BundleTokenizer, retold
 from satchel.export.vision.config import VisionConfig
 from satchel.runtime.errors import MissingPackageError, TokenizerError, UsageError
 from satchel.runtime.image_tokens import ImageTokens, with_pictures
@@ -31,8 +34,33 @@ SEED, SIZE = 20260102, (180, 240)
 """Of the golden picture: height and width."""
 
 
-def image_tokens(config: VisionConfig, placeholder: int, tokenizer: BundleTokenizer | None) -> ImageTokens:
-    """What a picture becomes in a prompt.
+def taught(family: MultimodalFamily, given: Mapping[str, Any], tokenizer: BundleTokenizer) -> BundleTokenizer:
+    """A tokenizer that knows the placeholder of pictures, and the template and stop ids that its family's prompts have.
+
+    Args:
+        family: those with `words` have tokenizers that know nothing of pictures.
+        given: its configuration.
+        tokenizer: of the checkpoint.
+    """
+    if family.words is None:
+        return tokenizer
+    words = family.words(given)
+    spec = json.loads(tokenizer.tokenizer_json)
+    place = tokenizer.tokenizer.get_vocab_size(with_added_tokens=True)
+    if place >= tokenizer.rules.vocab_size:
+        raise TokenizerError("the vocabulary has no row left for the placeholder of pictures", got=place)
+    token = {"id": place, "content": words.placeholder, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}  # fmt: skip
+    spec["added_tokens"] = [*spec.get("added_tokens", []), token]
+    ends = set(tokenizer.encode_part(words.stops)) if words.stops else set()
+    rules = replace(tokenizer.rules, stop_ids=tuple(sorted(ends | set(tokenizer.rules.stop_ids))))
+    return retold(tokenizer, spec, rules, words.template, bos=words.bos)
+
+
+def image_tokens(
+    config: VisionConfig, placeholder: int, tokenizer: BundleTokenizer | None, words: Words | None = None
+) -> ImageTokens:
+    """What a picture becomes in a prompt; `words` are of a family whose tokenizer was taught.
 
     Raises:
         TokenizerError: the tokenizer has no token of this id.
@@ -42,6 +70,8 @@ def image_tokens(config: VisionConfig, placeholder: int, tokenizer: BundleTokeni
         wanted = "a token such as <image>"
         raise TokenizerError("the tokenizer lacks the placeholder of pictures", got=placeholder, wanted=wanted)
     around = NOTHING if config.family == "llava" else TILES
+    if words is not None:
+        around = {**NOTHING, "single": words.single, "end": words.end, "prompt": words.prompt}
     return ImageTokens(placeholder, text, config.rows, _in_template(tokenizer, text), **around)
 
 

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 
 from satchel.export.checkpoint import open_checkpoint
+from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.families.registry import family_of, multimodal_family
+from satchel.export.families.smolvlm import IDEFICS, SMOLVLM
 from satchel.export.huggingface import first_line, quiet
 from satchel.export.ops.base import Weights
 from satchel.export.reference import Reference
 from satchel.export.vision.checkpoint import open_parts
-from satchel.export.vision.preprocess import processor_name
+from satchel.export.vision.config import VisionConfig
+from satchel.export.vision.preprocess import processor_name, processor_options
+from satchel.export.vision.program import LiveModel
 from satchel.export.vision.prompts import GoldenPicture
-from satchel.runtime.errors import CheckpointError, UsageError
+from satchel.runtime.errors import CheckpointError
 from satchel.runtime.golden_vision import MOST_PIXELS, MOST_ROWS, GoldenVision, spread
 from satchel.runtime.images import open_picture
 
@@ -29,34 +33,35 @@ class SeeingReference(Reference):
     Args:
         path: a Hugging Face folder.
         picture: the golden one.
+        placeholder: id at whose places its features go.
         pictured: ids of the prompts that show it. A sequence that begins with one of them shows it too; placeholders
             in any other are ids like any other, as where a model chooses one by itself.
+        streamed: as Reference has it; the tower is streamed too.
 
     Raises:
         CheckpointError: it cannot be read, by us or by transformers.
     """
 
-    def __init__(self, path: Path, picture: GoldenPicture, pictured: Iterable[Sequence[int]] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        picture: GoldenPicture,
+        placeholder: int,
+        pictured: Iterable[Sequence[int]] = (),
+        *,
+        streamed: bool = False,
+    ) -> None:
         whole = open_checkpoint(path)
         family = multimodal_family(whole.config)
         assert family is not None
         parts = open_parts(whole, family)
-        self.config, self._vision, self._placeholder = parts.config, parts.vision_config, parts.placeholder
-        self.streamed, self._stream = False, None
-        self._path, self.model = path, _load(path)
+        self.config, self._vision, self._placeholder = parts.config, parts.vision_config, placeholder
+        self._path, self._family, self.streamed = path, family, streamed
+        self._live = LiveModel(path, parts, streamed)
+        self.model, self._stream = self._live.model, self._live.streamed
+        names = self._live.names
         places = family_of(parts.text.config).tensor_names(self.config)
-        names = {}
-        for name, _ in self.model.named_parameters():
-            named = family.name(self._vision, name)
-            if named is not None:
-                names[named] = name
-        # Where the live model has what the text model alone calls so: its own names for what the checkpoint has.
-        self._places = {
-            canonical: replace(place, name=names["text", place.name]) if not isinstance(place, str) else
-            names["text", place]
-            for canonical, place in places.items() if isinstance(place, str) or hasattr(place, "name")
-        }  # fmt: skip
-        self._seeing = {n: names["vision", n] for n in self._vision.matrix_shapes()}
+        self._places = {c: names["text", p] for c, p in places.items() if isinstance(p, str) and ("text", p) in names}
         self._picture, self._pictured = picture, {tuple(ids) for ids in pictured}
         self._features: Any = None
 
@@ -66,8 +71,8 @@ class SeeingReference(Reference):
 
         if self._features is None:
             pixels = torch.from_numpy(self._picture.prepared.pixels)
-            with torch.inference_mode():
-                given = pixels if self._vision.family == "llava" else pixels[None]
+            with self._running():
+                given = pixels[None] if self._family in (SMOLVLM, IDEFICS) else pixels
                 found = self.model.get_image_features(given).pooler_output
             self._features = torch.cat([f.reshape(-1, f.shape[-1]) for f in found])
         return self._features
@@ -77,7 +82,7 @@ class SeeingReference(Reference):
         rows = self.features().numpy()
         if not np.isfinite(rows).all():
             raise CheckpointError("the vision tower gives NaN or infinity", hint="its weights overflow in fp32")
-        pixels = _transformers_pixels(self._path, self._picture)
+        pixels = _transformers_pixels(self._path, self._family, self._vision, self._picture)
         kept = {name: rows[spread(len(rows), MOST_ROWS)].astype(np.float32)}
         if before is not None:
             return replace(before, features={**before.features, **kept})
@@ -100,15 +105,20 @@ class SeeingReference(Reference):
         """Replaces every matrix, of the vision tower too."""
         import torch
 
+        self._features = None
+        if self.streamed:
+            self._live.load_weights(weights)
+            return
         super().load_weights(weights)
         with torch.no_grad():
-            for name, stored in self._seeing.items():
-                parameter = self.model.get_parameter(stored)
+            for name in self._vision.matrix_shapes():
+                parameter = self.model.get_parameter(self._live.names["vision", name])
                 parameter.copy_(torch.from_numpy(weights.matrix(name).dequantize()).reshape(parameter.shape))
-        self._features = None
 
 
-def _transformers_pixels(path: Path, picture: GoldenPicture) -> np.ndarray:
+def _transformers_pixels(
+    path: Path, family: MultimodalFamily, vision: VisionConfig, picture: GoldenPicture
+) -> np.ndarray:  # fmt: skip
     """The golden picture as transformers' own image processor over Pillow prepares it, float32 [tiles, 3, h, w].
 
     Raises:
@@ -116,8 +126,8 @@ def _transformers_pixels(path: Path, picture: GoldenPicture) -> np.ndarray:
     """
     with quiet() as transformers:
         try:
-            name = processor_name(path)
-            processor = getattr(transformers, f"{name}Pil").from_pretrained(str(path), local_files_only=True)
+            given = processor_options(path, family, vision)
+            processor = getattr(transformers, f"{processor_name(given)}Pil").from_dict(given)
             image = open_picture(io.BytesIO(picture.png))
             found = np.asarray(processor(image, return_tensors="np")["pixel_values"], np.float32)
         except Exception as error:
@@ -129,31 +139,3 @@ def _transformers_pixels(path: Path, picture: GoldenPicture) -> np.ndarray:
     if found.shape != wanted:
         raise CheckpointError("transformers prepares pictures otherwise", got=found.shape, wanted=wanted)
     return found
-
-
-def _load(path: Path) -> Any:
-    with quiet() as transformers:
-        import torch
-
-        try:
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
-            )
-        except Exception as error:
-            raise CheckpointError(
-                "transformers, which runs the reference, cannot load the checkpoint", got=first_line(error)
-            ) from error
-    return model.eval().requires_grad_(False)
-
-
-def refuse_streaming(streamed: bool) -> None:
-    """Refuses what only text models can do.
-
-    Raises:
-        UsageError: the reference is to be read a piece at a time.
-    """
-    if streamed:
-        raise UsageError(
-            "a model that sees cannot be read from its files a piece at a time yet", got="too little memory",
-            hint="allow more --max-memory, or export on a machine with more memory",
-        )  # fmt: skip

@@ -8,7 +8,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from satchel.export.vision.preprocess import read_preparation
+from satchel.export.families.llava import LLAVA
+from satchel.export.vision.preprocess import processor_options, read_preparation
 from satchel.runtime.errors import BundleError, CheckpointError, UsageError
 from satchel.runtime.images import Tiles, prepare
 
@@ -22,7 +23,11 @@ class Tower:
 
 def preparation(processor, folder, size):
     processor.save_pretrained(folder)
-    return read_preparation(folder, Tower(size))
+    return read(folder, size)
+
+
+def read(folder, size):
+    return read_preparation(processor_options(folder, LLAVA, Tower(size)), Tower(size))
 
 
 @pytest.mark.parametrize(
@@ -92,10 +97,10 @@ def test_bad_preparations_are_named(tmp_path):
         path = tmp_path / "preprocessor_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | options))
         with pytest.raises(CheckpointError, match=says):
-            read_preparation(tmp_path, Tower(30))
+            read(tmp_path, 30)
     path.unlink()
     with pytest.raises(CheckpointError, match="does not say"):
-        read_preparation(tmp_path, Tower(30))
+        read(tmp_path, 30)
 
 
 def test_a_bundle_cannot_ask_for_the_impossible(tmp_path):

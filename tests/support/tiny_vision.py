@@ -29,7 +29,7 @@ TEXT = {
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 
 
-def _varied(model: torch.nn.Module) -> Any:
+def varied(model: torch.nn.Module) -> Any:
     """Weights large enough to matter, biases and norms too."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def tiny_llava(text: str = "phi", tower: str = "clip", **options: Any) -> LlavaF
     if tower != "clip":
         options = {"vision_feature_select_strategy": "full", **options}
     config = LlavaConfig(vision_config=seen, text_config=kind(**TEXT), image_token_index=PLACEHOLDER, **options)
-    return _varied(LlavaForConditionalGeneration(config))
+    return varied(LlavaForConditionalGeneration(config))
 
 
 def tiny_smolvlm(**options: Any) -> SmolVLMForConditionalGeneration:
@@ -63,7 +63,7 @@ def tiny_smolvlm(**options: Any) -> SmolVLMForConditionalGeneration:
         text_config={**TEXT, "model_type": "llama", "num_key_value_heads": 2},
         image_token_id=PLACEHOLDER, scale_factor=2, pad_token_id=0, **options,
     )  # fmt: skip
-    return _varied(SmolVLMForConditionalGeneration(config))
+    return varied(SmolVLMForConditionalGeneration(config))
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
