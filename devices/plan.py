@@ -10,6 +10,35 @@ from satchel.devices.errors import PlanError
 
 
 @dataclass(frozen=True)
+class TowerShape:
+    """The part of a model that sees.
+
+    Attributes:
+        layers, hidden_size, heads, intermediate_size: of the encoder.
+        positions: rows that its layers see, of one tile of a picture.
+        rows: of features that a tile becomes in the prompt.
+        tiles: of one picture, at the most.
+        linears: weights of its linears and the projector's.
+        floats: other numbers, which are kept as halves.
+    """
+
+    layers: int
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+    positions: int
+    rows: int
+    tiles: int
+    linears: int
+    floats: int
+
+    @property
+    def parameters(self) -> int:
+        """Count."""
+        return self.linears + self.floats
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """What a plan needs to know of a model: counts, and the names of its activation and its norms.
 
@@ -26,6 +55,7 @@ class ModelShape:
         rotated: channels of a head that rotary embedding turns, the fewest of any layer that has it; 0 for all.
         cached_heads: key and value heads of all layers together; 0 where each layer has `kv_heads`.
         row_lengths: lengths of the rows of the linears; () where they follow from the other counts.
+        tower: of a model that sees; all else is then of its text model.
     """
 
     layers: int
@@ -46,6 +76,12 @@ class ModelShape:
     rotated: int = 0
     cached_heads: int = 0
     row_lengths: tuple[int, ...] = ()
+    tower: TowerShape | None = None
+
+    @property
+    def all_parameters(self) -> int:
+        """Count, the part that sees included."""
+        return self.parameters + (self.tower.parameters if self.tower else 0)
 
     @property
     def key_channels(self) -> int:

@@ -22,7 +22,7 @@ from satchel.export.palettize.source_codes import check_source
 from satchel.export.palettize.spec import Recipe
 from satchel.export.recipe import Wishes, recipe_for
 from satchel.export.recipes.recipe_file import check_patterns
-from satchel.export.shape import shape_of_decoder
+from satchel.export.shape import shape_of_decoder, shape_of_tower
 from satchel.export.source import Source, model_info, resolve
 from satchel.export.tokenizer import BundleTokenizer, read_tokenizer, token_rules
 from satchel.export.vision.checkpoint import open_parts
@@ -61,7 +61,10 @@ class Model:
     @property
     def shape(self) -> ModelShape:
         """What a plan needs to know."""
-        return shape_of_decoder(self.config)
+        shape = shape_of_decoder(self.config)
+        if self.vision is None:
+            return shape
+        return dataclasses.replace(shape, tower=shape_of_tower(self.vision.config, self.vision.images))
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def make_job(
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
-    memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes))
+    tower = opened.vision.config if opened.vision else None
+    memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes), tower=tower)
     return Job(opened, tuple(plans), also_for, recipes, output, overwrite, memory)
 
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from satchel.export.families.base import DecoderConfig
+from satchel.export.vision.config import VisionConfig
 from satchel.runtime.errors import UsageError
 
 PROGRAMS = 780_000_000
@@ -54,18 +55,21 @@ class MemoryPlan:
     bytes: int
 
 
-def plan_memory(config: DecoderConfig, limit: int | None = None, *, curved: bool = False) -> MemoryPlan:
+def plan_memory(
+    config: DecoderConfig, limit: int | None = None, *, curved: bool = False, tower: VisionConfig | None = None
+) -> MemoryPlan:
     """The fastest way that keeps within the limit: loaded with two workers, streamed with two, streamed with one.
 
     Args:
         config: of the model.
         curved: whether the curvature is measured.
+        tower: of a model that sees.
         limit: bytes; None prefers half of the machine's memory, and refuses nothing.
 
     Raises:
         UsageError: even the last way needs more; the message says how much.
     """
-    ways = [_plan(config, streamed, workers, curved) for streamed, workers in WAYS]
+    ways = [_plan(config, streamed, workers, curved, tower) for streamed, workers in WAYS]
     allowed = machine_memory() // SHARE if limit is None else limit
     for way in ways:
         if way.bytes <= allowed:
@@ -81,15 +85,25 @@ def plan_memory(config: DecoderConfig, limit: int | None = None, *, curved: bool
     )
 
 
-def _plan(config: DecoderConfig, streamed: bool, workers: int, curved: bool) -> MemoryPlan:
-    sizes = {name: rows * columns for name, (rows, columns) in config.matrix_shapes().items()}
+def _plan(
+    config: DecoderConfig, streamed: bool, workers: int, curved: bool, tower: VisionConfig | None
+) -> MemoryPlan:  # fmt: skip
+    seeing = tower.matrix_shapes() if tower else {}
+    sizes = {name: rows * columns for name, (rows, columns) in {**config.matrix_shapes(), **seeing}.items()}
     loaded = 0 if streamed else LOADED * sum(sizes.values())
     table = max(sizes.pop("embed_tokens"), sizes.pop("lm_head", 0))
     linear = max(sizes.values())
     asking = CHANNEL * config.intermediate_size + TOKEN * config.vocab_size + HELD * table
+    asking += _seeing(tower) if tower else 0
     compressing = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
     measuring = _measuring(config, workers) if curved else 0
     return MemoryPlan(streamed, workers, PROGRAMS + loaded + max(asking, compressing, measuring))
+
+
+def _seeing(tower: VisionConfig) -> int:
+    """Activations of one tile in fp32: what a layer has of its rows at a time, and the scores of its heads."""
+    rows = tower.positions * (8 * tower.hidden_size + 3 * tower.intermediate_size)
+    return 4 * (rows + 2 * tower.heads * tower.positions**2)
 
 
 def _measuring(config: DecoderConfig, workers: int) -> int:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from satchel.devices.plan import ModelShape
+from satchel.devices.plan import ModelShape, TowerShape
 from satchel.export.checkpoint.base import read_json
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.families.base import DecoderConfig
+from satchel.export.families.multimodal import MultimodalFamily
 from satchel.export.families.registry import family_of, multimodal_family
 from satchel.export.source import Source, resolve
 from satchel.export.vision.checkpoint import decoder_config
+from satchel.export.vision.config import VisionConfig
+from satchel.export.vision.preprocess import processor_options, read_preparation
 from satchel.runtime.errors import CheckpointError
+from satchel.runtime.images import ImagePreparation, most_tiles
 
-CONFIGURATION_FILES = ["config.json", "tokenizer.json"]
+CONFIGURATION_FILES = ["config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json"]
 """What is fetched of a hub's model."""
 
 
@@ -37,7 +41,7 @@ class Described:
 
 
 def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
-    """The shape of a model; of one that sees, that of its text model.
+    """The shape of a model.
 
     Args:
         model: as source.resolve takes it, or a config.json. A folder needs no more than that; of a hub id no more is
@@ -54,7 +58,33 @@ def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
     decoder = decoder_config(seeing, config) if seeing else family_of(config).configure(config)
     tokenizer = source.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
-    return shape_of_decoder(decoder), Described(source, decoder.family, size)
+    shape = shape_of_decoder(decoder)
+    if seeing:
+        shape = replace(shape, tower=tower_of(seeing, config, source.path))
+    return shape, Described(source, seeing.model_type if seeing else decoder.family, size)
+
+
+def tower_of(family: MultimodalFamily, config: Mapping[str, Any], folder: Path) -> TowerShape:
+    """The part that sees, of a configuration and, where it is there, what is said of the image processor."""
+    vision = family.vision(config)
+    try:
+        images = read_preparation(processor_options(folder, family, vision), vision)
+    except CheckpointError:  # not there, where config.json is all that there is; an export says so
+        images = None
+    return shape_of_tower(vision, images)
+
+
+def shape_of_tower(vision: VisionConfig, images: ImagePreparation | None) -> TowerShape:
+    """The same of what has been read."""
+    matrices = vision.matrix_shapes()
+    patches = math.prod(matrices["vision.patch_embedding"])
+    linears = sum(map(math.prod, matrices.values())) - patches
+    floats = patches + sum(size for (size,) in vision.vector_shapes().values())
+    return TowerShape(
+        layers=vision.layers, hidden_size=vision.hidden_size, heads=vision.heads,
+        intermediate_size=vision.intermediate_size, positions=vision.positions, rows=vision.rows,
+        tiles=most_tiles(images) if images else 1, linears=linears, floats=floats,
+    )  # fmt: skip
 
 
 def shape_of_decoder(config: DecoderConfig) -> ModelShape:

@@ -218,6 +218,14 @@ def _to_longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(height, 1), max(width, 1)
 
 
+def most_tiles(how: ImagePreparation) -> int:
+    """Of any picture, the whole of it counted."""
+    if how.tiles is None:
+        return 1
+    edge = math.ceil(min(how.tiles.longest_edge, LONGEST_TILED) / how.tiles.edge)
+    return edge**2 + 1 if edge > 1 else 1
+
+
 def _to_multiples(size: tuple[int, int], edge: int) -> tuple[int, int]:
     """(height, width), both multiples of `edge`."""
     width, height = size

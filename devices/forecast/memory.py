@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from satchel.devices.forecast.constants import constant
+from satchel.devices.forecast.tower import picture_bytes, tower_file_bytes, tower_held_bytes
 from satchel.devices.forecast.weights import (
     by_coreml,
     cache_width,
@@ -15,7 +16,7 @@ from satchel.devices.forecast.weights import (
     kernel_bits,
     runtime_of,
 )
-from satchel.devices.plan import ModelShape, Plan
+from satchel.devices.plan import ModelShape, Plan, TowerShape
 from satchel.devices.profile import DeviceProfile
 
 HELD, LOADING, MAPPED, PERHAPS = "held", "loading", "mapped", "perhaps"
@@ -60,7 +61,7 @@ class Memory:
     @property
     def loading(self) -> int:
         """Bytes while the model is loaded, before a token was asked for."""
-        later = sum(line.bytes for line in self.lines if line.name in ("cache", "activations"))
+        later = sum(line.bytes for line in self.lines if line.name in ("cache", "activations", "a picture"))
         return self.of(HELD) - later + self.of(LOADING)
 
     @property
@@ -86,6 +87,8 @@ def memory_of(profile: DeviceProfile, plan: Plan, shape: ModelShape, *, bits: in
         bits: of the linears, as --bits; None for the mixture that an export makes.
     """
     lines = [*_weights(profile, plan, shape, bits), _cache(plan, shape), _activations(plan, shape)]
+    if shape.tower:
+        lines[1:1] = _seeing(profile, plan, shape, shape.tower, bits)
     return Memory((*lines, _runtime(plan), _tokenizer(shape), _app(profile)))
 
 
@@ -95,6 +98,7 @@ def _weights(profile: DeviceProfile, plan: Plan, shape: ModelShape, bits: int | 
         return _onnx_weights(plan, shape, bits, stored)
     if runtime == "xnnpack":
         return _xnnpack_weights(plan, shape, bits, stored)
+    stored -= tower_file_bytes(plan, shape, bits, runtime)
     if expanded(plan, profile.engine):
         counts = count(shape)
         why = "expanded to fp16 when the model is loaded (docs/neural-engine.md, targets and rule 14)"
@@ -105,6 +109,20 @@ def _weights(profile: DeviceProfile, plan: Plan, shape: ModelShape, bits: int | 
         why = "if prefill and decode share weights on disk only (coremltools #2351, unverified)"
         lines.append(Line("second function", stored, PERHAPS, why))
     return lines
+
+
+def _seeing(
+    profile: DeviceProfile, plan: Plan, shape: ModelShape, tower: TowerShape, bits: int | None
+) -> list[Line]:  # fmt: skip
+    """The part that sees: its weights, which stay, and what one tile of a picture takes."""
+    runtime, wide = runtime_of(plan), expanded(plan, profile.engine)
+    held = tower_held_bytes(plan, shape, bits, runtime, expanded=wide)
+    copies = constant("onnx.copies").value if runtime == "onnx" else 1
+    width = 2 if by_coreml(plan) and plan["weights"] != "fp32" else 4
+    why = f"{tower.parameters:,} weights of the vision encoder" + (f", times {copies:g}" if copies > 1 else "")
+    tile = picture_bytes(tower, width, fused=plan.format == "onnx")
+    words = f"one of at most {tower.tiles} tiles: {tower.positions} rows x {width} bytes, by its widths and heads"
+    return [Line("vision encoder", int(held * copies), HELD, why), Line("a picture", tile, HELD, words)]
 
 
 def _onnx_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: int) -> list[Line]:

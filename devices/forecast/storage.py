@@ -107,7 +107,8 @@ def storage_of(
     """
     tokenizer = tokenizer_bytes or int(constant("tokenizer.file_bytes_per_id").value * shape.vocab_size)
     weights = file_bytes(plan, shape, bits)
-    bundle = weights + tokenizer + int(constant("package.layer_bytes").value * shape.layers)
+    layers = shape.layers + (shape.tower.layers if shape.tower else 0)
+    bundle = weights + tokenizer + int(constant("package.layer_bytes").value * layers)
     library = int(constant(f"package.{runtime_of(plan)}_bytes").value)
     made = _made(profile, plan, shape, weights)
     limits = [x for x in load_limits() if x.os == profile.os and x.first_os <= profile.os_version]
@@ -119,7 +120,7 @@ def _made(profile: DeviceProfile, plan: Plan, shape: ModelShape, weights: int) -
     """Core ML keeps a copy that it made for the device, about as large as what it holds."""
     if not by_coreml(plan):
         return 0
-    return 2 * shape.parameters if expanded(plan, profile.engine) else weights
+    return 2 * shape.all_parameters if expanded(plan, profile.engine) else weights
 
 
 def read_limits(path: Path) -> tuple[Limit, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from satchel.devices.forecast.constants import constant
+from satchel.devices.forecast.tower import tower_file_bytes
 from satchel.devices.plan import ModelShape, Plan
 
 RUNTIMES = ("onnx", "xnnpack", "neural-engine", "coreml-gpu")
@@ -102,9 +103,9 @@ def table_bits(plan: Plan, shape: ModelShape) -> float:
 
 
 def file_bytes(plan: Plan, shape: ModelShape, bits: int | None = None) -> int:
-    """Of all weights in the bundle."""
-    counts = count(shape)
-    return int(counts.linears * linear_bits(plan, shape, bits) + counts.tables * table_bits(plan, shape)) // 8
+    """Of all weights in the bundle, the part that sees included."""
+    counts, tower = count(shape), tower_file_bytes(plan, shape, bits, runtime_of(plan))
+    return tower + int(counts.linears * linear_bits(plan, shape, bits) + counts.tables * table_bits(plan, shape)) // 8
 
 
 def expanded(plan: Plan, engine: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from satchel.devices.errors import PlanError
 from satchel.devices.planning.decisions import Decisions, Other, never
-from satchel.devices.planning.sizes import app_memory, cache_bytes, model_bytes
+from satchel.devices.planning.sizes import app_memory, cache_bytes, model_bytes, picture_rows
 from satchel.devices.planning.target import Target
 from satchel.devices.rulebook import rule
 
@@ -28,7 +28,8 @@ def context_length(on: Decisions, target: Target, weights: str, cache_dtype: str
         )
     room = app_memory(target.profile) - model_bytes(shape, weights, folded=folded)
     room -= rule("CH17").number("runtime_bytes")
-    length = wanted = min(int(usual.number("tokens")), most)
+    pictured = picture_rows(shape) + int(usual.number("least")) if shape.tower else 0
+    length = wanted = min(_doubled(int(usual.number("tokens")), pictured), most)
     while length // 2 >= usual.number("least") and cache_bytes(shape, length, cache_dtype) > room:
         length //= 2
     fits = cache_bytes(shape, length, cache_dtype) <= room
@@ -44,6 +45,13 @@ def context_length(on: Decisions, target: Target, weights: str, cache_dtype: str
     if length < wanted:
         rejected.insert(0, Other(str(wanted), "weights and cache would not fit what an app may use", "CH17"))
     return on.number("context_length", length, reason, rules, *rejected, judged=judged)
+
+
+def _doubled(tokens: int, least: int) -> int:
+    """So often that a picture, and some text, have room."""
+    while tokens < least:
+        tokens *= 2
+    return tokens
 
 
 def _reason(length: int, wanted: int, most: int, *, fits: bool) -> tuple[str, str]:

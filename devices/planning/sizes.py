@@ -33,9 +33,23 @@ def layer_bytes(shape: ModelShape, weights: str, *, folded: bool = False) -> int
 
 
 def model_bytes(shape: ModelShape, weights: str, *, folded: bool = False) -> int:
-    """Bytes of all weights."""
+    """Bytes of all weights, of the part that sees too."""
     tables = table_bytes(shape, weights) * (1 if shape.tied_embeddings else 2)
-    return shape.layers * layer_bytes(shape, weights, folded=folded) + tables
+    tower = tower_bytes(shape, weights, folded=folded)
+    return shape.layers * layer_bytes(shape, weights, folded=folded) + tables + tower
+
+
+def tower_bytes(shape: ModelShape, weights: str, *, folded: bool = False) -> int:
+    """Bytes of the part that sees; 0 where there is none. It keeps more bits than the decoder (docs/choices.md)."""
+    if shape.tower is None:
+        return 0
+    width = bytes_a_weight("int8" if folded or weights in ("palette", *BLOCKWISE) else weights)
+    return math.ceil(shape.tower.linears * width + shape.tower.floats * max(width, bytes_a_weight("fp16")))
+
+
+def picture_rows(shape: ModelShape) -> int:
+    """Tokens that one picture takes in the prompt, at the most; 0 where there is no part that sees."""
+    return shape.tower.rows * shape.tower.tiles if shape.tower else 0
 
 
 def pieces(shape: ModelShape, weights: str, *, shared: bool) -> list[int]:
@@ -82,6 +96,7 @@ def palette_fits(profile: DeviceProfile, shape: ModelShape, *, folding: bool) ->
     each = rule("CH04").number("folding_bytes") if folding else bytes_a_weight("palette", folded=True)
     tables = table_bytes(shape, "palette") * (1 if shape.tied_embeddings else 2)
     peak = layer_bytes(shape, "palette") * shape.layers / bytes_a_weight("palette") * each + tables
+    peak += tower_bytes(shape, "palette", folded=True)
     return peak + rule("CH17").number("runtime_bytes") <= app_memory(profile)
 
 

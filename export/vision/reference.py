@@ -70,10 +70,11 @@ class SeeingReference(Reference):
         import torch
 
         if self._features is None:
-            pixels = torch.from_numpy(self._picture.prepared.pixels)
-            with self._running():
-                given = pixels[None] if self._family in (SMOLVLM, IDEFICS) else pixels
-                found = self.model.get_image_features(given).pooler_output
+            found = []
+            for pixels in torch.from_numpy(self._picture.prepared.pixels).split(1):  # one tile at a time: less memory
+                with self._running():
+                    given = pixels[None] if self._family in (SMOLVLM, IDEFICS) else pixels
+                    found += self.model.get_image_features(given).pooler_output
             self._features = torch.cat([f.reshape(-1, f.shape[-1]) for f in found])
         return self._features
 

@@ -99,7 +99,7 @@ def _document(
 ) -> dict[str, Any]:
     return {
         "model": model,
-        "parameters": shape.parameters,
+        "parameters": shape.all_parameters,
         "devices": [
             each.to_json()
             | {"suggestions": [idea.to_json() for idea in some], "largest_parameters": largest(profile, shape, each)}
@@ -120,7 +120,7 @@ def _print_one(
     found: Forecast,
     ideas: Sequence[Suggestion],
 ) -> None:
-    words = f"{model} ({shape.parameters / 1e9:.3g} billion parameters) on {profile.title}: "
+    words = f"{model} ({shape.all_parameters / 1e9:.3g} billion parameters) on {profile.title}: "
     out.print(Text(words, style="bold") + _verdict(found))
     bits = f", {found.request.bits} bits" if found.request.bits else ""
     out.print(f"{found.plan.format}, {found.plan['weights']}{bits}, a context of {found.plan.context_length} tokens\n")
