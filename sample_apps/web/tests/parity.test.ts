@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import * as ort from "onnxruntime-web";
@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 
 import { OrtBackend } from "../src/backend-ort";
 import { openBundle, type Bundle } from "../src/core/bundle";
-import { readGolden } from "../src/core/golden";
+import { readGolden, sequenceOf } from "../src/core/golden";
 import { Session } from "../src/core/generate";
 import appLimits from "../src/core/limits.json";
 import { klFromTop, percentile, standardError } from "../src/core/metrics";
@@ -18,6 +18,16 @@ interface Python {
   runs: { comparisons: Record<string, Record<string, { figure: string; value: number | null }[]>> }[];
 }
 
+interface Positions {
+  starts: number[];
+  rows: number[];
+  best: number[];
+  margin: number[];
+  logits: number[];
+  kl: Record<string, number[]>;
+}
+
+const RESULTS = new URL("../test-results/", import.meta.url).pathname;
 const HOST = { device: "test", browser: "node", runtime: "onnxruntime-web", threads: 1 };
 
 describe("a real bundle in onnxruntime-web", () => {
@@ -48,6 +58,29 @@ describe("a real bundle in onnxruntime-web", () => {
         expect(Math.abs(own!.value! - value!), `${route} ${figure}`).toBeLessThan(0.1 * value! + 0.01);
       }
     }
+  });
+
+  it("says what each position gave, so that devices can be put side by side", async () => {
+    const report = await checkParity(bundle, backend, HOST, 1, { prompts: 2 });
+    const value = JSON.parse(report.json) as { runs: { positions: Positions }[]; bundle: { manifest: string } };
+    const { starts, rows, best, margin, logits, kl } = value.runs[0]!.positions;
+    const golden = await readGolden(bundle);
+    const lengths = golden.prompts.slice(0, 2).map((prompt) => sequenceOf(prompt).length);
+    expect(starts).toEqual([0, lengths[0]]);
+    expect(rows).toEqual(Array.from({ length: lengths[0]! + lengths[1]! }, (_, i) => i));
+    expect(logits.length).toBe(4 * rows.length);
+    const figure = report.rows.find((r) => r.comparison === "quality" && r.route === "decode" && r.figure === "kl_mean");
+    expect(kl.quality!.reduce((a, b) => a + b, 0) / rows.length).toBeCloseTo(figure!.value!, 5);
+    const top = golden.sets.get("reference")!.topIds;
+    for (const [i, row] of rows.entries()) {
+      const place = Array.from(top.subarray(row * golden.top, row * golden.top + 4)).indexOf(best[i]!);
+      if (place < 0) continue;
+      const others = logits.slice(4 * i, 4 * i + 4).filter((_, j) => j !== place);
+      expect(logits[4 * i + place]! - Math.max(...others)).toBeGreaterThanOrEqual(margin[i]! - 1e-3);
+    }
+    expect(value.bundle.manifest).toBe(bundle.id);
+    mkdirSync(RESULTS, { recursive: true });
+    writeFileSync(join(RESULTS, "parity-node.json"), report.json); // tests/runtime/report has a copy
   });
 
   it("fails against the golden data of another model", async () => {

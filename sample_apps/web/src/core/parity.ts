@@ -66,7 +66,7 @@ export async function checkParity(
   const tokensPerSecond = { prefill: rate(result, "prefill"), decode: rate(result, "decode") };
   const passed = rows.every((row) => row.passed);
   const report = { passed, rows, answers, skipped: result.skipped, tokensPerSecond };
-  return { ...report, json: canonicalJson(reportJson(bundle, report, host, loadSeconds)) };
+  return { ...report, json: canonicalJson(reportJson(bundle, report, result, host, loadSeconds)) };
 }
 
 function judged(result: Replay, comparison: Comparison, set: SetName, scheme: string): Row[] {
@@ -102,6 +102,7 @@ function rate({ tokens, seconds }: Replay, route: "prefill" | "decode"): number 
 function reportJson(
   bundle: Bundle,
   report: Omit<ParityReport, "json">,
+  result: Replay,
   host: Host,
   loadSeconds: number,
 ): Record<string, unknown> {
@@ -115,11 +116,17 @@ function reportJson(
   return {
     schema_version: 1,
     passed: report.passed,
-    bundle: { model: model.model_id, device: plan.device, format: entry.format, weights: weights.scheme },
+    bundle: {
+      model: model.model_id, device: plan.device, format: entry.format, weights: weights.scheme,
+      bytes: bundle.bytes + bundle.manifestBytes.length, manifest: bundle.id,
+    },
     host,
     skipped_prompts: report.skipped,
     runs: [
-      { name: "onnxruntime-web", arithmetic, comparisons: nested(report.rows), answers: Object.fromEntries(answers) },
+      {
+        name: "onnxruntime-web", arithmetic, comparisons: nested(report.rows), answers: Object.fromEntries(answers),
+        positions: positions(result),
+      },
     ],
     failures: failures.map((row) => ({
       run: "onnxruntime-web", comparison: row.comparison, route: row.route, ...rowJson(row),
@@ -131,6 +138,17 @@ function reportJson(
         decode_tokens_per_second: rounded(report.tokensPerSecond.decode),
       },
     },
+  };
+}
+
+/** Figures of single positions, by which devices are compared with each other. */
+function positions({ rows, starts }: Replay): Record<string, unknown> {
+  const { rows: places, best, margin, logits } = rows.get("reference")!.decode;
+  const kl = COMPARISONS.filter(([, set]) => rows.has(set)).map(([comparison, set]) => [
+    comparison, rows.get(set)!.decode.kl.map(rounded),
+  ]);
+  return {
+    starts, rows: places, best, margin: margin.map(rounded), logits: logits.map(rounded), kl: Object.fromEntries(kl),
   };
 }
 
@@ -146,10 +164,10 @@ function rowJson({ figure, value, limit, passed }: Row): Record<string, unknown>
   return { ...said, [isMaximum(figure) ? "at_most" : "at_least"]: limit.value, reason: limit.reason, passed };
 }
 
-function answerJson({ prompt, agreed, steps, parted }: Answer, tie: number): Record<string, unknown> {
-  if (!parted) return { prompt, agreed, steps };
+function answerJson({ prompt, agreed, steps, parted, ids }: Answer, tie: number): Record<string, unknown> {
+  if (!parted) return { prompt, agreed, steps, ids };
   const { got, wanted, gap, runnerUp } = parted;
-  return { prompt, agreed, steps, got, wanted, gap: rounded(gap), near_tie: gap < tie, runner_up: runnerUp };
+  return { prompt, agreed, steps, ids, got, wanted, gap: rounded(gap), near_tie: gap < tie, runner_up: runnerUp };
 }
 
 /** Six digits; null where there is no number. */

@@ -15,11 +15,18 @@ export type Route = "decode" | "prefill";
 export type Figures = Record<string, number | null>;
 
 const FORCED = 8; // decode steps after a prefill
+const KEPT = 4; // logits kept of each row, those of golden's best ids
 const LARGEST = 1e30; // stands for infinity in figures, so that JSON can hold it
 
 /** Figures of each row that a route gave, against one golden set. */
 export class RowFigures {
-  private readonly kl: number[] = [];
+  readonly rows: number[] = [];
+  readonly best: number[] = [];
+  /** By how much the largest logit exceeds the second. */
+  readonly margin: number[] = [];
+  /** Of golden's KEPT best ids, one row after the other. */
+  readonly logits: number[] = [];
+  readonly kl: number[] = [];
   private readonly agrees: boolean[] = [];
   private readonly gap: number[] = [];
   private readonly difference: number[] = [];
@@ -27,8 +34,13 @@ export class RowFigures {
   add(set: GoldenSet, top: number, row: number, logits: Float32Array): void {
     const ids = set.topIds.subarray(row * top, (row + 1) * top);
     const values = set.topLogits.subarray(row * top, (row + 1) * top);
+    const best = greedy(logits);
+    this.rows.push(row);
+    this.best.push(best);
+    this.margin.push(marginOf(logits, best));
+    this.logits.push(...Array.from(ids.subarray(0, KEPT), (id) => logits[id]!));
     this.kl.push(klFromTop(ids, values, set.restLogsumexp[row]!, logits));
-    this.agrees.push(greedy(logits) === ids[0]);
+    this.agrees.push(best === ids[0]);
     this.gap.push(top > 1 ? values[0]! - values[1]! : Infinity);
     this.difference.push(largestDifference(ids, values, logits));
   }
@@ -63,6 +75,8 @@ export interface Answer {
 }
 
 export interface Replay {
+  /** Golden row at which each prompt begins. */
+  starts: number[];
   rows: Map<SetName, Record<Route, RowFigures>>;
   answers: Map<SetName, Answer[]>;
   seconds: Record<Route, number>;
@@ -88,6 +102,7 @@ export async function replay(
 ): Promise<Replay> {
   const names = [...golden.sets.keys()];
   const result: Replay = {
+    starts: [],
     rows: new Map(names.map((name) => [name, { decode: new RowFigures(), prefill: new RowFigures() }])),
     answers: new Map(names.map((name) => [name, []])),
     seconds: { decode: 0, prefill: 0 },
@@ -98,6 +113,7 @@ export async function replay(
   const prompts = golden.prompts.slice(0, options.prompts);
   let start = 0;
   for (const [number, prompt] of prompts.entries()) {
+    result.starts.push(start);
     if (prompt.ids.length > contextLength) result.skipped++;
     else await replayPrompt(timed, golden, number, cut(prompt, contextLength), start, result);
     start += sequenceOf(prompt).length;
@@ -197,6 +213,12 @@ class Timed {
     await this.options.pause?.();
     return logits;
   }
+}
+
+function marginOf(logits: Float32Array, best: number): number {
+  let second = -Infinity;
+  for (let id = 0; id < logits.length; id++) if (id !== best && logits[id]! > second) second = logits[id]!;
+  return logits[best]! - second;
 }
 
 function bounded(value: number): number {
