@@ -37,6 +37,8 @@ public final class HostTensor: @unchecked Sendable {  // used by one queue
 
     deinit { memory.deallocate() }
 
+    func clear() { memset(memory, 0, byteCount) }
+
     /// One axis after the other; what lies side by side at the end is copied at once.
     private func copyRows(from source: UnsafeRawPointer, strides: [Int], axis: Int, offset: Int, place: Int) {
         let inner = shape[axis...].reduce(1, *)

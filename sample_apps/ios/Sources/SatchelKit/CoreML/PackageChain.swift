@@ -104,8 +104,11 @@ private final class Call {
         for spec in chunk.inputs where present[spec.name] != nil { cache[spec.name] = try tensor(spec) }
     }
 
-    /// What lies at or after the position is never seen, so that a cache kept here needs no cleaning.
-    func reset() { runner.reset() }
+    /// Empties the cache: what lies beyond the position is never seen, but must be finite.
+    func reset() {
+        runner.reset()
+        cache.values.forEach { $0.clear() }
+    }
 
     func run(_ role: String, _ given: [String: HostTensor], count: Int, at position: Int) throws -> [String: HostTensor] {
         var inputs: [String: HostTensor] = [:]
