@@ -86,7 +86,7 @@ class Reference:
             self.model = filled_model(empty_model(path, given, layers, adapt), stored)
         else:
             self.model = load_model(path)
-        if checkpoint.kind == "gguf":
+        if checkpoint.kind == "gguf" and (given is None or self.config.rope.kind == "gguf_factors"):
             _set_frequencies(self.model, self.config)
         if context is not None and self.config.rope.long_inv_freq:
             _settle_frequencies(self.model, self.config, context)
@@ -246,7 +246,7 @@ def _stored(tensors: CanonicalTensors, places: Mapping[str, Place]) -> dict[str,
     """Tensors as transformers names and joins them."""
     parts: dict[str, list[tuple[int, np.ndarray]]] = {}
     for name, place in places.items():
-        values = tensors.read(name)
+        values = tensors.parameter(name)
         if isinstance(place, Joined):
             each = np.split(values, len(place.names))
             parts |= {stored: [(0, part)] for stored, part in zip(place.names, each, strict=True)}
@@ -286,5 +286,6 @@ def _set_frequencies(model: Any, config: DecoderConfig) -> None:
     if not rotary or any(m.inv_freq.shape != ours.shape for m in rotary):
         raise CheckpointError("transformers reads another rotary embedding from the GGUF file than we do")
     for module in rotary:
+        module.attention_scaling = config.rope.attention_factor
         if not torch.allclose(module.inv_freq, ours, rtol=1e-6, atol=0):
             module.inv_freq.copy_(ours)

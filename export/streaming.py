@@ -31,6 +31,7 @@ WEIGHTS_A_PIECE = 1 << 21
 ROWS_AT_ONCE = 64
 """Pieces are of a multiple of so many rows, which BLAS kernels work off in the same way wherever they lie."""
 WORKERS = 2
+ALLOW_MORE = "allow more --max-memory"
 
 Layout = Mapping[str, list[tuple[str, int]]]
 """A parameter of transformers -> the canonical matrices that make it up, one under the other, each with its rows."""
@@ -76,7 +77,7 @@ class CheckpointPieces:
             return self._checkpoint.read(parameter, slice(start, stop))
         if parameter in self._vectors:
             name, rows = self._vectors[parameter]
-            return self._tensors.read(name)[rows][start:stop]
+            return self._tensors.parameter(name)[rows][start:stop]
         return _from_parts(self._matrices[parameter], start, stop, self._rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -166,17 +167,21 @@ class StreamedLinear(torch.nn.Module):
 
 
 class StreamedEmbedding(torch.nn.Module):
-    """A torch.nn.Embedding without its matrix."""
+    """A torch.nn.Embedding without its matrix; Gemma's scales what it gives."""
 
-    def __init__(self, streamed: Streamed, parameter: str) -> None:
+    def __init__(self, embedding: torch.nn.Embedding, streamed: Streamed, parameter: str) -> None:
         super().__init__()
+        self._scale = getattr(embedding, "embed_scale", None)
+        if self._scale is None and type(embedding) is not torch.nn.Embedding:
+            raise CheckpointError("a model that cannot be streamed", got=type(embedding).__name__, hint=ALLOW_MORE)
         self._streamed, self._parameter = streamed, parameter
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """The rows of `ids`."""
         unique, place = torch.unique(ids, return_inverse=True)
         rows = [self._streamed.pieces.read(self._parameter, i, i + 1) for i in unique.tolist()]
-        return torch.from_numpy(np.concatenate(rows))[place]
+        found = torch.from_numpy(np.concatenate(rows))[place]
+        return found if self._scale is None else found * self._scale
 
 
 def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
@@ -198,7 +203,7 @@ def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
         if isinstance(module, torch.nn.Linear) and not filled:
             model.set_submodule(name, StreamedLinear(module, streamed, parameter))
         elif isinstance(module, torch.nn.Embedding) and not filled:
-            model.set_submodule(name, StreamedEmbedding(streamed, parameter))
+            model.set_submodule(name, StreamedEmbedding(module, streamed, parameter))
     for name, parameter in [(n, p) for n, p in model.named_parameters() if p.is_meta]:
         _fill(model, name, parameter, streamed.pieces)
     return model.eval().requires_grad_(False)
@@ -206,7 +211,7 @@ def stream(model: Any, streamed: Streamed, tied: bool) -> Any:
 
 def _fill(model: Any, name: str, parameter: torch.nn.Parameter, pieces: Pieces) -> None:
     if parameter.ndim not in (1, 4):  # a vector, or a convolution, which is small
-        raise CheckpointError("a model that cannot be streamed", got=name, hint="allow more --max-memory")
+        raise CheckpointError("a model that cannot be streamed", got=name, hint=ALLOW_MORE)
     module, _, last = name.rpartition(".")
     values = torch.from_numpy(pieces.read(name, 0, len(parameter)))
     model.get_submodule(module).register_parameter(last, torch.nn.Parameter(values, requires_grad=False))

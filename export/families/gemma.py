@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from satchel.export.families.base import DecoderConfig, Family, Layer, Place
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer, Place
+from satchel.export.families.llama import GGUF_TENSORS as LLAMA_GGUF
 from satchel.export.families.llama import TENSORS as LLAMA
-from satchel.export.families.options import alike, count, expand, flag, layer_types, positive, window
+from satchel.export.families.options import alike, count, expand, flag, for_transformers, layer_types, positive, window
 from satchel.export.families.standard import standard_config
 from satchel.export.rope import make_rope
 from satchel.runtime.errors import CheckpointError
@@ -120,6 +122,21 @@ def _cap(config: Mapping[str, Any], key: str, default: float) -> float:
     return 0.0 if config.get(key, default or None) is None else positive(config, key, default)
 
 
+GGUF_TENSORS = LLAMA_GGUF | {
+    "layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm.weight",
+    "layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm.weight",
+    "layers.{i}.attention_output_layernorm": "blk.{i}.post_attention_norm.weight",
+    "layers.{i}.mlp_output_layernorm": "blk.{i}.post_ffw_norm.weight",
+}
+"""Gains are stored whole there, and rows of q and k as in the original."""
+
+
+def hugging_face(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A GGUF file's configuration for transformers."""
+    kind = str(config["model_type"])
+    return for_transformers(config, kind, ARCHITECTURES[kind])
+
+
 def tensor_names(config: DecoderConfig) -> dict[str, Place]:
     """Where a Hugging Face checkpoint has each tensor."""
     return expand(TENSORS_2 if config.post_norm else TENSORS, config)
@@ -133,6 +150,7 @@ GEMMA = Family(
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
     norm_offset=1.0,
+    gguf=GgufLayout(partial(expand, GGUF_TENSORS), hugging_face=hugging_face),
     published=(
         "google/gemma-2b", "google/gemma-7b", "google/gemma-2-2b-it", "google/gemma-2-9b-it",
         "google/gemma-3-270m-it", "google/gemma-3-1b-it",

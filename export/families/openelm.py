@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from satchel.export.families import qwen3
-from satchel.export.families.base import DecoderConfig, Family, Layer, Place, Stand
+from satchel.export.families.base import DecoderConfig, Family, GgufLayout, Layer, Place, Stand
 from satchel.export.families.options import (
     LIMITS,
     count,
@@ -131,6 +131,11 @@ def tensor_names(config: DecoderConfig) -> dict[str, Place]:
     return expand(TENSORS, config, {**fused, **fused_gate_up(config, "transformer.layers.{i}.ffn.proj_1")})
 
 
+def gguf_tensor_names(config: DecoderConfig) -> dict[str, Place]:
+    """Where a GGUF file has each tensor; gate and up are two there."""
+    return expand(qwen3.GGUF_TENSORS, config, dict(fused_qkv(config, "blk.{i}.attn_qkv")))
+
+
 def stand_in(given: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]:
     """A Qwen 3 of the largest layer's sizes."""
     return {
@@ -168,6 +173,7 @@ OPENELM = Family(
     configure=configure,
     tensor_names=tensor_names,
     tied_head="lm_head.weight",
+    gguf=GgufLayout(gguf_tensor_names),
     stand=Stand(stand_in, stand_in_layer, qwen3.QWEN3.tensor_names, adapt),
     published=tuple(
         f"apple/OpenELM-{size}{kind}" for size in ("270M", "450M", "1_1B", "3B") for kind in ("", "-Instruct")

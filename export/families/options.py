@@ -213,7 +213,11 @@ def _windows(config: Mapping[str, Any], layers: int) -> list[int]:
 
 def for_transformers(config: Mapping[str, Any], model_type: str, architecture: str) -> dict[str, Any]:
     """A GGUF file's configuration as transformers takes it, whose own reading of such files leaves options out."""
-    return {"pad_token_id": None, **config, "model_type": model_type, "architectures": [architecture]}
+    given = {"pad_token_id": None, **config, "model_type": model_type, "architectures": [architecture]}
+    rope = config.get("rope_parameters") or {}
+    if rope.get("rope_type") == "gguf_factors":  # which it does not know: the reference is given our frequencies
+        given["rope_parameters"] = {"rope_type": "default", "rope_theta": rope["rope_theta"]}
+    return given
 
 
 def rope_parameters(config: Mapping[str, Any], theta: float = 10000.0) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class CanonicalTensors:
         self._config = config
         self._places, self._restore, ignored = _layout(checkpoint, family, config)
         self._offset = family.norm_offset if checkpoint.kind == "safetensors" else 0.0
-        self._norms = config.norms() if self._offset else {}
+        self._parameter_offset = family.norm_offset
+        self._norms = config.norms() if family.norm_offset else {}
         shapes: dict[str, tuple[int, ...]] = {**config.matrix_shapes(), **config.vector_shapes()}
         assert set(shapes) == set(self._places), "the family's table of names is not that of its configuration"
         stored = checkpoint.names()
@@ -66,7 +67,12 @@ class CanonicalTensors:
             values = self._checkpoint.read(*_rows(place, rows))
         else:
             values = self._restore(self._config, name, self._checkpoint.read(*_rows(place, ALL)))[rows]
-        return values + np.float32(self._offset) if name in self._norms else values
+        return values + np.float32(self._offset) if self._offset and name in self._norms else values
+
+    def parameter(self, name: str) -> np.ndarray:
+        """As `read`, of a vector as the reference has it: gains less what it adds to them."""
+        values = self.read(name)
+        return values - np.float32(self._parameter_offset) if name in self._norms else values
 
     def _picked(self, stored: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of a stored tensor, rising, read some thousand at a time since others lie between them."""

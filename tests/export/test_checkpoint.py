@@ -91,7 +91,8 @@ def test_gguf_rope_scaling(tmp_path, metadata, extra):
     ("metadata", "words"),
     [
         ({"llama.expert_count": 8}, "llama.expert_count"),
-        ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}, "yarn"),
+        ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 4.0}, "longrope"),
+        ({"llama.attention.scale": 0.5}, "attention_multiplier"),
         ({"llama.attention.key_length": 32}, "partial_rotary_factor|head"),
         ({"split.count": 2}, "several parts"),
     ],
