@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import struct
@@ -74,6 +75,24 @@ class Pte:
         """A constant tensor of the program as an array."""
         first, end = self.segment(self.program.constant_segment.segment_index)
         return self._array(first + self.program.constant_segment.offsets[number], end, dtype, shape)
+
+    def constant_of(self, sha: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The constant tensor of the program whose bytes have this sha256."""
+        first, end = self.segment(self.program.constant_segment.segment_index)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for offset in self.program.constant_segment.offsets[1:]:
+            data = self.data[first + offset : min(first + offset + size, end)]
+            if hashlib.sha256(data).hexdigest() == sha:
+                return np.frombuffer(data, dtype).reshape(shape)
+        raise broken(f"no constant {sha}")
+
+    def text_method(self, name: str) -> str | None:
+        """What a constant method gives, where it is a text; None where there is no such method."""
+        for plan in self.program.execution_plan:
+            if plan.name == name:
+                value = getattr(plan.values[plan.outputs[0]].val, "string_val", None)
+                return value if isinstance(value, str) else None
+        return None
 
     def _array(self, first: int, end: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -146,6 +147,42 @@ def _axes(traced: torch.export.ExportedProgram, value: torch.Tensor) -> list[tup
             bounds = traced.range_constraints[symbol]
             largest = LARGEST if "oo" in str(bounds.upper) else int(bounds.upper)
             found.append((axis, Dimension(str(symbol), int(bounds.lower), largest)))
+    return found
+
+
+def named_dimensions(program: Program, dynamic_shapes: Any) -> Program:
+    """The program with dimensions called as `dynamic_shapes` calls them, or after the first input that has them.
+
+    Args:
+        program: from flatten, whose names are torch's symbols.
+        dynamic_shapes: as torch.export takes them: by name or place of the arguments; None.
+    """
+    own = _names_given(program, dynamic_shapes)
+    names: dict[str, str] = {}
+    for key, axes in program.dynamic.items():
+        for axis, dimension in axes.items():
+            names.setdefault(dimension.name, own.get((key, axis), f"{key}_{axis}"))
+    renamed = {
+        key: {axis: replace(dimension, name=names[dimension.name]) for axis, dimension in axes.items()}
+        for key, axes in program.dynamic.items()
+    }
+    return replace(program, dynamic=renamed)
+
+
+def _names_given(program: Program, dynamic_shapes: Any) -> dict[tuple[str, int], str]:
+    """(input, axis) -> name of the torch.export.Dim there."""
+    pairs: list[tuple[str, Any]] = []
+    if isinstance(dynamic_shapes, Mapping):
+        pairs = [(str(key), value) for key, value in dynamic_shapes.items()]
+    elif isinstance(dynamic_shapes, list | tuple):
+        pairs = list(zip(program.inputs, dynamic_shapes, strict=False))
+    found = {}
+    for key, axes in pairs:
+        items = axes.items() if isinstance(axes, Mapping) else enumerate(axes) if isinstance(axes, list | tuple) else ()
+        for axis, dimension in items:
+            name = getattr(dimension, "__name__", "")
+            if isinstance(axis, int) and name and not name.startswith("_"):
+                found[key, axis] = name
     return found
 
 

@@ -2,7 +2,8 @@
 
 Names in the program are canonical, "__" for "." (see export/formats/coreml.py): the output of a constexpr op or of
 a const is the matrix, `<name>__scale` holds the row scales of a palette, `<name>__partN` consecutive rows of a split
-head or of its bias. Parts of a tied head repeat rows of embed_tokens and are not reported.
+head or of its bias. Parts of a tied head repeat rows of embed_tokens and are not reported. The package of a traced module
+lists its weights in its metadata.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from satchel.runtime.errors import FormatError
 from satchel.runtime.mil.compile import references
 from satchel.runtime.mil.constants import Constant, from_constexpr, from_value
 from satchel.runtime.mil.package import Package, open_package
 from satchel.runtime.mil.values import constant_shape
+from satchel.runtime.module.layout import to_matrix
+from satchel.runtime.module.names import WEIGHTS_KEY
+from satchel.runtime.strict_json import parse
 from satchel.runtime.weights import WeightRecord, digest
 
 SEEING = r"vision__(?:patch_embedding|layers__\d+__.*?|projector__\d+)"
@@ -63,11 +68,34 @@ def read_matrices(path: Path, function: str | None = None) -> Iterator[tuple[Wei
     operations = package.block(function or package.default_function).operations
     made = {op.outputs[0].name: op for op in operations if op.type == "const" or op.type.startswith("constexpr_")}
     seen: set[tuple[str, int]] = set()
+    table = package.model.description.metadata.userDefined.get(WEIGHTS_KEY, "")
+    if table:
+        yield from _listed(package, made, parse(table.encode(), WEIGHTS_KEY), seen)
+        return
     for name, sources in _matrices(made).items():
         values = np.concatenate([_values(package, made, s) for s in sources])
         used = sum(_bytes(package, value, seen) for s in sources for value in _stored(made, s))
         bits, shape = _bits(made, sources[0].op), (values.shape[0], values.shape[1])
         yield WeightRecord(name.replace("__", "."), shape, bits, used, digest(values)), values
+
+
+def _listed(
+    package: Package, made: dict[str, Any], table: Any, seen: set[tuple[str, int]]
+) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """The weights of a traced module, which the package lists, see export/module/formats/coreml.py."""
+    try:
+        for name, entry in table.items():
+            op, scale = made[entry["var"]], made[entry["scale"]] if entry["scale"] else None
+            values = np.asarray(_constant(package, made, op).load(), np.float32)
+            values = to_matrix(values, entry["form"], entry["groups"])
+            if scale is not None:
+                values = values * np.asarray(_constant(package, made, scale).load(), np.float32).reshape(-1, 1)
+            stored = _stored(made, _Source(op, 1, scale))
+            used = sum(_bytes(package, value, seen) for value in stored)
+            shape = (values.shape[0], values.shape[1])
+            yield WeightRecord(name, shape, _bits(made, op), used, digest(values)), values
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError("Core ML: the list of weights does not fit the package", got=error) from error
 
 
 class PackageWeights:

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from satchel.runtime.module.layout import to_matrix
+from satchel.runtime.module.names import WEIGHTS_METHOD
 from satchel.runtime.pte import Pte, broken, open_pte, unpack_coreml
 from satchel.runtime.readback import coreml
+from satchel.runtime.strict_json import parse
 from satchel.runtime.weights import WeightRecord, digest
 
 EMBEDDINGS = {"quantized_decomposed::embedding_byte": True, "aten::embedding": False}
@@ -43,12 +46,39 @@ def read_matrices(path: Path) -> Iterator[tuple[WeightRecord, np.ndarray]]:
         MissingPackageError: without executorch, whose schema is needed to read it.
     """
     with open_pte(path) as pte:
+        table = pte.text_method(WEIGHTS_METHOD)
+        if table is not None:
+            yield from _listed(pte, parse(table.encode(), WEIGHTS_METHOD))
+            return
         seen = set()
         for plan in pte.plans or [pte.plan]:
             for record, values in _of_method(pte, plan):
                 if record.name not in seen:
                     seen.add(record.name)
                     yield record, values
+
+
+def _listed(pte: Pte, table: Any) -> Iterator[tuple[WeightRecord, np.ndarray]]:
+    """The weights of a traced module, which the program lists, see export/module/formats/executorch.py."""
+    try:
+        for name, entry in table.items():
+            stored = _placed(pte, entry["values"], entry["dtype"], [entry["shape"][axis] for axis in entry["axes"]])
+            values = np.transpose(stored, np.argsort(entry["axes"])).astype(np.float32)
+            matrix = to_matrix(values, entry["form"], entry["groups"])
+            size = stored.nbytes
+            if entry["scale"] is not None:
+                scale = _placed(pte, entry["scale"], "float32", [len(matrix)])
+                matrix, size = matrix * scale[:, None], size + scale.nbytes
+            shape = (matrix.shape[0], matrix.shape[1])
+            yield WeightRecord(name, shape, 8 * stored.itemsize, size, digest(matrix)), matrix
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise broken(f"a list of weights that does not fit ({error})") from error
+
+
+def _placed(pte: Pte, place: dict[str, str], dtype: str, shape: list[int]) -> np.ndarray:
+    if "blob" in place:
+        return pte.named(place["blob"], dtype, tuple(shape))
+    return pte.constant_of(place["constant"], dtype, tuple(shape))
 
 
 def _of_method(pte: Pte, plan: Any) -> Iterator[tuple[WeightRecord, np.ndarray]]:

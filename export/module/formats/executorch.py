@@ -1,0 +1,118 @@
+"""A module -> `<name>.pte`, lowered by ExecuTorch to XNNPACK; what XNNPACK lacks runs in portable kernels.
+
+ModuleFile.options:
+
+    method      "forward"; inputs and outputs in the order of the manifest
+    target      "xnnpack"
+
+The constant method `satchel_weights` gives a JSON object: name of each weight -> `values`, `scale` (or null), `dtype`,
+`shape`, `axes` (of the blob, as axes of the values), `form` and `groups`. A place is {"blob": key} in the named data or
+{"constant": sha256 of its bytes}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satchel.export.module.formats import Request, Written
+from satchel.export.module.int8 import Stored, with_int8
+from satchel.export.module.limits import unsupported
+from satchel.export.module.sizes import size_ranges, tensor_specs
+from satchel.runtime.errors import FormatError
+from satchel.runtime.module.manifest import ModuleFile
+from satchel.runtime.module.names import WEIGHTS_METHOD
+from satchel.runtime.quiet import quiet_imports
+
+
+def write(folder: Path, request: Request) -> Written:
+    """Writes the file; arguments and errors as write_module has them."""
+    plan = request.plan
+    if plan["target"] == "coreml":
+        from satchel.export.module.formats.executorch_coreml import write as write_delegated
+
+        return write_delegated(folder, request)
+    program, held = with_int8(
+        request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w"
+    )
+    try:
+        data = _lower(program.export(request.examples[0]), held)
+    except Exception as error:  # ExecuTorch raises whatever its parts do
+        raise unsupported("ExecuTorch", error, request.program) from error
+    name = f"{request.name}.pte"
+    (folder / name).write_bytes(data)
+    inputs, outputs = tensor_specs(request.program, request.examples)
+    options = {"method": "forward", "target": "xnnpack"}
+    schemes = {one.weight.name: "fp32" if one.scale is None else "int8" for one in held}
+    return Written(ModuleFile(name, inputs, outputs, size_ranges(request.program), options), schemes)
+
+
+def _lower(exported: Any, held: Sequence[Stored]) -> bytes:
+    with quiet_imports(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+
+        logging.getLogger("executorch").setLevel(logging.ERROR)
+        lowered = to_edge_transform_and_lower(
+            exported, partitioner=[XnnpackPartitioner()], constant_methods={WEIGHTS_METHOD: "{}"}
+        )
+        table = json.dumps(_table(lowered.exported_program(), held), sort_keys=True)
+        lowered._config_methods[WEIGHTS_METHOD] = table
+        return bytes(lowered.to_executorch(ExecutorchBackendConfig()).buffer)
+
+
+def _table(program: Any, held: Sequence[Stored]) -> dict[str, Any]:
+    """Where each weight lies.
+
+    Raises:
+        FormatError: one lies nowhere.
+    """
+    places = dict(_places(program))
+    return {one.weight.name: _entry(one, places) for one in held}
+
+
+def _entry(one: Stored, places: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    for axes in itertools.permutations(range(one.values.ndim)):
+        found = places.get(_sha(one.values.transpose(axes)))
+        if found is not None:
+            break
+    else:
+        found = None
+    scale = None if one.scale is None else places.get(_sha(one.scale))
+    if found is None or (one.scale is not None and scale is None):
+        raise FormatError(
+            "ExecuTorch: a weight was not found in the lowered program",
+            got=f"{one.weight.name} ({one.weight.where})", wanted="its codes and scales, or its values",
+            hint="give it 16 bits (bits_of), or weights fp16",
+        )  # fmt: skip
+    return {
+        "values": found, "scale": scale, "dtype": one.values.dtype.name, "shape": list(one.values.shape),
+        "axes": list(axes), "form": one.form, "groups": one.groups,
+    }  # fmt: skip
+
+
+def _sha(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+
+
+def _places(program: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    """sha256 of the bytes of everything that is constant in a lowered program -> where it is."""
+    for tensor in (*program.state_dict.values(), *program.constants.values()):
+        if hasattr(tensor, "numpy"):
+            sha = _sha(tensor.detach().contiguous().numpy())
+            yield sha, {"constant": sha}
+    for node in program.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        output = getattr(getattr(program.graph_module, node.target), "named_data_store_output", None)
+        for key, entry in (output.pte_data if output is not None else {}).items():
+            yield hashlib.sha256(output.buffers[entry.buffer_index]).hexdigest(), {"blob": key}

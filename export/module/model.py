@@ -1,0 +1,129 @@
+"""What an export of modules works on: one or more traced parts, and what is known of their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from satchel.devices.module_plan import ModuleShape
+from satchel.export.module.prepare import prepare
+from satchel.export.module.program import Inputs, Program
+from satchel.export.module.sizes import sizes_of
+from satchel.export.module.weights import Weight, find_weights
+from satchel.runtime.errors import UsageError
+from satchel.runtime.manifest import ModelInfo
+from satchel.runtime.module.manifest import TaskEntry
+
+Reference = Callable[[Inputs], Mapping[str, torch.Tensor]]
+"""The original: inputs by name -> outputs by name."""
+
+SAME = 1e-3
+"""How far, of the largest value, a traced program may be from the original in fp32."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph.
+
+    Attributes:
+        program: prepared (prepare.py).
+        weights: its matrices.
+        examples: inputs, golden ones among them; each size is one that the app will use.
+        reference: the original.
+    """
+
+    program: Program
+    weights: tuple[Weight, ...]
+    examples: tuple[Inputs, ...]
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class ModuleModel:
+    """What is to be exported.
+
+    Attributes:
+        name: of the bundles.
+        parts: name -> graph; "model" where there is one.
+        info: where it comes from.
+        task: None for a module without one.
+        files: further files of the bundle, such as a tokenizer.
+    """
+
+    name: str
+    parts: Mapping[str, Part]
+    info: ModelInfo
+    task: TaskEntry | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> ModuleShape:
+        """What a plan needs to know."""
+        weights = [weight for part in self.parts.values() for weight in part.weights]
+        kinds = frozenset(str(kind) for weight in weights for kind in weight.kinds)
+        sizes = max(len(sizes_of(part.program, part.examples)) for part in self.parts.values())
+        dynamic = any(part.program.dynamic for part in self.parts.values())
+        return ModuleShape(self.info.parameters, kinds, sizes, dynamic)
+
+
+def make_part(program: Program, examples: Sequence[Inputs], reference: Reference | None = None) -> Part:
+    """Prepares a traced program.
+
+    Args:
+        program: as traced.
+        examples: inputs, at least one.
+        reference: the original; the program itself where there is no other.
+
+    Raises:
+        UsageError: an example does not fit, or the traced program does not say what the original says.
+    """
+    if not examples:
+        raise UsageError("no example inputs", wanted="at least one set")
+    checked = [checked_inputs(program, example) for example in examples]
+    sizes_of(program, checked)
+    asked = reference or program
+    prepared = prepare(program, checked[0])
+    for example in checked:
+        _check_same(asked(example), prepared(example))
+    return Part(prepared, tuple(find_weights(prepared)), tuple(checked), asked)
+
+
+def checked_inputs(program: Program, example: Inputs) -> Inputs:
+    """The inputs that the program takes; raises UsageError where one is missing or of another rank or dtype."""
+    nodes = {n.name: n.meta["val"] for n in program.graph.graph.nodes if n.op == "placeholder"}
+    if set(example) != set(program.inputs):
+        raise UsageError("example inputs of other names", got=sorted(example), wanted=list(program.inputs))
+    for name in program.inputs:
+        value, wanted = example[name], nodes[name]
+        fixed = [s for i, s in enumerate(wanted.shape) if i not in program.dynamic.get(name, {})]
+        given = [s for i, s in enumerate(value.shape) if i not in program.dynamic.get(name, {})]
+        if value.dim() != wanted.dim() or value.dtype != wanted.dtype or given != [int(s) for s in fixed]:
+            got, want = f"{value.dtype} {list(value.shape)}", f"{wanted.dtype} {list(wanted.shape)}"
+            raise UsageError(f"an example of {name} does not fit", got=got, wanted=want, hint="see dynamic_shapes")
+    return {name: example[name].detach() for name in program.inputs}
+
+
+def _check_same(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> None:
+    for name, value in wanted.items():
+        a, b = value.detach().double().numpy(), got[name].double().numpy()
+        largest = float(np.abs(a).max(initial=0)) or 1.0
+        if a.shape != b.shape or not np.abs(a - b).max(initial=0) <= SAME * largest:
+            raise UsageError(
+                "the traced program does not say what the module says", got=f"other values of {name}",
+                wanted=f"the same within {SAME:g} of the largest",
+                hint="does its code look at values, or use random numbers? torch.export fixes both",
+            )  # fmt: skip
+
+
+def count_parameters(parts: Sequence[Program]) -> int:
+    """Numbers in all floating-point parameters; a shared one counts once."""
+    seen: dict[int, int] = {}
+    for program in parts:
+        for name, _ in program.parameters():
+            value = program.value(name)
+            if value.is_floating_point():
+                seen[value.data_ptr()] = value.numel()
+    return sum(seen.values())
