@@ -44,7 +44,7 @@ class Fields(private val values: Map<String, Any?>, private val where: String) {
     operator fun <T> invoke(key: String, decode: Decode<T>): T = decode(values[key], "$where.$key")
 
     /** Null where an optional key is absent. */
-    fun <T : Any> optional(key: String, decode: Decode<T>): T? = if (key in values) invoke(key, decode) else null
+    fun <T> optional(key: String, decode: Decode<T>): T? = if (key in values) invoke(key, decode) else null
 }
 
 /** An object with exactly these keys; those that begin with "?" may be absent. */
