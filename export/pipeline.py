@@ -12,6 +12,7 @@ from satchel.export.bundle import BundleWriter
 from satchel.export.finished import Finished
 from satchel.export.formats import vision as vision_formats
 from satchel.export.formats import write_model
+from satchel.export.golden_layers import check_layers
 from satchel.export.job import Job, Model, make_job
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.widths import stored_scheme
@@ -50,6 +51,7 @@ def export(
     max_memory: int | str | None = None,
     parallel: str = THREADS,
     overrides: Mapping[str, str] | None = None,
+    golden_layers: bool = False,
     progress: Progress = silent,
 ) -> list[Bundle]:
     """Writes a bundle for each device, or for each group of devices whose plans are the same.
@@ -79,6 +81,8 @@ def export(
         parallel: "threads"; or "dask" or "ray", a cluster that is running, which then works on single matrices; with
             its address where its own settings do not name it, such as "dask=tcp://host:8786".
         overrides: role -> value, choices of the plans that are settled so (`satchel plan` lists them).
+        golden_layers: also keep what the reference has behind each layer, so that `satchel parity` can name the layer
+            where a device parts from it; ONNX and Core ML.
         progress: told what is being done.
 
     Returns:
@@ -97,10 +101,12 @@ def export(
         model, names, wishes, format=format, context=context, output=Path(output), tokenizer=tokenizer,
         overwrite=overwrite, max_memory=max_memory, overrides=overrides,
     )  # fmt: skip
+    if golden_layers:
+        check_layers(job)
     text = read_text(calibration)
     folder = work_folder(work, job.output, progress)
     folder.clear_remains()
-    finished = Finished(folder, job, seed, text)
+    finished = Finished(folder, job, seed, text, *(["golden layers"] if golden_layers else []))
     finished.check()
     limit = None if max_memory is None else job.memory.workers
     with open_workers(place, job.memory.workers, limit) as workers, folder:
@@ -109,6 +115,8 @@ def export(
 
         setting = Setting(seed, text, job.memory.streamed, workers, progress)
         made = compressed_weights(job, folder, setting)
+        if golden_layers:
+            made = {recipe: _with_layers(job, each) for recipe, each in made.items()}
         bundles = [
             _read(job, plan) if finished.has(plan) else _write(job, plan, made[recipe], finished, progress)
             for plan, recipe in zip(job.plans, job.recipes, strict=True)
@@ -116,6 +124,14 @@ def export(
         if folder.keep:  # one that goes takes the notes along, all at once
             finished.forget()
         return bundles
+
+
+def _with_layers(job: Job, made: Compressed) -> Compressed:
+    """The same with golden data of the layers."""
+    from satchel.export.golden_layers import golden_layers  # imports torch
+
+    layers = golden_layers(job, made.golden, made.store)
+    return replace(made, golden=replace(made.golden, layers=layers))
 
 
 def read_text(path: str | Path | None) -> str | None:
@@ -143,7 +159,7 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
     """One bundle."""
     model, store = job.model, made.store
     with BundleWriter(job.target(plan), overwrite=job.overwrite, needed_bytes=_estimate(store)) as writer:
-        entry = _write_files(writer.folder, model, store, plan, progress)
+        entry = _write_files(writer.folder, model, store, plan, progress, made.golden.layers is not None)
         for name, content in (model.tokenizer.files(entry.format) if model.tokenizer else {}).items():
             (writer.folder / name).write_bytes(content)
         made.golden.write(writer.folder / "golden")
@@ -158,10 +174,12 @@ def _write(job: Job, plan: Plan, made: Compressed, finished: Finished, progress:
         return open_bundle(writer.finish(manifest, note=finished.note(plan)), verify=False)
 
 
-def _write_files(folder: Path, model: Model, store: WeightStore, plan: Plan, progress: Progress) -> ModelEntry:
+def _write_files(
+    folder: Path, model: Model, store: WeightStore, plan: Plan, progress: Progress, layers: bool
+) -> ModelEntry:
     """The model files of a bundle."""
     if model.vision is None:
-        return write_model(folder, store, model.config, plan, model.info, progress)
+        return write_model(folder, store, model.config, plan, model.info, progress, layers=layers)
     vision = model.vision
     entry, encoder, embedding = vision_formats.write_model(
         folder, store, model.config, vision.config, plan, model.info, progress

@@ -14,6 +14,7 @@ import numpy as np
 
 from satchel.runtime import strict_json
 from satchel.runtime.errors import BundleError
+from satchel.runtime.golden_layers import GoldenLayers
 from satchel.runtime.golden_vision import PICTURE, GoldenVision
 
 SCHEMA_VERSION = 1
@@ -130,12 +131,14 @@ class Golden:
         prompts: in the order of the rows.
         sets: by name; "reference" always, "weights" where the bundle's weights were run as well.
         vision: of a model that sees; None for others.
+        layers: the residual stream behind each layer, where it was asked for.
     """
 
     vocab_size: int
     prompts: tuple[GoldenPrompt, ...]
     sets: Mapping[SetName, GoldenSet]
     vision: GoldenVision | None = None
+    layers: GoldenLayers | None = None
 
     @property
     def positions(self) -> int:
@@ -163,6 +166,8 @@ class Golden:
         (folder / "golden.json").write_bytes(strict_json.canonical(strict_json.encode(structure)))
         if self.vision is not None:
             self.vision.write(folder)
+        if self.layers is not None:
+            self.layers.write(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Golden:
@@ -173,7 +178,8 @@ class Golden:
         """
         structure = _read_structure(folder / "golden.json")
         sets = {name: _read_set(folder, structure.sets[name], name) for name in SET_NAMES if name in structure.sets}
-        golden = cls(structure.vocab_size, structure.prompts, sets, GoldenVision.read(folder))
+        seen, layers = GoldenVision.read(folder), GoldenLayers.read(folder)
+        golden = cls(structure.vocab_size, structure.prompts, sets, seen, layers)
         _check_shapes(golden, set(structure.sets))
         return golden
 
@@ -249,6 +255,8 @@ def _check_shapes(golden: Golden, names: set[str]) -> None:
             raise BundleError(
                 "a golden prompt is empty or outside the vocabulary", wanted=f"0..{golden.vocab_size - 1}"
             )
+    if golden.layers is not None and golden.layers.rows[-1] >= len(golden.prompts[0].sequence):
+        raise BundleError("golden layers beyond the first prompt", got=golden.layers.rows)
     if len({len(p.continuation) for p in golden.prompts}) != 1:
         raise BundleError("golden continuations differ in length")
     for name, values in golden.sets.items():

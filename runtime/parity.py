@@ -14,11 +14,12 @@ from satchel.runtime import strict_json
 from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
 from satchel.runtime.backends.seeing import SeeingBackend
-from satchel.runtime.bundle import MANIFEST, PARITY, Bundle, open_bundle, sha256
+from satchel.runtime.bundle import MANIFEST, PARITY, Bundle, OpenedBundle, open_bundle, sha256
 from satchel.runtime.errors import BundleError, OutputError, UsageError, ValidationError
 from satchel.runtime.golden import Golden, SetName
+from satchel.runtime.layers import layer_errors
 from satchel.runtime.limits import MAXIMA, QUALITY_TIE, TIES, Arithmetic, Comparison, Limit, arithmetic, limits_for
-from satchel.runtime.parity_file import SCHEMA_VERSION, HostValue, Positions, positions_of, rounded
+from satchel.runtime.parity_file import SCHEMA_VERSION, HostValue, LayerErrors, Positions, positions_of, rounded
 from satchel.runtime.replay import Answer, Progress, Replay, greedy_figures, replay, timings
 from satchel.runtime.replay_vision import golden_prepared, vision_figures
 
@@ -40,7 +41,7 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def runs_for(bundle: Bundle, engines: Sequence[str] = (), precisions: Sequence[str] = ()) -> tuple[Run, ...]:
+def runs_for(bundle: OpenedBundle[Any], engines: Sequence[str] = (), precisions: Sequence[str] = ()) -> tuple[Run, ...]:
     """The ways to execute a bundle's model on this machine.
 
     Args:
@@ -51,7 +52,7 @@ def runs_for(bundle: Bundle, engines: Sequence[str] = (), precisions: Sequence[s
     Raises:
         UsageError: an engine or precision that there is not.
     """
-    form, scheme = bundle.manifest.entry.format, bundle.manifest.weights.scheme
+    form, scheme = bundle.manifest.format, bundle.manifest.weights.scheme
     if form != "coreml":
         if engines or precisions:
             raise UsageError("engines and precisions are Core ML's", got=form, wanted="a Core ML bundle")
@@ -116,6 +117,7 @@ class ParityReport:
         skipped: golden prompts that the context cannot hold.
         timings: run -> what -> seconds or tokens a second. They alone change from one validation to the next.
         positions: run -> figures of single positions, for parity-<device>.json.
+        layers: run -> errors by layer, for the same, where the bundle has golden layers.
         size: of the bundle in bytes.
         manifest: sha256 of its manifest.json.
     """
@@ -127,6 +129,7 @@ class ParityReport:
     skipped: int
     timings: Mapping[str, Mapping[str, float | None]]
     positions: Mapping[str, Positions] = field(default_factory=dict)
+    layers: Mapping[str, LayerErrors] = field(default_factory=dict)
     size: int = 0
     manifest: str = ""
 
@@ -166,6 +169,8 @@ class ParityReport:
         value["bundle"] |= {"bytes": self.size, "manifest": self.manifest}
         for run in value["runs"]:
             run["positions"] = strict_json.encode(self.positions[run["name"]])
+            if run["name"] in self.layers:
+                run["layers"] = strict_json.encode(self.layers[run["name"]])
         return value
 
     def write(self, folder: Path) -> Path:
@@ -237,6 +242,7 @@ def validate(
         backend = load_backend(opened.folder, opened.manifest.entry, **run.options)
         judged.add(run, backend, time.perf_counter() - start, progress)
         del backend
+        judged.look_inside(run)
     return judged.report(chosen)
 
 
@@ -249,6 +255,7 @@ class _Judged:
         self._answers: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._timings: dict[str, Mapping[str, float | None]] = {}
         self._positions: dict[str, Positions] = {}
+        self._layers: dict[str, LayerErrors] = {}
         self._skipped = 0
 
     def add(self, run: Run, backend: Backend, load: float, progress: Progress) -> None:
@@ -267,6 +274,11 @@ class _Judged:
                 self._compare(run, comparison, result, name)
         if picture is not None and golden.vision is not None:
             self._see(run, vision_figures(cast(SeeingBackend, backend), golden.vision, picture))
+
+    def look_inside(self, run: Run) -> None:
+        """Adds errors by layer, where the bundle and the engine tell; the model is loaded once more for that."""
+        if (found := layer_errors(self._bundle, run.options)) is not None:
+            self._layers[run.name] = found
 
     def _see(self, run: Run, figures: Mapping[str, Mapping[str, float]]) -> None:
         for comparison, name in _COMPARISONS:
@@ -294,7 +306,7 @@ class _Judged:
         }  # fmt: skip
         return ParityReport(
             subject, runs, tuple(self._rows), self._answers, self._skipped, self._timings, self._positions,
-            self._bundle.bytes, sha256(self._bundle.folder / MANIFEST),
+            self._layers, self._bundle.bytes, sha256(self._bundle.folder / MANIFEST),
         )  # fmt: skip
 
 
@@ -306,6 +318,12 @@ def explain(row: Row, report: ParityReport) -> dict[str, Any]:
 
 def where_to_look(row: Row, report: ParityReport) -> str:
     """The likeliest place of the fault, from which other figures of the report are good."""
+    if report.subject.get("kind") == "module":
+        if row.comparison == "quality":
+            return (
+                "the weights: more --bits, or 8 for single ones; the lowering, where that is beyond its limits too"
+            )
+        return "the program: compare this format with another one, and in Core ML fp32 with fp16 (values beyond 65504?)"
     if row.route == "vision":
         if row.figure == "pixels_difference":
             return "the picture is prepared otherwise than the original does it: look at entry.vision.images"

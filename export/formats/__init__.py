@@ -27,6 +27,8 @@ def write_model(
     plan: Plan,
     info: ModelInfo,
     progress: Progress = silent,
+    *,
+    layers: bool = False,
 ) -> ModelEntry:
     """Writes the model file of a plan into a folder, and says how it is called.
 
@@ -37,11 +39,13 @@ def write_model(
         plan: whose format is one of WRITERS.
         info: for the file's metadata.
         progress: told how far it is.
+        layers: also write what gives the residual stream behind each layer, where the format needs a file for that.
     """
     try:
         module = importlib.import_module(WRITERS[plan.format])
     except ImportError as error:
         hint = "pip install 'satchel[export]'"
         raise MissingPackageError(f"a package that writes {plan.format} is missing", got=error, hint=hint) from error
-    entry: ModelEntry = module.write(folder, weights, config, plan, info, progress)
+    further = {"layers": True} if layers and plan.format == "onnx" else {}
+    entry: ModelEntry = module.write(folder, weights, config, plan, info, progress, **further)
     return entry

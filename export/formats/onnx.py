@@ -29,11 +29,14 @@ from satchel.devices.plan import Plan
 from satchel.export.decoder import block, embed, head
 from satchel.export.families.base import DecoderConfig
 from satchel.export.formats.genai import write_config
+from satchel.export.formats.onnx_layers import add_outputs
 from satchel.export.ops.base import Weights
 from satchel.export.ops.onnx import ACCURACY_LEVEL, CacheInputs, OnnxOps
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
+from satchel.export.ops.onnx_values import Tensor
 from satchel.export.progress import Progress, silent
 from satchel.runtime.errors import FormatError, OutputError
+from satchel.runtime.golden_layers import LAYERS_MODEL
 from satchel.runtime.manifest import ModelEntry, ModelInfo, TensorSpec
 
 MODEL = "model.onnx"
@@ -47,8 +50,10 @@ def write(
     plan: Plan,
     info: ModelInfo,
     progress: Progress = silent,
+    *,
+    layers: bool = False,
 ) -> ModelEntry:
-    """Writes model.onnx, model.onnx.data and genai_config.json into `folder`.
+    """Writes model.onnx, model.onnx.data and genai_config.json into `folder`; with `layers` layers.onnx too.
 
     Raises:
         OutputError: when the files cannot be written.
@@ -58,9 +63,13 @@ def write(
     try:
         with (folder / DATA).open("wb") as stream:
             graph = GraphBuilder(ExternalData(folder / DATA, stream))
-            outputs = build(graph, weights, config, plan, progress)
+            behind: list[Tensor] = []
+            outputs = build(graph, weights, config, plan, progress, behind=behind)
         model = graph.model(outputs, metadata(info))
         (folder / MODEL).write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+        if layers:
+            add_outputs(model, behind, config.hidden_size)
+            (folder / LAYERS_MODEL).write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
         if len({config.layer(i).kv_heads for i in range(config.layers)}) == 1:  # genai knows one number of heads
             write_config(folder, config, plan.context_length, filename=MODEL)
     except OSError as error:
@@ -78,8 +87,10 @@ def build(
     progress: Progress,
     *,
     embedded: bool = False,
+    behind: list[Tensor] | None = None,
 ) -> list[ir.Value]:
-    """All nodes; returns the outputs. With `embedded` the graph takes rows of the embedding instead of ids."""
+    """All nodes; returns the outputs. With `embedded` the graph takes rows of the embedding instead of ids; `behind`
+    gets what each layer gives."""
     place: list[int | str] = ["batch_size", "sequence_length"]
     if embedded:
         ids = graph.input("inputs_embeds", ir.DataType.FLOAT, [*place, config.hidden_size])
@@ -96,6 +107,8 @@ def build(
     for layer in range(config.layers):
         progress("Writing ONNX", layer + 1, steps)
         x = block(ops, x, layer)
+        if behind is not None:
+            behind.append(x)
     logits = head(ops, config, x)
     assert isinstance(logits, ir.Value)
     progress("Writing ONNX", steps, steps)

@@ -13,6 +13,8 @@ import numpy as np
 
 from satchel.runtime.errors import MissingPackageError, UsageError
 from satchel.runtime.mil import Watch, load
+from satchel.runtime.mil.interpreter import Observer
+from satchel.runtime.mil.package import Package
 from satchel.runtime.mil.precision import check_precision
 
 ENGINES = ("auto", "interpreter", "framework")
@@ -56,7 +58,18 @@ class Interpreter:
 
     def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Runs a function once."""
-        return self._program.run(inputs, function, self._state, self._precision, self._watch)
+        return self.run(function, inputs)
+
+    @property
+    def package(self) -> Package:
+        """What is run."""
+        return self._program.package
+
+    def run(
+        self, function: str, inputs: Mapping[str, np.ndarray], observe: Observer | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """Runs a function once; `observe` is called after each op, see interpreter.run."""
+        return self._program.run(inputs, function, self._state, self._precision, self._watch, observe=observe)
 
     def reset(self) -> None:
         """Makes new states."""

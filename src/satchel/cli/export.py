@@ -58,6 +58,9 @@ def command(
         str, typer.Option(metavar="WHERE", help="threads, or a cluster that is running: dask[=ADDRESS], ray[=ADDRESS].")
     ] = "threads",
     settings: Settings = None,
+    golden_layers: Annotated[
+        bool, typer.Option("--golden-layers", help="Keep what the reference has behind each layer, for satchel parity.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Validate each bundle when it is written.")
     ] = True,
@@ -72,7 +75,7 @@ def command(
                 model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                 effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
                 tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, parallel=parallel,
-                overrides=parse_overrides(settings), progress=bars,
+                overrides=parse_overrides(settings), golden_layers=golden_layers, progress=bars,
             )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
