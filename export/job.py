@@ -152,8 +152,9 @@ def make_job(
     check_source(opened.tensors, opened.config, plans)
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
+    curved, tunable = any(recipe.curved for recipe in recipes), any(recipe.tunable for recipe in recipes)
     tower = opened.vision.config if opened.vision else None
-    memory = plan_memory(opened.config, limit, curved=any(recipe.curved for recipe in recipes), tower=tower)
+    memory = plan_memory(opened.config, limit, curved=curved, tunable=tunable, tower=tower)
     return Job(opened, tuple(plans), also_for, recipes, output, overwrite, memory)
 
 

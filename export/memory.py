@@ -8,7 +8,7 @@ is needed while a model is asked, or while its largest matrices are compressed.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from satchel.export.families.base import DecoderConfig
 from satchel.export.vision.config import VisionConfig
@@ -27,10 +27,14 @@ LINEAR = 10
 TABLE = 3
 """The same of an embedding or head, of which only some rows are in fp32: its codes, and their copy on the way out."""
 LOADED = 4
+HEAD_LOGITS = 1 << 24
+"""Logits of the model and of the original that calibration/tuning.py compares at a time."""
 ACTIVATIONS = 12
 """Values for each token and channel that a layer's backward pass keeps, gradients counted."""
 BATCH_TOKENS, BATCH_LOGITS = 2048, 1 << 26
 """What calibration/fisher.py works on at a time: of a large vocabulary fewer tokens than of a small one."""
+TUNED = 16
+"""Bytes for each weight of a linear while the rounded model is tuned: its value, its position and two moments."""
 FACTORS = 24
 """Bytes for each pair of columns while a Hessian's factor is computed."""
 WORKERS = 2
@@ -48,29 +52,41 @@ class MemoryPlan:
         streamed: whether the reference's matrices stay in their files.
         workers: matrices that are compressed at the same time.
         bytes: needed at the most.
+        tuned: whether there is room to tune the rounded model as a whole.
     """
 
     streamed: bool
     workers: int
     bytes: int
+    tuned: bool = False
 
 
 def plan_memory(
-    config: DecoderConfig, limit: int | None = None, *, curved: bool = False, tower: VisionConfig | None = None
+    config: DecoderConfig,
+    limit: int | None = None,
+    *,
+    curved: bool = False,
+    tunable: bool = False,
+    tower: VisionConfig | None = None,
 ) -> MemoryPlan:
     """The fastest way that keeps within the limit: loaded with two workers, streamed with two, streamed with one.
 
+    What is loaded is tuned as well if it can be.
+
     Args:
         config: of the model.
-        curved: whether the curvature is measured.
-        tower: of a model that sees.
         limit: bytes; None prefers half of the machine's memory, and refuses nothing.
+        curved: whether the curvature is measured.
+        tunable: whether the rounded model is to be tuned.
+        tower: of a model that sees.
 
     Raises:
         UsageError: even the last way needs more; the message says how much.
     """
     ways = [_plan(config, streamed, workers, curved, tower) for streamed, workers in WAYS]
     allowed = machine_memory() // SHARE if limit is None else limit
+    if tunable and (needed := max(ways[0].bytes, _tuning(config, tower))) <= allowed:
+        return replace(ways[0], bytes=needed, tuned=True)
     for way in ways:
         if way.bytes <= allowed:
             return way
@@ -98,6 +114,17 @@ def _plan(
     compressing = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
     measuring = _measuring(config, workers) if curved else 0
     return MemoryPlan(streamed, workers, PROGRAMS + loaded + max(asking, compressing, measuring))
+
+
+def _tuning(config: DecoderConfig, tower: VisionConfig | None) -> int:
+    """All linears on their way, both heads, and activations: one layer's, and those between layers."""
+    linears = sum(rows * columns for rows, columns in config.linear_shapes().values())
+    tables = sum(rows * columns for rows, columns in config.matrix_shapes().values()) - linears
+    seeing = sum(rows * columns for rows, columns in tower.matrix_shapes().values()) if tower else 0
+    loaded = LOADED * (linears + tables + seeing)
+    between = 4 * BATCH_TOKENS * config.hidden_size * config.layers
+    layer = 4 * BATCH_TOKENS * ACTIVATIONS * (config.hidden_size + config.intermediate_size)
+    return PROGRAMS + loaded + TUNED * linears + 2 * LOADED * tables + between + layer + 16 * HEAD_LOGITS
 
 
 def _seeing(tower: VisionConfig) -> int:

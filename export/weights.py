@@ -16,13 +16,14 @@ from satchel.export.calibration.divergence import Mixed, divergence
 from satchel.export.calibration.fisher import curvatures
 from satchel.export.calibration.means import mean_squares
 from satchel.export.calibration.texts import calibration_ids, held_back_ids
+from satchel.export.calibration.tuning import tuned
 from satchel.export.calibration.uncompressed import Uncompressed
 from satchel.export.golden import Prompt, golden, golden_prompts, is_large, room_for, with_weights
 from satchel.export.job import Job
 from satchel.export.palettize.budget import Options, total, within_loss
 from satchel.export.palettize.candidates import forms_of
 from satchel.export.palettize.compress import compress_matrix, compress_model, store_candidates
-from satchel.export.palettize.selection import Selection, apply, read_selection, select
+from satchel.export.palettize.selection import Selection, apply, read_selection, select, write_selection
 from satchel.export.palettize.source_codes import keep_codes
 from satchel.export.palettize.spec import CALIBRATION, Effort, Recipe
 from satchel.export.palettize.store import WeightStore
@@ -120,7 +121,7 @@ class _Stages:
 
     def run(self) -> dict[Recipe, Compressed]:
         answers = self._answers()
-        stores = {r: WeightStore(self._step("weights", r.to_json(), self._room(r))) for r in self._job.recipes}
+        stores = {r: WeightStore(self._step("weights", *self._made_from(r))) for r in self._job.recipes}
         self._measure([r for r, s in stores.items() if r.curved and not self._is_chosen(s)])
         for recipe, store in stores.items():
             self._fill(recipe, store)
@@ -137,6 +138,13 @@ class _Stages:
 
     def _step(self, kind: str, *made_from: Any) -> Path:
         return self._work.step(kind, *self._origin, *made_from)
+
+    def _made_from(self, recipe: Recipe) -> list[Any]:
+        """What the weights under a recipe depend on."""
+        return [recipe.to_json(), self._room(recipe), *(["tuned"] if self._is_tuned(recipe) else [])]
+
+    def _is_tuned(self, recipe: Recipe) -> bool:
+        return recipe.tunable and self._job.memory.tuned
 
     def _reference(self) -> Reference:
         if self._loaded is None:
@@ -242,7 +250,13 @@ class _Stages:
             return
         if recipe.curved:
             forms = self._measured(recipe)
-            apply(read_selection(store) or self._select(recipe, forms), forms, store)
+            selection = read_selection(store) or self._select(recipe, forms)
+            if self._is_tuned(recipe):
+                self._tune(recipe, selection, forms, store)
+            else:
+                if recipe.tunable:
+                    self._setting.progress("Not tuning the rounded weights: too little memory", 1, 1)
+                apply(selection, forms, store)
         statistics = {}
         if recipe.calibrated and not recipe.curved and not all(map(store.has, self._config.matrix_shapes())):
             statistics = mean_squares(self._config, self._original, self._ids(recipe.effort), self._setting.progress)
@@ -250,6 +264,24 @@ class _Stages:
             self._model.tensors.read, self._config, statistics, recipe, store, workers=self._setting.workers,
             progress=self._setting.progress,
         )  # fmt: skip
+
+    def _tune(self, recipe: Recipe, selection: Selection, forms: WeightStore, store: WeightStore) -> None:
+        """Makes what tuning makes of the chosen forms the matrices of a store."""
+        write_selection(selection, store)
+        if all(map(store.has, selection.forms)):
+            return
+        folder = self._step("tuning", *self._made_from(recipe), selection.forms)
+        found = tuned(
+            self._config, self._original, self._rounded(recipe, forms, selection.forms), self._ids(recipe.effort),
+            folder, seed=self._setting.seed, progress=self._setting.progress,
+        )  # fmt: skip
+        for name, matrix in found:
+            store.put_matrix(name, matrix)
+        self._work.drop(folder)
+
+    def _rounded(self, recipe: Recipe, forms: WeightStore, chosen: Mapping[str, str]) -> Mixed:
+        """The model whose linears have the chosen forms."""
+        return Mixed(self._original, forms, chosen, lambda name, w: compress_matrix(name, w, None, recipe))
 
     def _options(self, recipe: Recipe, store: WeightStore) -> Options:
         return {name: store.costs(name, forms) for name, forms in self._forms(recipe).items()}
@@ -271,7 +303,7 @@ class _Stages:
         What the embedding and the head lose is part of it. A choice near the one that is looked for tells most.
         """
         ids = held_back_ids(self._ids(recipe.effort), self._model.tokenizer, self._config, self._setting.seed)
-        other = Mixed(self._original, store, chosen, lambda name, w: compress_matrix(name, w, None, recipe))
+        other = self._rounded(recipe, store, chosen)
         measured = divergence(self._config, self._original, other, ids, self._setting.progress)
         return measured / max(total(options, chosen).loss, 1e-9)
 

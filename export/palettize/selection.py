@@ -107,15 +107,20 @@ def _bytes(budget: Budget, weights: int) -> int:
 
 def apply(selection: Selection, forms: WeightStore, store: WeightStore) -> None:
     """Makes the chosen of all `forms` the matrices of a store. What was written down is done again after a kill."""
-    aside = store.folder / f"{FILE}.part"
-    aside.write_text(json.dumps(selection.to_json(), sort_keys=True))
-    aside.replace(store.folder / FILE)
+    write_selection(selection, store)
     for name, form in selection.forms.items():
         store.adopt(forms, name, form)
 
 
+def write_selection(selection: Selection, store: WeightStore) -> None:
+    """Notes what was chosen beside a store's matrices."""
+    aside = store.folder / f"{FILE}.part"
+    aside.write_text(json.dumps(selection.to_json(), sort_keys=True))
+    aside.replace(store.folder / FILE)
+
+
 def read_selection(store: WeightStore) -> Selection | None:
-    """What `apply` wrote down, if it did."""
+    """What was written down, if it was."""
     with suppress(OSError, ValueError):  # not there, or damaged
         return Selection(**json.loads((store.folder / FILE).read_bytes()))
     return None

@@ -94,7 +94,8 @@ class Recipe:
         budget: what the choice among several widths is to meet.
         effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
             curvature and lets later columns make up for the errors of earlier ones (GPTQ); "high" measures it over more
-            text, and refines longer what GPTQ found (refine.py).
+            text, refines longer what GPTQ found (refine.py), and where memory allows it tunes the rounded model as a
+            whole (calibration/tuning.py).
         lut_groups: one LUT for the whole tensor, or one for each 16 rows.
         block: weights that share an affine scale.
         symmetric: affine codes without zero points, as XNNPACK wants them.
@@ -152,6 +153,11 @@ class Recipe:
     def curved(self) -> bool:
         """Whether the curvature is to be measured."""
         return self.calibrated and self.effort != "low"
+
+    @property
+    def tunable(self) -> bool:
+        """Whether the rounded model is to be tuned as a whole."""
+        return self.curved and self.effort == "high"
 
     def widths_of(self, name: str) -> tuple[int, ...]:
         """The bits that a linear may have, by its canonical name."""
