@@ -363,6 +363,7 @@ class Family:
         ignored: checkpoint names that carry nothing (buffers that old exporters saved), as exact names or suffixes.
         tied_head: name of a head that some exporters store although it is tied; "" if the family has none.
         gguf: how GGUF files hold this family; None if they are not read.
+        gguf_as: the family that GGUF files of this one say they are of, and are read by; "" for none.
         norm_offset: added to the gains of norms as a safetensors file has them.
         stand: what is the reference of a family that transformers does not have.
         published: models of this family, by their ids on the hub, oldest first.
@@ -378,6 +379,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     tied_head: str = ""
     gguf: GgufLayout | None = None
+    gguf_as: str = ""
     norm_offset: float = 0.0
     stand: Stand | None = None
     published: tuple[str, ...] = ()

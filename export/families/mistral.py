@@ -38,6 +38,7 @@ MISTRAL = Family(
     tensor_names=partial(expand, TENSORS),
     ignored=("rotary_emb.inv_freq",),
     tied_head="lm_head.weight",
+    gguf_as="llama",
     published=("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.3"),
     options=("grouped queries", "heads of a width of their own", "tied head", "window"),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from satchel.cli import (
     embed,
     export,
     inspect,
+    models,
     parity,
     plan,
     preflight,
@@ -53,6 +54,7 @@ app.command("validate")(validate.command)
 app.command("run")(run.command)
 app.command("embed")(embed.command)
 app.command("inspect")(inspect.command)
+app.command("models")(models.command)
 app.add_typer(devices.app, name="devices")
 app.add_typer(parity.app, name="parity")
 app.command("sensitivity")(sensitivity.command)

@@ -138,6 +138,40 @@ PUBLISHED = {
          "rope_scaling": None, "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6}
         | sizes(1152, 6912, 26, 4, 1, 262144, 32768), 999_885_952,
     ),
+    "starcoder2-3b": (
+        {"model_type": "starcoder2", "architectures": ["Starcoder2ForCausalLM"], "activation_function": "gelu",
+         "attention_softmax_in_fp32": True, "bos_token_id": 0, "embedding_dropout": 0.1, "eos_token_id": 0,
+         "hidden_act": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-5, "mlp_type": "default", "norm_epsilon": 1e-5,
+         "norm_type": "layer_norm", "residual_dropout": 0.1, "rope_theta": 999999.4420358813, "sliding_window": 4096,
+         "scale_attention_softmax_in_fp32": True, "scale_attn_weights": True, "use_bias": True}
+        | sizes(3072, 12288, 30, 24, 2, 49152, 16384), 3_030_371_328,
+    ),
+    "granite-3.3-2b": (
+        {"model_type": "granite", "architectures": ["GraniteForCausalLM"], "attention_bias": False, "bos_token_id": 0,
+         "attention_multiplier": 0.015625, "embedding_multiplier": 12.0, "eos_token_id": 0, "hidden_act": "silu",
+         "logits_scaling": 8.0, "mlp_bias": False, "residual_multiplier": 0.22, "rms_norm_eps": 1e-5,
+         "rope_scaling": None, "rope_theta": 10000000.0, "tie_word_embeddings": True}
+        | sizes(2048, 8192, 40, 32, 8, 49159, 131072), 2_533_539_840,
+    ),
+    "phi-2": (
+        {"model_type": "phi", "architectures": ["PhiForCausalLM"], "bos_token_id": 50256, "embd_pdrop": 0.0,
+         "eos_token_id": 50256, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.4,
+         "qk_layernorm": False, "resid_pdrop": 0.1, "rope_scaling": None, "rope_theta": 10000.0,
+         "tie_word_embeddings": False} | sizes(2560, 10240, 32, 32, 32, 51200, 2048), 2_779_683_840,
+    ),
+    "Phi-3-small-8k": (
+        {"model_type": "phi3small", "architectures": ["Phi3SmallForCausalLM"], **CODE, "attention_dropout_prob": 0.0,
+         "blocksparse_block_size": 64, "blocksparse_homo_head_pattern": False, "blocksparse_num_local_blocks": 16,
+         "blocksparse_triton_kernel_block_size": 64, "blocksparse_vert_stride": 8, "bos_token_id": 100257,
+         "dense_attention_every_n_layers": 2, "dummy_token_indices": [100256, 100264, 100265, *range(100267, 100352)],
+         "embedding_dropout_prob": 0.1, "eos_token_id": 100257, "ff_dim_multiplier": None, "ffn_dropout_prob": 0.1,
+         "ff_intermediate_size": 14336, "gegelu_limit": 20.0, "gegelu_pad_to_256": True, "hidden_act": "gegelu",
+         "layer_norm_epsilon": 1e-5, "mup_attn_multiplier": 1.0, "mup_embedding_multiplier": 10.0,
+         "mup_use_scaling": True, "mup_width_multiplier": 8.0, "reorder_and_upcast_attn": False,
+         "rope_embedding_base": 1000000, "rope_position_scale": 1.0, "hidden_size": 4096, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 100352, "max_position_embeddings": 8192},
+        7_392_272_384 + 100_352,  # the bias of the head, which is ours
+    ),
     "OpenELM-270M": (
         {**OPENELM, "head_dim": 64, "model_dim": 1280, "num_transformer_layers": 16,
          "ffn_multipliers": [0.5, 0.73, 0.97, 1.2, 1.43, 1.67, 1.9, 2.13, 2.37, 2.6, 2.83, 3.07, 3.3, 3.53, 3.77, 4.0],
@@ -162,7 +196,7 @@ def test_is_taken_whole(given, parameters):
     [
         ({"quantization_config": {"quant_method": "gptq"}}, "already quantized"),
         ({"num_local_experts": 8}, "num_local_experts=8"),
-        ({"mup_width_multiplier": 8.0}, "mup_width_multiplier=8.0"),
+        ({"width_multiplier": 8.0}, "width_multiplier=8.0"),
         ({"architectures": ["SomethingForTokenClassification"]}, "SomethingForTokenClassification"),
         ({"vocab_size": 0}, "vocab_size"),
     ],
