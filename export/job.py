@@ -112,7 +112,7 @@ def open_model(model: str | Path, *, with_tokenizer: bool = True) -> Model:
     config, tensors = (parts.config, parts.tensors) if parts else load_family(checkpoint)
     tokenizer = read_tokenizer(checkpoint, config) if with_tokenizer else None
     if parts and tokenizer:
-        tokenizer = taught(parts.family, parts.given, tokenizer)
+        tokenizer = taught(parts, tokenizer)
     rules = tokenizer.rules if tokenizer else token_rules(checkpoint, config)
     config = dataclasses.replace(config, bos_token_id=rules.bos_id, eos_token_ids=rules.stop_ids)
     info, defaults = model_info(source, checkpoint, config), generation_defaults(checkpoint.generation_config)

@@ -312,7 +312,8 @@ class _Stages:
         if recipe.budget is None or recipe.budget.max_bytes is None:
             return 0
         plans = [plan for plan, asked in zip(self._job.plans, self._job.recipes, strict=True) if asked == recipe]
-        seeing = vision_bytes(self._model.vision.config, recipe) if self._model.vision else 0
+        vision = self._model.vision
+        seeing = vision_bytes(vision.config, recipe, vision.shown) if vision else 0
         return seeing + max(other_bytes(self._model, plan, recipe.embedding) for plan in plans)
 
 

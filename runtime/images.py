@@ -33,10 +33,12 @@ class Tiles:
     Attributes:
         longest_edge: the picture is first scaled so that its longer edge has so many pixels.
         edge: of a tile, in pixels; the picture is then scaled to multiples of it.
+        whole: where it is true the picture is not cut up, but scaled to the size of one tile.
     """
 
     longest_edge: int
     edge: int
+    whole: bool | None = field(default=None, metadata=strict_json.OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class ImagePreparation:
         rescale: multiplies the bytes.
         mean, std: of each channel, red, green, blue: (x - mean) / std.
         tiles: only for resize "tiles".
+        square: red, green and blue of what a picture is made square with before all else, on both sides of its shorter
+            edge; None where it stays as it is.
     """
 
     height: int
@@ -65,6 +69,7 @@ class ImagePreparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tiles: Tiles | None = field(default=None, metadata=strict_json.OPTIONAL)
+    square: tuple[int, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def check_preparation(how: ImagePreparation) -> None:
         raise BundleError("sizes of pictures are out of range", got=sizes, wanted=f"1..{LARGEST_EDGE}")
     if len(how.mean) != 3 or len(how.std) != 3 or any(s <= 0 for s in how.std):
         raise BundleError("mean and std are of three channels", got=(how.mean, how.std))
+    if how.square is not None and (len(how.square) != 3 or any(not 0 <= c <= 255 for c in how.square)):
+        raise BundleError("a color is three bytes", got=how.square)
     if how.tiles and (how.height, how.width) != (how.tiles.edge, how.tiles.edge):
         raise BundleError("tiles are not what the encoder takes", got=how.tiles.edge, wanted=(how.height, how.width))
 
@@ -109,6 +116,8 @@ def prepare(picture: Any, how: ImagePreparation) -> Prepared:
         MissingPackageError: Pillow is not installed.
     """
     image = open_picture(picture)
+    if how.square is not None:
+        image = _squared(image, how.square)
     if how.tiles is not None:
         return _tiled(image, how, how.tiles)
     if how.resize == "exact":
@@ -154,6 +163,16 @@ def open_picture(picture: Any) -> Any:
         raise UsageError("a picture is too large", got=error) from None
 
 
+def _squared(image: Any, color: tuple[int, ...]) -> Any:
+    """In the middle of a square of one color; where that is not even, nearer to the top or the left."""
+    from PIL import Image
+
+    edge = max(image.size)
+    square = Image.new("RGB", (edge, edge), color)
+    square.paste(image, ((edge - image.width) // 2, (edge - image.height) // 2))
+    return square
+
+
 def _scaled(image: Any, size: tuple[int, int], how: ImagePreparation) -> Any:
     """To (height, width)."""
     from PIL import Image
@@ -189,6 +208,8 @@ def _normalised(array: np.ndarray, how: ImagePreparation) -> np.ndarray:
 def _tiled(image: Any, how: ImagePreparation, tiles: Tiles) -> Prepared:
     """Tiles from left to right and top to bottom, then the whole picture at the size of one."""
     image = _scaled(image, _to_longest(image.size, tiles.longest_edge), how)
+    if tiles.whole:
+        return Prepared(_normalised(np.asarray(_scaled(image, (tiles.edge, tiles.edge), how)), how)[None])
     image = _scaled(image, _to_multiples(image.size, tiles.edge), how)
     edge, (width, height) = tiles.edge, image.size
     if width <= edge and height <= edge:
@@ -220,7 +241,7 @@ def _to_longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 def most_tiles(how: ImagePreparation) -> int:
     """Of any picture, the whole of it counted."""
-    if how.tiles is None:
+    if how.tiles is None or how.tiles.whole:
         return 1
     edge = math.ceil(min(how.tiles.longest_edge, LONGEST_TILED) / how.tiles.edge)
     return edge**2 + 1 if edge > 1 else 1

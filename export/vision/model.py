@@ -34,6 +34,11 @@ class Vision:
         """The picture of the golden prompts."""
         return golden_picture(self.images)
 
+    @property
+    def shown(self) -> int:
+        """Rows that it becomes."""
+        return self.tokens.rows * len(self.picture.prepared.pixels)
+
 
 def read_vision(whole: Checkpoint, parts: Parts, tokenizer: BundleTokenizer | None) -> Vision:
     """The part that sees of a checkpoint.

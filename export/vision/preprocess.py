@@ -30,11 +30,14 @@ SMOLVLM: dict[str, Any] = {
 }  # fmt: skip
 DEFAULTS = {
     "CLIPImageProcessor": CLIP,
+    "LlavaImageProcessor": CLIP,
     "SiglipImageProcessor": SIGLIP,
     "SmolVLMImageProcessor": SMOLVLM,
     "Idefics3ImageProcessor": SMOLVLM,
 }
 """image_processor_type -> what transformers takes where the file says nothing."""
+SQUARES = "LlavaImageProcessor"
+"""Which pads pictures to squares where `do_pad` says so."""
 READ = (
     "size", "crop_size", "resample", "do_center_crop", "do_resize", "do_rescale", "do_normalize", "do_convert_rgb",
     "rescale_factor", "image_mean", "image_std", "do_image_splitting", "max_image_size", "do_pad",
@@ -61,12 +64,9 @@ def read_preparation(given: Mapping[str, Any], config: VisionConfig) -> ImagePre
     if unknown:
         raise CheckpointError("the image processor has options that are not known", got=", ".join(sorted(unknown)))
     options = {**DEFAULTS[kind], **{k: v for k, v in given.items() if v is not None}}
-    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-        if options.get(key) is False:
-            raise CheckpointError(f"an image processor without {key} is not supported", got=False)
     tiled = "max_image_size" in DEFAULTS[kind]
-    if options.get("do_pad") and not tiled:
-        raise CheckpointError("an image processor that pads is not supported", got="do_pad=true")
+    if options.get("do_pad") and not tiled and kind != SQUARES:
+        raise CheckpointError("this image processor is not known to pad", got="do_pad=true", wanted=SQUARES)
     try:
         found = _preparation(options, config, tiled)
         check_preparation(found)
@@ -112,16 +112,21 @@ def processor_options(folder: Path, family: MultimodalFamily, config: VisionConf
 
 
 def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) -> ImagePreparation:
+    normal = options.get("do_normalize") is not False
+    mean, std = (options["image_mean"], options["image_std"]) if normal else ((0, 0, 0), (1, 1, 1))
     common: dict[str, Any] = {
-        "filter": FILTERS[int(options["resample"])], "rescale": float(options.get("rescale_factor", 1 / 255)),
-        "mean": tuple(map(float, options["image_mean"])), "std": tuple(map(float, options["image_std"])),
+        "filter": FILTERS[int(options["resample"])], "mean": tuple(map(float, mean)), "std": tuple(map(float, std)),
+        "rescale": 1.0 if options.get("do_rescale") is False else float(options.get("rescale_factor", 1 / 255)),
     }  # fmt: skip
     if tiled:
         return _tiles(options, common)
+    if options.get("do_pad"):
+        common["square"] = tuple(int(float(m) * 255) for m in options["image_mean"])
+    if options.get("do_resize") is False:
+        return _unscaled(options, common, config)
     height, width, edge = _size(options["size"])
     if options["do_center_crop"]:
-        crop = options["crop_size"]
-        tall, wide = (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+        tall, wide = _cropped(options["crop_size"])
         resize = "shortest_edge" if edge else "exact"
         if resize == "exact" and (height, width) != (tall, wide):
             raise ValueError(f"a size of {height} x {width} before a crop of {tall} x {wide}")
@@ -131,11 +136,24 @@ def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) 
     return ImagePreparation(height, width, "exact", 0, crop=False, **common)
 
 
+def _unscaled(options: Mapping[str, Any], common: Mapping[str, Any], config: VisionConfig) -> ImagePreparation:
+    """Pictures as they are: only their middle, or only those of the tower's size."""
+    if not options["do_center_crop"]:
+        return ImagePreparation(config.image_size, config.image_size, "none", 0, crop=False, **common)
+    tall, wide = _cropped(options["crop_size"])
+    return ImagePreparation(tall, wide, "none", 0, crop=True, **common)
+
+
+def _cropped(crop: Any) -> tuple[int, int]:
+    return (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+
+
 def _tiles(options: Mapping[str, Any], common: Mapping[str, Any]) -> ImagePreparation:
     longest, edge = int(options["size"]["longest_edge"]), int(options["max_image_size"]["longest_edge"])
-    if not options["do_image_splitting"]:
-        raise ValueError("do_image_splitting=false")
-    return ImagePreparation(edge, edge, "tiles", 0, crop=False, tiles=Tiles(longest, edge), **common)
+    if options.get("do_resize") is False:
+        raise ValueError("tiles without do_resize")
+    tiles = Tiles(longest, edge, whole=None if options["do_image_splitting"] else True)
+    return ImagePreparation(edge, edge, "tiles", 0, crop=False, tiles=tiles, **common)
 
 
 def _size(size: Any) -> tuple[int, int, int]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from satchel.export.families.multimodal import MultimodalFamily, Words
+from satchel.export.families.multimodal import Words
 from satchel.export.golden import CHAT, PLAIN, Prompt, random_prompts
 from satchel.export.tokenizer import BundleTokenizer, retold
+from satchel.export.vision.checkpoint import Parts
 from satchel.export.vision.config import VisionConfig
 from satchel.runtime.errors import MissingPackageError, TokenizerError, UsageError
 from satchel.runtime.image_tokens import ImageTokens, with_pictures
@@ -34,18 +35,19 @@ SEED, SIZE = 20260102, (180, 240)
 """Of the golden picture: height and width."""
 
 
-def taught(family: MultimodalFamily, given: Mapping[str, Any], tokenizer: BundleTokenizer) -> BundleTokenizer:
-    """A tokenizer that knows the placeholder of pictures, and the template and stop ids that its family's prompts have.
+def taught(parts: Parts, tokenizer: BundleTokenizer) -> BundleTokenizer:
+    """A tokenizer whose placeholder of pictures is a control token, so that no user's text can be taken for one.
 
-    Args:
-        family: those with `words` have tokenizers that know nothing of pictures.
-        given: its configuration.
-        tokenizer: of the checkpoint.
+    Where a family has `words`, its tokenizers know nothing of pictures: they are given the placeholder, and the
+    template and the stop ids of the family's prompts.
+
+    Raises:
+        TokenizerError: the placeholder is no token of its own.
     """
-    if family.words is None:
-        return tokenizer
-    words = family.words(given)
     spec = json.loads(tokenizer.tokenizer_json)
+    if parts.family.words is None:
+        return _controlled(tokenizer, spec, parts.placeholder)
+    words = parts.family.words(parts.given)
     place = tokenizer.tokenizer.get_vocab_size(with_added_tokens=True)
     if place >= tokenizer.rules.vocab_size:
         raise TokenizerError("the vocabulary has no row left for the placeholder of pictures", got=place)
@@ -55,6 +57,19 @@ def taught(family: MultimodalFamily, given: Mapping[str, Any], tokenizer: Bundle
     ends = set(tokenizer.encode_part(words.stops)) if words.stops else set()
     rules = replace(tokenizer.rules, stop_ids=tuple(sorted(ends | set(tokenizer.rules.stop_ids))))
     return retold(tokenizer, spec, rules, words.template, bos=words.bos)
+
+
+def _controlled(tokenizer: BundleTokenizer, spec: dict[str, Any], placeholder: int) -> BundleTokenizer:
+    """The same with a placeholder that is a control token; of a tokenizer that has it as a token."""
+    token = next((t for t in spec.get("added_tokens", []) if t.get("id") == placeholder), None)
+    if token is None:
+        wanted = "an added token such as <image>"
+        raise TokenizerError("the tokenizer lacks the placeholder of pictures", got=placeholder, wanted=wanted)
+    if token.get("special"):
+        return tokenizer
+    token["special"] = True
+    text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
+    return replace(tokenizer, tokenizer_json=text.encode())
 
 
 def image_tokens(
@@ -105,7 +120,8 @@ def golden_picture(how: ImagePreparation) -> GoldenPicture:
         from PIL import Image
     except ImportError as error:
         raise MissingPackageError("pictures need Pillow", got=error, hint="pip install 'satchel[images]'") from error
-    array = drawn(SEED, *SIZE)
+    as_it_is = how.resize == "none" and not how.crop
+    array = drawn(SEED, *((how.height, how.width) if as_it_is else SIZE))
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, format="PNG")
     return GoldenPicture(stream.getvalue(), prepare(array, how))

@@ -15,8 +15,9 @@ from satchel.export.palettize.tensors import Matrix, PlainTensor
 from satchel.export.progress import Progress, silent
 from satchel.export.vision.checkpoint import VisionTensors
 from satchel.export.vision.config import VisionConfig
-from satchel.export.vision.prompts import drawn
+from satchel.export.vision.prompts import QUESTIONS, drawn
 from satchel.export.vision.torch import features
+from satchel.runtime.golden import TOP
 from satchel.runtime.golden_vision import MOST_ROWS
 from satchel.runtime.images import ImagePreparation, prepare
 
@@ -70,8 +71,14 @@ def compress_vision_matrix(name: str, w: np.ndarray, h: np.ndarray | None, recip
     return compress_matrix(name, w, h, replace(recipe, budget=None, effort="low", **known))  # type: ignore[arg-type]
 
 
-def vision_bytes(config: VisionConfig, recipe: Recipe) -> int:
-    """Bytes that the tower and the projector take in a bundle, somewhat more than less: for budgets of size."""
+def vision_bytes(config: VisionConfig, recipe: Recipe, shown: int) -> int:
+    """Bytes that the tower and the projector take in a bundle, somewhat more than less: for budgets of size.
+
+    Args:
+        config: which matrices there are.
+        recipe: of the text model.
+        shown: rows of the golden picture, which are part of the golden prompts.
+    """
     numbers = 4 if recipe.weights == "fp32" else 2
     total = sum(4 * size for (size,) in config.vector_shapes().values())
     for name, (rows, columns) in config.matrix_shapes().items():
@@ -81,7 +88,8 @@ def vision_bytes(config: VisionConfig, recipe: Recipe) -> int:
             bits = _settled(name, recipe) if recipe.weights in UNSETTLED else 8
             total += rows * columns * bits // 8 + rows * (4 + 4 * columns // recipe.block)
     program = (config.layers + 3) * (PROGRAM_BYTES + HEAD_BYTES * config.heads)
-    return total + program + GOLDEN_BYTES + 2 * 4 * MOST_ROWS * config.projector[-1]
+    golden = len(QUESTIONS) * shown * (2 * 4 * (2 * TOP + 2) + 20)  # two sets of arrays, and a line for each id
+    return total + program + GOLDEN_BYTES + golden + 2 * 4 * MOST_ROWS * config.projector[-1]
 
 
 def _settled(name: str, recipe: Recipe) -> int:

@@ -105,6 +105,35 @@ def test_core_ml(tmp_path, kind, layout):
             np.testing.assert_allclose(session.logits(ids, images=[shown]), theirs.numpy(), atol=1e-4)
 
 
+def test_several_pictures(bundles):
+    """Two of different shapes in one prompt, in order; one that is named where it stands, and one too many."""
+    bundle, model, shown = bundles["llava"], tiny_llava(), [picture(50, 70), picture(90, 40, seed=3)]
+    how = bundle.manifest.entry.vision.images
+    parts = [{"type": "text", "text": "First"}, {"type": "image"}, {"type": "text", "text": "or"}, {"type": "image"}]
+    with satchel.load(bundle.folder) as session:
+        for messages in ([{"role": "user", "content": QUESTION}], [{"role": "user", "content": parts}]):
+            ids = session.encode_chat(messages, images=shown)
+            pixels = torch.from_numpy(np.concatenate([prepare(p, how).pixels for p in shown]))
+            theirs = model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits[0].numpy()
+            np.testing.assert_allclose(session.logits(ids, images=shown), theirs, atol=1e-4)
+        turned = session.logits(ids, images=shown[::-1])
+        assert np.abs(turned - theirs).max() > 0.01, "their order counts"
+        with pytest.raises(UsageError, match="placeholder"):
+            session.encode_chat([{"role": "user", "content": parts}], images=shown[:1])
+
+
+def test_a_placeholder_that_is_no_control_token_becomes_one(tmp_path):
+    """So that a user who spells it out writes text, in a tokenizer that would take it for the placeholder."""
+    folder = vision_folder(tmp_path / "llava")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    for token in spec["added_tokens"]:
+        token["special"] = token["special"] and token["id"] != PLACEHOLDER
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (bundle,) = export(folder, tmp_path)
+    with satchel.load(bundle.folder) as session:
+        assert PLACEHOLDER not in session.encode_chat([{"role": "user", "content": "<image> or not"}])
+
+
 def test_damage_to_the_encoder_shows(bundles, tmp_path):
     """Another picture's pixels, and an encoder whose weights moved: validation says which part it is."""
     bundle = bundles["llava"]
@@ -168,10 +197,9 @@ def test_hostile_manifests_are_refused(bundles, tmp_path, keys, value):
 
 def test_what_cannot_be_done_is_named(bundles, tmp_path):
     folder = vision_folder(tmp_path / "llava")
-    for form, device, says in (("executorch", "pixel-9", "sees.*executorch"), ("coreml", "iphone-12", "several")):
-        old = {"overrides": {"target": "iOS17"}} if form == "coreml" else {}
-        with pytest.raises(PlanError, match=says):
-            satchel.export(folder, device, format=form, output=tmp_path / "out", effort="low", **old)
+    old = {"target": "iOS17"}
+    with pytest.raises(PlanError, match="several"):
+        satchel.export(folder, "iphone-12", format="coreml", output=tmp_path / "out", effort="low", overrides=old)
     with pytest.raises(UsageError, match="does not fit"):
         export(folder, tmp_path / "out", context=48)
     (folder / "preprocessor_config.json").unlink()
