@@ -16,12 +16,12 @@ archive=${SATCHEL_DEBIAN:-http://deb.debian.org/debian}
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 ready=$root/.satchel-ready-1
 
-fail() {
+fail() { # $1: why; $2: 3 where this machine cannot, 4 where it did not work out
     echo "swift_toolchain.sh: $1" >&2
-    exit 3
+    exit "${2:-3}"
 }
 
-# Runs a command inside; the first argument is the folder to be in. Variables named SATCHEL_.. and SWIFT_.. go along.
+# Runs a command inside; the first argument is the folder to be in. The environment goes along.
 inside() {
     shared="/tmp $checkout ${SATCHEL_SWIFT_SHARE:-}" unshare --mount sh -eu -c '
         root=$1
@@ -41,13 +41,16 @@ install() {
     [ "$(id -u)" = 0 ] || fail "run it as root: it changes roots and mounts"
     command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
     unshare --mount true 2>/dev/null || fail "this system does not allow mounts of one's own (in a container: --privileged)"
-    [ -e "$root/usr/bin/apt-get" ] && [ -e "$root/.satchel-base" ] || {
+    if ! [ -e "$root/.satchel-base" ]; then
+        # Only what an interrupted run of this script left is removed.
+        [ -e "$root/.satchel-begun" ] || [ -z "$(ls -A "$root" 2>/dev/null)" ] || fail "$root holds something else"
         rm -rf "$root"
         mkdir -p "$root"
-        debootstrap --variant=minbase trixie "$root" "$archive" >"$root.log" 2>&1 || fail "debootstrap failed: see $root.log"
+        touch "$root/.satchel-begun"
+        debootstrap --variant=minbase trixie "$root" "$archive" >"$root.log" 2>&1 || fail "debootstrap failed: see $root.log" 4
         rm "$root.log"
         touch "$root/.satchel-base"
-    }
+    fi
     cp /etc/resolv.conf "$root/etc/resolv.conf"
     # Of ONNX Runtime only the C header is taken: the library is too old for our operators, and comes from a wheel.
     inside / sh -eu -c '
@@ -58,7 +61,7 @@ install() {
         dpkg-deb -x libonnxruntime-dev_*.deb /opt/onnxruntime
         cd / && rm -r /tmp/satchel-header
         apt-get clean
-    ' || fail "installing swiftlang failed: see $root/var/log/satchel-install.log"
+    ' || fail "installing swiftlang failed: see $root/var/log/satchel-install.log" 4
     touch "$ready"
 }
 

@@ -156,3 +156,29 @@ final class ChatHistoryTests: XCTestCase {
         XCTAssertEqual(history.read().count, 100)
     }
 }
+
+final class BundleLibraryTests: XCTestCase {
+    func testBundlesAreListedAddedAndRemoved() throws {
+        let folder = try scratchFolder(self)
+        let (included, own) = (folder.appendingPathComponent("included"), folder.appendingPathComponent("own"))
+        for place in [included, own] { try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true) }
+        try FileManager.default.copyItem(at: tinyBundle(), to: included.appendingPathComponent("a.satchel"))
+        try FileManager.default.createDirectory(at: own.appendingPathComponent("empty.satchel"), withIntermediateDirectories: true)
+        let library = BundleLibrary(included: included, own: own)
+        XCTAssertEqual(library.items().map(\.name), ["a"])
+
+        let picked = folder.appendingPathComponent("picked")
+        try FileManager.default.copyItem(at: tinyBundle(), to: picked)
+        for _ in 0..<2 { XCTAssertEqual(try library.add(picked).url.lastPathComponent, "picked.satchel") }
+        XCTAssertEqual(library.items().map(\.isRemovable), [false, true])
+        XCTAssertNoThrow(try ModelBundle(folder: library.items()[1].url))
+        try Data().write(to: picked.appendingPathComponent("LICENSE"))
+        XCTAssertRefused("its size") { _ = try library.add(picked) }
+        XCTAssertRefused("not a bundle") { _ = try library.add(own) }
+        XCTAssertNoThrow(try ModelBundle(folder: library.items()[1].url))  // what was there stays
+
+        XCTAssertRefused("stays") { try library.remove(library.items()[0]) }
+        try library.remove(library.items()[1])
+        XCTAssertEqual(library.items().map(\.name), ["a"])
+    }
+}

@@ -25,9 +25,15 @@ public struct Host: Sendable {
     }
 }
 
+/// The greedy answers to all prompts, beside those of one golden set.
+public struct AnswerList: Sendable {
+    public let comparison: Comparison
+    public let list: [Answer]
+}
+
 public struct ParityReport: Sendable {
     public let rows: [ParityRow]
-    public let answers: [(comparison: Comparison, list: [Answer])]
+    public let answers: [AnswerList]
     public let skipped: Int
     public let prefillRate: Double?
     public let decodeRate: Double?
@@ -57,7 +63,7 @@ public func checkParity(
     let judge = try Judge(bundle.manifest)
     let comparisons = Comparison.allCases.filter { golden.sets[$0.set] != nil }
     let rows = comparisons.flatMap { judge.rows(replay, $0) }
-    let answers = comparisons.map { (comparison: $0, list: replay.answers[$0.set] ?? []) }
+    let answers = comparisons.map { AnswerList(comparison: $0, list: replay.answers[$0.set] ?? []) }
     let record = ParityRecord(
         bundle: bundle, golden: golden, replay: replay, rows: rows, answers: answers, judge: judge, host: host,
         runtime: backend.runtime, loadSeconds: loadSeconds)

@@ -4,7 +4,7 @@ struct ParityRecord {
     let golden: Golden
     let replay: Replay
     let rows: [ParityRow]
-    let answers: [(comparison: Comparison, list: [Answer])]
+    let answers: [AnswerList]
     let judge: Judge
     let host: Host
     let runtime: String
@@ -39,14 +39,14 @@ struct ParityRecord {
     }
 
     private func runJson() -> Json {
-        let comparisons = answers.map { comparison, _ in
+        let comparisons = answers.map(\.comparison).map { comparison in
             let routes = ["decode", "prefill", "greedy"].map { route in
                 (route, Json.array(rows.filter { $0.comparison == comparison && $0.route == route }.map { object(figure($0)) }))
             }
             return (comparison.rawValue, object(routes))
         }
-        let said = answers.map { comparison, list in
-            (comparison.rawValue, Json.array(list.map { answer($0, judge.tie(comparison)) }))
+        let said = answers.map { of in
+            (of.comparison.rawValue, Json.array(of.list.map { answer($0, judge.tie(of.comparison)) }))
         }
         return object([
             ("name", .string(run)), ("arithmetic", .string(judge.arithmetic.rawValue)), ("comparisons", object(comparisons)),
@@ -85,7 +85,7 @@ struct ParityRecord {
     /// What was found at each position of the decode route.
     private func positions() -> Json {
         let decode = replay.rows[.reference]?[.decode] ?? RowFigures()
-        let kl = answers.map { comparison, _ in
+        let kl = answers.map(\.comparison).map { comparison in
             (comparison.rawValue, numbers(replay.rows[comparison.set]?[.decode]?.kl ?? []))
         }
         return object([
