@@ -13,6 +13,9 @@ Kind = Literal["ios", "android", "web"]
 SAMPLES: tuple[Kind, ...] = ("ios", "android", "web")
 """The sample apps, by the folder in sample_apps/ that each lies in."""
 
+BUNDLES = "Bundles"
+"""The folder that an Xcode project takes as a resource; where it exists already, it is that one."""
+
 RUNS: dict[Kind, tuple[str, ...]] = {
     "ios": ("coreml", "executorch", "onnx"),
     "android": ("onnx", "executorch"),
@@ -88,8 +91,9 @@ def _recognised(root: Path, *, sample: bool) -> App:
         return App("android", root, f"{module}/src/main/assets/bundles".lstrip("/"), module, sample)
     projects = sorted(path for pattern in ("*.xcodeproj", "*/*.xcodeproj") for path in root.glob(pattern))
     if projects:
-        beside = projects[0].parent.relative_to(root)
-        return App("ios", root, (beside / "Bundles").as_posix(), sample=sample)
+        beside = projects[0].parent
+        made = next((path for path in (beside / BUNDLES, *sorted(beside.glob(f"*/{BUNDLES}"))) if path.is_dir()), None)
+        return App("ios", root, (made or beside / BUNDLES).relative_to(root).as_posix(), sample=sample)
     if (root / "index.html").is_file():
         served = "public/bundles" if (root / "package.json").is_file() else "bundles"
         return App("web", root, served, sample=sample)

@@ -139,6 +139,15 @@ def test_a_pack_for_apples_tool(tmp_path: Path, bundle: Path) -> None:
     assert content(app.root) == before
 
 
+def test_a_folder_that_xcode_knows_already_is_used_and_stays(tmp_path: Path, bundle: Path) -> None:
+    app = project(tmp_path / "app", XCODE | {"Thing/App/Bundles/README.md": "Bundles go here.\n"})
+    before = content(app.root)
+    embed(bundle, app)
+    assert (app.root / "Thing/App/Bundles" / bundle.name / "manifest.json").is_file()
+    remove(bundle, app)
+    assert content(app.root) == before
+
+
 def test_what_other_bundles_take_counts(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = project(tmp_path / "app", XCODE)
     size = open_bundle(bundle).bytes
