@@ -1,0 +1,24 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
+plugins {
+    alias(libs.plugins.kotlin.jvm)
+}
+
+java {
+    sourceCompatibility = JavaVersion.VERSION_1_8
+    targetCompatibility = JavaVersion.VERSION_1_8
+}
+
+kotlin {
+    compilerOptions.jvmTarget.set(JvmTarget.JVM_1_8)
+}
+
+dependencies {
+    testImplementation(libs.junit.jupiter)
+}
+
+tasks.test {
+    useJUnitPlatform()
+    systemProperty("satchel.vectors", rootDir.resolve("../vectors").path)
+    systemProperty("satchel.resources", projectDir.resolve("src/test/resources").path)
+}
