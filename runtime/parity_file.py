@@ -59,7 +59,7 @@ class LayerErrors:
 
     Attributes:
         rows: golden rows that were looked at.
-        error: comparison -> for each layer |x - golden| / |golden| over these rows; None where it is not finite.
+        error: comparison -> for each layer the mean over rows of |x - golden| / |golden|; None where not finite.
     """
 
     rows: tuple[int, ...]

@@ -212,7 +212,7 @@ def _notes(records: Sequence[ParityRecord]) -> Iterator[str]:
 
 
 def _part(base: Side, other: Side) -> Part:
-    tie = max(TIES[_arithmetic(side.run)] for side in (base, other))
+    tie = max(TIES[arithmetic_of(side.run)] for side in (base, other))
     pairs = _common(base.run.positions, other.run.positions)
     token, ties = _first_token(base.run.positions, other.run.positions, pairs, tie)
     layer, layers = _first_layer(base.run, other.run)
@@ -221,7 +221,8 @@ def _part(base: Side, other: Side) -> Part:
     return Part(base, other, len(pairs), token, ties, tie, answer, logits, layer, layers)
 
 
-def _arithmetic(run: RunRecord) -> Arithmetic:
+def arithmetic_of(run: RunRecord) -> Arithmetic:
+    """Of a run; the widest limits apply to one that is not known here."""
     return run.arithmetic if run.arithmetic in TIES else "int8"  # type: ignore[return-value]
 
 
@@ -296,7 +297,7 @@ def _first_layer(a: RunRecord, b: RunRecord) -> tuple[int | None, int]:
     """(the first layer whose errors differ by more than is allowed, layers compared)."""
     if a.layers is None or b.layers is None:
         return None, 0
-    limit = max(LAYERS[_arithmetic(run)][0] for run in (a, b))
+    limit = max(LAYERS[arithmetic_of(run)][0] for run in (a, b))
     comparison = next((c for c in ("lowering", "quality") if c in a.layers.error and c in b.layers.error), None)
     if comparison is None:
         return None, 0

@@ -127,7 +127,7 @@ def _layers(sides: Sequence[Side]) -> Iterator[str]:
             title = f"Error by layer, against {against}"
             yield f"<h2>{escape(title)}</h2>"
             yield plots.by_position(series, "layer", title)
-            yield '<p class="faint">|x - golden| / |golden| of the residual stream behind each layer.</p>'
+            yield '<p class="faint">The mean of |x - golden| / |golden| of the residual stream behind each layer.</p>'
     if not any(side.run.layers for side in sides):
         yield "<h2>Error by layer</h2>"
         yield f'<p class="faint">{NO_LAYERS}</p>'

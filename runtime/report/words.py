@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from satchel.runtime.report.comparison import Part, TokenPart
+from satchel.runtime.limits import LAYERS
+from satchel.runtime.parity_file import RunRecord
+from satchel.runtime.report.comparison import Part, TokenPart, arithmetic_of
 
 SHARES = ("top-1 of own weights", "top-1 of reference", "greedy answers of own weights", "greedy answers of reference")
 
@@ -38,6 +40,21 @@ def sentences(part: Part) -> Iterator[str]:
         yield f"The first layer that is off otherwise is layer {part.layer} of {part.layers} (counted from 0)."
     elif part.layers:
         yield f"All {part.layers} layers are off alike."
+
+
+def layers_of(run: RunRecord) -> str | None:
+    """Where a run's own layers are off by more than its arithmetic explains; None where it has none."""
+    errors = (run.layers.error if run.layers else {}).get("lowering")
+    if not errors:
+        return None
+    allowed = LAYERS[arithmetic_of(run)][0]
+    first = next((i for i, error in enumerate(errors) if error is None or error > allowed), None)
+    if first is not None:
+        return f"{run.name}: layer {first} of {len(errors)} is the first that is off by more than {allowed:g}"
+    worst = max(error for error in errors if error is not None)
+    return (
+        f"{run.name}: all {len(errors)} layers are within {allowed:g} of the bundle's own weights; at most {worst:.2g}"
+    )
 
 
 def _token(part: Part) -> str:

@@ -18,7 +18,7 @@ from satchel.runtime.parity import validate
 from satchel.runtime.parity_file import ParityRecord, parse_record, read_record
 from satchel.runtime.report.comparison import compare
 from satchel.runtime.report.page import limit_rows, page
-from satchel.runtime.report.words import sentences
+from satchel.runtime.report.words import layers_of, sentences
 
 WEB = Path(__file__).parent / "parity-web.json"
 (BUNDLE,) = (Path(__file__).parents[3] / "sample_apps" / "vectors" / "bundle").glob("*.satchel")
@@ -95,6 +95,17 @@ def test_answers_layers_and_logits_are_compared(value):
         [record(value), record(value, lambda v: v["runs"][0]["layers"]["error"].update(lowering=[0.2] * 3))]
     )
     assert within.parts[0].layer is None and within.agrees
+
+
+def test_a_run_names_its_own_first_layer_that_is_off(value):
+    def layered(*errors: float | None) -> str | None:
+        layers = {"rows": [1], "error": {"lowering": list(errors)}}
+        return layers_of(record(value, lambda v: v["runs"][0].update(layers=layers)).runs[0])
+
+    limit = LAYERS["int8"][0]
+    assert "all 2 layers lie within" in str(layered(0.1, limit)) and layers_of(record(value).runs[0]) is None
+    for errors in ((0.1, limit * 1.01, 0.1), (0.1, None, 0.1)):
+        assert "layer 1 of 3 is the first that is off" in str(layered(*errors))
 
 
 def test_what_cannot_be_compared_is_said(value):

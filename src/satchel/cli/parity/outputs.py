@@ -11,6 +11,7 @@ from satchel.cli.console import out
 from satchel.cli.validate import AGAINST, COLUMNS, SHARES
 from satchel.runtime.errors import OutputError
 from satchel.runtime.parity_file import Figure, ParityRecord, file_name
+from satchel.runtime.report.words import layers_of
 
 
 def target_of(output: Path, device: str) -> Path:
@@ -41,6 +42,8 @@ def print_record(record: ParityRecord) -> None:
                 table.add_row(run.name, AGAINST[comparison], route, *cells, result)
     out.print(f"[bold]{record.device}[/bold]  {'passed' if record.passed else 'FAILED'}")
     out.print(table)
+    for words in filter(None, map(layers_of, record.runs)):
+        out.print(words, markup=False)
     for failure in record.failures:
         place = ", ".join(str(failure.get(key)) for key in ("run", "comparison", "route"))
         bound = failure.get("at_most", failure.get("at_least"))
