@@ -43,8 +43,8 @@ Work = Callable[[slice], torch.Tensor]
 class Pieces(Protocol):
     """Where rows come from, by transformers' name of the parameter."""
 
-    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:
-        """float32 [stop - start, ...], contiguous. May be called from several threads."""
+    def read(self, parameter: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """float32 [stop - start, ...], contiguous, in `out` or not. May be called from several threads."""
 
 
 class _Last(Generic[T]):
@@ -72,18 +72,18 @@ class CheckpointPieces:
         self._matrices, self._vectors = layout(family, config), stored_vectors(family, config)
         self._last = _Last(self._tensors.read)
 
-    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
+    def read(self, parameter: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:  # noqa: D102
         if self._as_stored:
-            return self._checkpoint.read(parameter, slice(start, stop))
+            return self._checkpoint.read(parameter, slice(start, stop), out)
         if parameter in self._vectors:
             name, rows = self._vectors[parameter]
             return self._tensors.parameter(name)[rows][start:stop]
-        return _from_parts(self._matrices[parameter], start, stop, self._rows)
+        return _from_parts(self._matrices[parameter], start, stop, out, self._rows)
 
-    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+    def _rows(self, name: str, start: int, stop: int, out: np.ndarray | None) -> np.ndarray:
         if name.startswith("layers.") and self._checkpoint.kind == "gguf":
             return self._last.read(name)[start:stop]  # of a GGUF file, where rows may lie in another order
-        return self._tensors.read(name, slice(start, stop))
+        return self._tensors.read(name, slice(start, stop), out)
 
 
 class MatrixPieces:
@@ -92,19 +92,25 @@ class MatrixPieces:
     def __init__(self, weights: Weights, layout: Layout) -> None:
         self._layout, self._last = layout, _Last(weights.matrix)
 
-    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
-        return _from_parts(self._layout[parameter], start, stop, lambda n, i, j: expand(self._last.read(n), i, j))
+    def read(self, parameter: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:  # noqa: D102
+        return _from_parts(self._layout[parameter], start, stop, out, self._rows)
+
+    def _rows(self, name: str, start: int, stop: int, out: np.ndarray | None) -> np.ndarray:
+        return expand(self._last.read(name), start, stop, out)
+
+
+RowReader = Callable[[str, int, int, np.ndarray | None], np.ndarray]
 
 
 def _from_parts(
-    parts: list[tuple[str, int]], start: int, stop: int, read: Callable[[str, int, int], np.ndarray]
+    parts: list[tuple[str, int]], start: int, stop: int, out: np.ndarray | None, read: RowReader
 ) -> np.ndarray:
-    """Rows of matrices that lie one under the other."""
+    """Rows of matrices that lie one under the other; in `out` where they are all of one."""
     found, first = [], 0
     for name, rows in parts:
         low, high = max(start - first, 0), min(stop - first, rows)
         if low < high:
-            found.append(read(name, low, high))
+            found.append(read(name, low, high, out if high - low == stop - start else None))
         first += rows
     return found[0] if len(found) == 1 else np.concatenate(found)
 
@@ -115,6 +121,7 @@ class Streamed:
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="pieces")
+        self._memory = threading.local()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -138,6 +145,13 @@ class Streamed:
         pieces = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
         return zip(pieces, self._pool.map(work, pieces), strict=True)
 
+    def room(self, rows: int, columns: int) -> np.ndarray:
+        """float32 [rows, columns] of this thread, the same memory each time: new pages cost more than what is read."""
+        held = getattr(self._memory, "held", None)
+        if held is None or held.size < rows * columns:
+            self._memory.held = held = np.empty(rows * columns, np.float32)
+        return held[: rows * columns].reshape(rows, columns)
+
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
@@ -156,7 +170,8 @@ class StreamedLinear(torch.nn.Module):
         """x @ W.T + bias."""
 
         def product(rows: slice) -> torch.Tensor:
-            piece = torch.from_numpy(self._streamed.pieces.read(self._parameter, rows.start, rows.stop))
+            room = self._streamed.room(rows.stop - rows.start, self._shape[1])
+            piece = torch.from_numpy(self._streamed.pieces.read(self._parameter, rows.start, rows.stop, room))
             with torch.inference_mode():
                 return torch.nn.functional.linear(x, piece, None if self.bias is None else self.bias[rows])
 

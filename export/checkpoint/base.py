@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from satchel.export.checkpoint.bfloat16 import widen
 from satchel.runtime.errors import CheckpointError
 
 
@@ -66,15 +67,20 @@ class Checkpoint(ABC):
     def _about(self) -> tuple[str, str, str]:
         """(author, license, license text) as the checkpoint says, "" for what it does not."""
 
-    def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+    def read(self, name: str, rows: slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
         """Values of a tensor, or of some of its rows, float32, contiguous and writable.
+
+        Args:
+            name: as the files have it.
+            rows: of it.
+            out: float32 of their shape, contiguous, to read into; it is returned. New memory costs as much again.
 
         Raises:
             CheckpointError: a value is NaN or infinite, or the file cannot be read.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-            values = _widened(self._read(name, rows))
-        if not np.isfinite(values).all():
+            values, finite = _widened(self._read(name, rows), out)
+        if not finite:
             bad = np.unravel_index(int(np.argmin(np.isfinite(values))), values.shape)
             raise CheckpointError(
                 f"the weights of '{name}' hold NaN or infinity",
@@ -99,13 +105,16 @@ class Checkpoint(ABC):
         return f"{self.kind}, {len(digests)} files, sha256 of their sha256sum listing {whole}"
 
 
-def _widened(values: np.ndarray) -> np.ndarray:
-    """As float32, contiguous and writable."""
-    if values.dtype.name != "bfloat16":
-        return np.array(values, np.float32, copy=None if values.flags.writeable else True, order="C")
-    wide = np.zeros(values.shape, "<u4")  # the upper half of an fp32 number is the bfloat16 one: a third of the time
-    wide.reshape(-1).view("<u2")[1::2] = np.ascontiguousarray(values).reshape(-1).view("<u2")
-    return wide.view("<f4").astype(np.float32, copy=False)
+def _widened(values: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, bool]:
+    """(as float32, contiguous and writable, in `out` where it is given; whether all are finite)."""
+    if values.dtype.name == "bfloat16":
+        wide = np.empty(values.shape, np.float32) if out is None else out
+        return wide, widen(np.ascontiguousarray(values), wide)
+    if out is None:
+        out = np.array(values, np.float32, copy=None if values.flags.writeable else True, order="C")
+    else:
+        out[...] = values
+    return out, bool(np.isfinite(out).all())
 
 
 def file_sha256(path: Path) -> str:

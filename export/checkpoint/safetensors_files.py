@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import ml_dtypes  # noqa: F401  (makes numpy know bfloat16, which safetensors asks it for)
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -63,11 +64,13 @@ class SafetensorsCheckpoint(Checkpoint):
                 wanted=" or ".join(FLOATS),
                 hint="the checkpoint is quantized; pass the original",
             )
+        mapped = entry.dtype == "BF16"  # safetensors copies for numpy, and gives torch what is mapped
         try:  # opened for each tensor: a file that stays mapped keeps all that was read of it in memory
-            with safe_open(entry.path, framework="numpy") as file:
+            with safe_open(entry.path, framework="pt" if mapped else "numpy") as file:
                 piece = file.get_slice(name)
                 # The slice is clipped here, since safetensors refuses one that goes beyond the end.
-                return np.asarray(piece[slice(*rows.indices(entry.shape[0]))] if entry.shape else piece[...])
+                values = piece[slice(*rows.indices(entry.shape[0]))] if entry.shape else piece[...]
+                return _halves(values) if mapped else np.asarray(values)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"'{name}' cannot be read from {entry.path.name}", got=error) from None
 
@@ -76,6 +79,13 @@ class SafetensorsCheckpoint(Checkpoint):
         head = card.read_text("utf-8", errors="replace")[:4000] if card.is_file() else ""
         found = re.match(r"---\n(?:.*\n)*?license:[ \t]*[\"']?([\w.+-]+)", head)
         return "", found.group(1) if found else "", _license_file(self.path)
+
+
+def _halves(values: Any) -> np.ndarray:
+    """A bfloat16 tensor of torch's as numpy's, of the same memory."""
+    import torch
+
+    return np.asarray(values.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -46,7 +46,7 @@ class CanonicalTensors:
         """Canonical names, matrices in the order of the forward pass, then vectors."""
         return [*self._config.matrix_shapes(), *self._config.vector_shapes()]
 
-    def read(self, name: str, rows: slice = ALL) -> np.ndarray:
+    def read(self, name: str, rows: slice = ALL, out: np.ndarray | None = None) -> np.ndarray:
         """Values of a tensor by canonical name, or of some of its rows, float32 [rows, columns] or [n].
 
         Rows alone are read of an embedding or head, and of any matrix of a safetensors file; a linear of a GGUF file is
@@ -64,7 +64,7 @@ class CanonicalTensors:
         elif isinstance(place, Joined):
             values = np.concatenate([self._checkpoint.read(n).reshape(-1) for n in place.names])[rows]
         elif self._restore is _as_stored or not name.startswith("layers."):
-            values = self._checkpoint.read(*_rows(place, rows))
+            values = self._checkpoint.read(*_rows(place, rows), out)
         else:
             values = self._restore(self._config, name, self._checkpoint.read(*_rows(place, ALL)))[rows]
         return values + np.float32(self._offset) if self._offset and name in self._norms else values

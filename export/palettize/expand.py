@@ -8,16 +8,19 @@ from numba import njit
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
 
 
-def expand(matrix: Matrix, start: int, stop: int) -> np.ndarray:
-    """float32 [stop - start, columns], equal to matrix.dequantize(slice(start, stop)) in every bit."""
+def expand(matrix: Matrix, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+    """float32 [stop - start, columns], equal to matrix.dequantize(slice(start, stop)) in every bit.
+
+    `out`, float32 of that shape, may be written and returned instead of new memory.
+    """
     rows = slice(start, stop)
-    if isinstance(matrix, PalettizedTensor):
+    if out is None:
         out = np.empty((stop - start, matrix.shape[1]), np.float32)
+    if isinstance(matrix, PalettizedTensor):
         group = (np.arange(start, stop) // (matrix.shape[0] // matrix.groups)).astype(np.int32)
         _palette(matrix.index[rows], matrix.lut.astype(np.float32), group, matrix.row_scale()[rows], out)
         return out
     if isinstance(matrix, AffineTensor) and matrix.minimum is None:
-        out = np.empty((stop - start, matrix.shape[1]), np.float32)
         _affine(matrix.code[rows], matrix.scale[rows], matrix.zero_point[rows].astype(np.float32), matrix.block, out)
         return out
     return matrix.dequantize(rows)
