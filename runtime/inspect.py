@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from satchel.runtime.bundle import MANIFEST, Bundle, open_bundle
+from satchel.runtime.bundle import MANIFEST, Bundle
 from satchel.runtime.errors import BundleError, FormatError, MissingPackageError
 from satchel.runtime.manifest import ChunkEntry, ModelEntry
+from satchel.runtime.module.bundle import ModuleBundle, open_any
+from satchel.runtime.module.summary import describe_module
 from satchel.runtime.summary import summary
 from satchel.runtime.weights import WeightRecord
 
@@ -48,8 +50,11 @@ def inspect_path(path: str | Path, weights: bool = False) -> dict[str, Any]:
         described: dict[str, Any] = {"kind": "model", "path": path.name, "format": form, "bytes": size_of(path)}
         found = read_weights(path, form)
     elif path.is_dir() and (path / MANIFEST).exists():
-        bundle = open_bundle(path)
-        described, found = _describe(bundle), entry_weights(path, bundle.manifest.entry)
+        bundle = open_any(path)
+        if isinstance(bundle, ModuleBundle):
+            described, found = describe_module(bundle), _module_weights(bundle)
+        else:
+            described, found = _describe(bundle), entry_weights(path, bundle.manifest.entry)
     else:
         wanted = "a .satchel folder, .onnx, .pte or .mlpackage"
         raise BundleError("nothing here that can be inspected", got=path, wanted=wanted)
@@ -73,6 +78,14 @@ def entry_weights(folder: Path, entry: ModelEntry) -> Iterator[WeightRecord]:
         return read_weights(folder / entry.path, entry.format)
     calls = ((folder / chunk.path, chunk.functions["decode"]) for chunk in entry.chunks)
     return itertools.chain.from_iterable(read_weights(path, entry.format, function) for path, function in calls)
+
+
+def _module_weights(bundle: ModuleBundle) -> Iterator[WeightRecord]:
+    """Every matrix of a module, of all its parts."""
+    files = bundle.manifest.module.files.values()
+    return _once(
+        itertools.chain.from_iterable(read_weights(bundle.folder / f.path, bundle.manifest.format) for f in files)
+    )
 
 
 def _once(records: Iterator[WeightRecord]) -> Iterator[WeightRecord]:

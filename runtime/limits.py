@@ -7,7 +7,7 @@ original model: it asks what the compression cost, so its limits depend on the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,8 +16,11 @@ from satchel.runtime.errors import UsageError
 Comparison = Literal["lowering", "quality"]
 Arithmetic = Literal["fp32", "fp16", "int8"]
 
-MAXIMA = ("kl_mean", "kl_p99", "kl_max", "difference_max", "greedy_diverged", "features_error", "pixels_difference")
-MINIMA = ("top1", "top1_or_tie", "greedy_agreement", "features_cosine")
+MAXIMA = (
+    "kl_mean", "kl_p99", "kl_max", "difference_max", "greedy_diverged", "features_error", "pixels_difference",
+    "max_error", "rms_error",
+)  # fmt: skip
+MINIMA = ("top1", "top1_or_tie", "greedy_agreement", "features_cosine", "cosine", "psnr", "equal")
 FIGURES = MAXIMA + MINIMA
 
 
@@ -154,6 +157,13 @@ def limits_for(
     base = (*LOWERING[how], *VISION[how]) if comparison == "lowering" else QUALITY.get(scheme, ())
     if comparison == "quality" and how == "int8":
         base = tuple(_widened(limit) for limit in base)
+    return tuple(changed(comparison, base, overrides).values())
+
+
+def changed(
+    comparison: Comparison, base: Sequence[Limit], overrides: Mapping[str, float | None] | None
+) -> dict[str, Limit]:
+    """Figure -> limit, where `overrides` ("comparison.figure" -> value, None for no limit) go before `base`."""
     chosen = {limit.figure: limit for limit in base}
     for key, value in (overrides or {}).items():
         of, figure = key.split(".")
@@ -161,7 +171,7 @@ def limits_for(
             chosen.pop(figure, None)
             if value is not None:
                 chosen[figure] = Limit(figure, float(value), "asked for")
-    return tuple(chosen.values())
+    return chosen
 
 
 def _widened(limit: Limit) -> Limit:

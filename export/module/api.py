@@ -80,9 +80,7 @@ def export_module(
     info = ModelInfo(
         name, type(module).__name__, author, license, license_text, "torch module", count_parameters([part.program])
     )
-    options = ModuleOptions(
-        format, tuple(skip_formats), weights, bits, bits_of, output, overwrite, overrides, progress
-    )
+    options = ModuleOptions(format, tuple(skip_formats), weights, bits, bits_of, output, overwrite, overrides, progress)
     return export_parts(ModuleModel(name, {"model": part}, info), devices, options)
 
 

@@ -1,9 +1,9 @@
 """A Program whose weights are int8 codes with a scale a row, as XNNPACK takes them.
 
-    linear, x @ W       activations rounded to 8 bits for each token, codes dequantized a row at a time: one kernel
-    conv2d, one group   activations rounded to 8 bits as a whole
-    embedding           rows of codes, and of scales
-    all else            fp32: depthwise, grouped, transposed, 1-D and 3-D convolutions have no such kernel
+linear, x @ W       activations rounded to 8 bits for each token, codes dequantized a row at a time: one kernel
+conv2d, one group   activations rounded to 8 bits as a whole
+embedding           rows of codes, and of scales
+all else            fp32: depthwise, grouped, transposed, 1-D and 3-D convolutions have no such kernel
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ def _embed(graph: Graph, use: Use, name: str) -> Node:
 
 def _product(graph: Graph, use: Use, name: str) -> Node:
     parts = [graph.get_attr(f"{name}__{part}") for part in ("codes", "scale", "zero")]
-    weight = graph.call_function(
-        quantized.dequantize_per_channel.default, (*parts, 0, LOWEST, HIGHEST, torch.int8)
-    )
+    weight = graph.call_function(quantized.dequantize_per_channel.default, (*parts, 0, LOWEST, HIGHEST, torch.int8))
     node = use.node
     x: Any = node.args[1] if node.target == aten.addmm.default else node.args[0]
     if use.kind == "convolution":
@@ -118,9 +116,7 @@ def _rounded_by_tokens(graph: Graph, x: Node) -> Node:
     scale, zero = (graph.call_function(getitem, (both, i)) for i in (0, 1))
     limits = (LOWEST, HIGHEST, torch.int8)
     codes = graph.call_function(quantized.quantize_per_token.default, (x, scale, zero, *limits))
-    return graph.call_function(
-        quantized.dequantize_per_token.default, (codes, scale, zero, *limits, torch.float32)
-    )
+    return graph.call_function(quantized.dequantize_per_token.default, (codes, scale, zero, *limits, torch.float32))
 
 
 def _rounded(graph: Graph, x: Node) -> Node:

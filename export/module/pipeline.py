@@ -91,9 +91,7 @@ def _plan(profile: DeviceProfile, model: ModuleModel, options: ModuleOptions) ->
     if not left:
         raise PlanError(f"no format is left for {profile.title}", got=list(options.skip_formats))
     format = options.format or (left[0] if options.skip_formats else None)
-    return make_module_plan(
-        profile, model.shape, format=format, weights=options.weights, overrides=options.overrides
-    )
+    return make_module_plan(profile, model.shape, format=format, weights=options.weights, overrides=options.overrides)
 
 
 def _recipe(scheme: str, options: ModuleOptions) -> ModuleRecipe:
@@ -147,16 +145,15 @@ def _with_what_works(
 ) -> FormatError:
     """The error, with the device's other formats that can express the module: they are tried."""
     (profile,) = expand([plan.device])
-    works = []
-    for format in profile.formats:
-        if format != plan.format:
-            with tempfile.TemporaryDirectory() as folder:
-                part = model.parts[name]
-                try:
-                    other = make_module_plan(profile, model.shape, format=format, weights=plan["weights"])
-                    write_module(Path(folder), Request(name, part.program, part.weights, store, part.examples, other, model.info))
-                    works.append(format)
-                except (FormatError, PlanError):
-                    continue
+    part, works = model.parts[name], []
+    for format in (other for other in profile.formats if other != plan.format):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                other = make_module_plan(profile, model.shape, format=format, weights=plan["weights"])
+                request = Request(name, part.program, part.weights, store, part.examples, other, model.info)
+                write_module(Path(folder), request)
+            except (FormatError, PlanError):
+                continue
+        works.append(format)
     told = f"{', '.join(works)} can: --skip-format {plan.format}" if works else "none of the device's formats can"
     return FormatError(error.what, got=error.got, wanted=error.wanted, hint=f"{error.hint}; tried the others: {told}")

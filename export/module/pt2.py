@@ -95,9 +95,7 @@ def _model(archive: zipfile.ZipFile, path: Path) -> tuple[str, str]:
     """(name of the one program, what paths in the archive begin with)."""
     names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(
-            "TorchScript is not taken", got=path.name, wanted="a torch.export program", hint=WAY_OUT
-        )
+        raise CheckpointError("TorchScript is not taken", got=path.name, wanted="a torch.export program", hint=WAY_OUT)
     if any(name.endswith("/data.pkl") for name in names):
         raise CheckpointError(
             "a pickled module is not taken: reading it would run its code", got=path.name,

@@ -64,9 +64,7 @@ def size_ranges(program: Program, only: Sequence[Mapping[str, int]] | None = Non
     return found
 
 
-def tensor_specs(
-    program: Program, examples: Sequence[Inputs]
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def tensor_specs(program: Program, examples: Sequence[Inputs]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """(inputs, outputs) with torch's dtypes; dynamic dimensions by name."""
     example = examples[0]
     inputs = []

@@ -32,7 +32,46 @@ class Program(Protocol):
         ...
 
 
-class Native:
+class Methods:
+    """Methods of a file in ExecuTorch's runtime, whatever they take.
+
+    Args:
+        path: of the .pte file.
+        names: which methods.
+        threads: as ExecutorchBackend has it.
+
+    Attributes:
+        alive: all that have not been collected; they hold pointers to the process's thread pool.
+    """
+
+    alive: ClassVar[WeakSet[Methods]] = WeakSet()
+
+    def __init__(self, path: Path, names: Sequence[str], threads: int | None) -> None:
+        with native_log() as log:
+            self._torch, runtime = _runtime()
+            _set_threads(threads)
+            Methods.alive.add(self)
+            try:
+                self._program = runtime.load_program(path)
+                self._methods = {name: self._program.load_method(name) for name in names}
+            except Exception as error:  # the binding raises RuntimeError, and KeyError for a method
+                raise FormatError(
+                    "ExecuTorch cannot load the model",
+                    got=_cause(error, log),
+                    wanted=f"a whole {path.name}",
+                    hint="export the bundle again, or fetch it again",
+                ) from error
+
+    def outputs(self, method: str, *values: np.ndarray) -> list[np.ndarray]:
+        """All that a method gives, in copies: the next call fills the same memory."""
+        try:
+            found = self._methods[method].execute([self._torch.from_numpy(value) for value in values])
+        except Exception as error:
+            raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
+        return [np.array(value.numpy()) for value in found]
+
+
+class Native(Methods):
     """Methods in ExecuTorch's runtime.
 
     Args:
@@ -40,32 +79,13 @@ class Native:
         entry: how the model is called.
         threads: as ExecutorchBackend has it.
         methods: which; the first is the decoder's. By default it alone.
-
-    Attributes:
-        alive: all that have not been collected; they hold pointers to the process's thread pool.
     """
-
-    alive: ClassVar[WeakSet[Native]] = WeakSet()
 
     def __init__(
         self, folder: Path, entry: ModelEntry, threads: int | None, methods: Sequence[str] | None = None
     ) -> None:
         names = methods or [entry.options.get("method", "forward")]
-        with native_log() as log:
-            self._torch, runtime = _runtime()
-            _set_threads(threads)
-            Native.alive.add(self)
-            try:
-                self._program = runtime.load_program(folder / entry.path)
-                self._methods = {name: self._program.load_method(name) for name in names}
-            except Exception as error:  # the binding raises RuntimeError, and KeyError for a method
-                raise FormatError(
-                    "ExecuTorch cannot load the model",
-                    got=_cause(error, log),
-                    wanted=f"a whole {entry.path}",
-                    hint="export the bundle again, or fetch it again",
-                ) from error
-
+        super().__init__(folder / entry.path, names, threads)
         self._decoder = names[0]
 
     def __call__(self, given: np.ndarray, position: int) -> np.ndarray:
@@ -74,11 +94,8 @@ class Native:
 
     def run(self, method: str, *values: np.ndarray) -> np.ndarray:
         """What a method gives, float32."""
-        try:
-            (found,) = self._methods[method].execute([self._torch.from_numpy(value) for value in values])
-        except Exception as error:
-            raise FormatError("ExecuTorch failed to run the model", got=str(error)) from error
-        return np.array(found.numpy(), dtype=np.float32)  # a copy: the next call fills the same memory
+        (found,) = self.outputs(method, *values)
+        return found.astype(np.float32, copy=False)
 
 
 class Unpacked:
@@ -189,8 +206,8 @@ def _set_threads(threads: int | None) -> None:
 
     if threads is None or threads == portable_lib._threadpool_get_thread_count():
         return
-    if threads < 1 or Native.alive:
-        got = f"{threads} threads, with {len(Native.alive)} programs loaded"
+    if threads < 1 or Methods.alive:
+        got = f"{threads} threads, with {len(Methods.alive)} programs loaded"
         hint = "load the first program with the number of threads that all shall have"
         raise UsageError("ExecuTorch's thread pool is the process's own", got=got, hint=hint)
     # The new pool is carried out by torch's OpenMP. With OpenMP's own count left above the pool's, its idle threads

@@ -1,8 +1,8 @@
 """How a weight of a module lies in a file, and as a matrix whose rows are output channels.
 
-    rows            [rows, ...]: a matrix once what follows is one axis
-    columns         [columns, rows]
-    transposed      [columns' channels, rows / groups, kernel ...], as transposed convolutions have it
+rows            [rows, ...]: a matrix once what follows is one axis
+columns         [columns, rows]
+transposed      [columns' channels, rows / groups, kernel ...], as transposed convolutions have it
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Names in the program are canonical, "__" for "." (see export/formats/coreml.py): the output of a constexpr op or of
 a const is the matrix, `<name>__scale` holds the row scales of a palette, `<name>__partN` consecutive rows of a split
-head or of its bias. Parts of a tied head repeat rows of embed_tokens and are not reported. The package of a traced module
-lists its weights in its metadata.
+head or of its bias. Parts of a tied head repeat rows of embed_tokens and are not reported. The package of a traced
+module lists its weights in its metadata.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def test_runtime_and_devices_import_no_torch():
 
 
 def test_the_public_api():
-    assert set(satchel.__all__) == {"__version__", "export", "load"}
+    assert set(satchel.__all__) == {"__version__", "export", "export_module", "load"}
     assert callable(satchel.load)
     assert callable(satchel.export)
     from satchel.export import decoder

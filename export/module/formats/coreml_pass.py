@@ -1,4 +1,4 @@
-"""Our pass over a converted MIL program: consts that are weights become palettes, and all large ones go to the store."""
+"""Our pass over a converted MIL program: weights become palettes, and all large constants go to the store."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ class Exchange:
         old = op.outputs[0]
         if f"{key}__lut" not in self._store:
             index = one.weight.parameter(one.matrix.index)
-            put_index(self._store, key, index if form == one.weight.form[0] else index.T, bits, blockwise=self._blockwise)
+            lying = index if form == one.weight.form[0] else index.T
+            put_index(self._store, key, lying, bits, blockwise=self._blockwise)
             put_lut(self._store, key, wide, self._dtype)
         name = _free(re.sub(r"\W", "_", one.weight.name.replace(".", "__")), taken)
         kind = LutKind(bits, wide.groups, self._dtype, self._blockwise)

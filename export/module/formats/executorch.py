@@ -40,9 +40,7 @@ def write(folder: Path, request: Request) -> Written:
         from satchel.export.module.formats.executorch_coreml import write as write_delegated
 
         return write_delegated(folder, request)
-    program, held = with_int8(
-        request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w"
-    )
+    program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
         data = _lower(program.export(request.examples[0]), held)
     except Exception as error:  # ExecuTorch raises whatever its parts do

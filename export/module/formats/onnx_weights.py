@@ -107,10 +107,9 @@ class OnnxWeights:
         per = onnx_palette.UNIT_BITS.get(matrix.bits, 8) // matrix.bits
         if matrix.bits == 8 or matrix.groups > 1 or index.size % per:
             self.schemes[name] = "int8"  # so few or so odd that they are not packed
-            return build.initializer(f"{name}.code", weight.parameter((matrix.codes().astype(np.int16) + 128).astype(np.uint8)))
-        line = PalettizedTensor(
-            index.reshape(1, -1), matrix.lut, matrix.exponent, np.ones(1, np.float16), matrix.bits
-        )
+            codes = (matrix.codes().astype(np.int16) + 128).astype(np.uint8)
+            return build.initializer(f"{name}.code", weight.parameter(codes))
+        line = PalettizedTensor(index.reshape(1, -1), matrix.lut, matrix.exponent, np.ones(1, np.float16), matrix.bits)
         flat = onnx_palette.codes(build, name, line, index.size)
         shape = build.initializer(f"shape.{'.'.join(map(str, weight.shape))}", np.array(weight.shape, np.int64))
         return build.node("Reshape", f"{name}.shaped", [flat, shape])

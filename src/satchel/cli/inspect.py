@@ -27,6 +27,7 @@ def command(
         _print_facts(found)
         for key, columns in (
             ("chunks", ("package", "functions", "layers", "bytes")),
+            ("signature", ("part", "way", "name", "dtype", "shape")),
             ("choices", ("role", "value", "reason", "source")),
             ("files", ("path", "bytes", "sha256")),
         ):

@@ -10,8 +10,10 @@ from rich import box
 from rich.table import Table
 
 from satchel.cli.console import Bars, errors, out, print_json
-from satchel.runtime.bundle import Bundle, open_bundle
+from satchel.runtime.bundle import Bundle
 from satchel.runtime.errors import UsageError
+from satchel.runtime.module.bundle import ModuleBundle, open_any
+from satchel.runtime.module.parity import validate_module
 from satchel.runtime.parity import ParityReport, Row, explain, validate
 
 
@@ -26,7 +28,7 @@ def command(
 ) -> None:
     """Replay a bundle's golden data, compare, print a table, and write parity.json into the bundle."""
     with errors(as_json):
-        opened = open_bundle(bundle)
+        opened = open_any(bundle)
         limits = parse_limits(limit or [])
         with Bars(enabled=not as_json) as bars:
             report = judged(opened, bars, limits=limits, engines=engine or (), precisions=precision or ())
@@ -38,9 +40,12 @@ def command(
             raise typer.Exit(1)
 
 
-def judged(bundle: Bundle, bars: Bars, **options: Any) -> ParityReport:
+def judged(bundle: Bundle | ModuleBundle, bars: Bars, **options: Any) -> ParityReport:
     """Validates, and writes parity.json."""
-    report = validate(bundle, progress=bars, **options)
+    if isinstance(bundle, ModuleBundle):
+        report = validate_module(bundle, progress=bars, **options)
+    else:
+        report = validate(bundle, progress=bars, **options)
     report.write(bundle.folder)
     return report
 
@@ -57,17 +62,19 @@ def parse_limits(given: list[str]) -> dict[str, float | None]:
     return limits
 
 
+MODULE_COLUMNS = {"PSNR": "psnr", "cosine": "cosine", "max": "max_error", "rms": "rms_error", "equal": "equal"}
 COLUMNS = {"KL mean": "kl_mean", "KL p99": "kl_p99", "KL max": "kl_max", "top-1": "top1", "greedy": "greedy_agreement"}
-SHARES = ("top1", "greedy_agreement")
+SHARES = ("top1", "greedy_agreement", "equal")
 AGAINST = {"lowering": "own weights", "quality": "reference"}
 
 
-def print_report(bundle: Bundle, report: ParityReport) -> None:
+def print_report(bundle: Bundle | ModuleBundle, report: ParityReport) -> None:
     """The figures as a table, a line each run, comparison and route; failures below it, each with where to look."""
-    table = Table("run", "against", "route", *COLUMNS, "", box=box.SIMPLE_HEAD, pad_edge=False)
+    columns, place = (MODULE_COLUMNS, "output") if isinstance(bundle, ModuleBundle) else (COLUMNS, "route")
+    table = Table("run", "against", place, *columns, "", box=box.SIMPLE_HEAD, pad_edge=False)
     for (run, comparison, route), rows in _grouped(report).items():
         by_figure = {row.figure: row for row in rows}
-        cells = [_cell(by_figure.get(figure)) for figure in COLUMNS.values()]
+        cells = [_cell(by_figure.get(figure)) for figure in columns.values()]
         result = "[green]good[/green]" if all(r.passed for r in rows) else "[bold red]FAILED[/bold red]"
         table.add_row(run, AGAINST[comparison], route, *cells, result)
     out.print(f"[bold]{bundle.folder.name}[/bold]  {'passed' if report.passed else 'FAILED'}")
@@ -91,4 +98,6 @@ def _grouped(report: ParityReport) -> dict[tuple[str, str, str], list[Row]]:
 def _cell(row: Row | None) -> str:
     if row is None or row.value is None:
         return ""
+    if row.figure in ("psnr", "cosine"):
+        return f"{row.value:.1f} dB" if row.figure == "psnr" else f"{row.value:.5f}"
     return f"{row.value:.1%}" if row.figure in SHARES else f"{row.value:.2g}"

@@ -1,0 +1,205 @@
+"""What runs the model file of a module: arrays in, arrays out, by name; a class a format."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
+from satchel.runtime.module.manifest import ModuleFile
+from satchel.runtime.quiet import quiet_imports
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """A loaded model file."""
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One call; inputs are of the manifest's dtypes and sizes."""
+        ...
+
+
+class CoremlRunner:
+    """A package, in our interpreter, or on a Mac in Core ML itself.
+
+    Args:
+        folder: of the bundle.
+        file: its entry.
+        engine: "interpreter" or "framework".
+        precision: of the interpreter, "fp32" or "fp16".
+    """
+
+    def __init__(self, folder: Path, file: ModuleFile, engine: str = "interpreter", precision: str = "fp32") -> None:
+        if engine not in ("interpreter", "framework") or (engine == "framework" and sys.platform != "darwin"):
+            raise UsageError("no such engine here", got=engine, wanted="interpreter, or framework on a Mac")
+        self._file, self._precision = file, precision
+        self._predict = self._framework(folder) if engine == "framework" else self._interpreter(folder)
+
+    def _interpreter(self, folder: Path) -> Callable[[str, Arrays], dict[str, Any]]:
+        from satchel.runtime.coreml.model import load
+
+        model = load(folder / self._file.path)
+        return lambda function, inputs: model.predict(dict(inputs), function=function, precision=self._precision)
+
+    def _framework(self, folder: Path) -> Callable[[str, Arrays], dict[str, Any]]:
+        with quiet_imports():
+            import coremltools as ct
+        names = [function["name"] for function in self._file.options["functions"]]
+        several = len(names) > 1
+        path = str(folder / self._file.path)
+        models = {n: ct.models.MLModel(path, function_name=n) if several else ct.models.MLModel(path) for n in names}
+        return lambda function, inputs: dict(models[function].predict(dict(inputs)))
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Calls the function that has these sizes."""
+        sizes = sizes_in(self._file, inputs)
+        for function in self._file.options["functions"]:
+            if all(sizes.get(name) == size for name, size in function["sizes"].items()) or not self._file.sizes:
+                found = self._predict(function["name"], inputs)
+                return {spec.name: np.asarray(found[spec.name]) for spec in self._file.outputs}
+        wanted = [function["sizes"] for function in self._file.options["functions"]]
+        raise UsageError("sizes that the module has no function for", got=sizes, wanted=wanted)
+
+
+class OnnxRunner:
+    """A graph in onnxruntime on the CPU.
+
+    Args:
+        folder: of the bundle.
+        file: its entry.
+        threads: of one operator; onnxruntime's choice if None.
+    """
+
+    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(str(folder / file.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has its own
+            raise FormatError(
+                "onnxruntime cannot load the model", got=error, hint="see minimum_onnxruntime in manifest.json"
+            ) from error
+        self._names = [spec.name for spec in file.outputs]
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One run."""
+        try:
+            return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        except Exception as error:
+            raise FormatError("onnxruntime failed to run the model", got=error) from error
+
+
+class ExecutorchRunner:
+    """A program in ExecuTorch's runtime; one for Core ML's delegate in our interpreter where there is no Core ML.
+
+    Args:
+        folder: of the bundle.
+        file: its entry.
+        threads: as ExecutorchBackend has it.
+        precision: of the interpreter, "fp32" or "fp16".
+    """
+
+    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None, precision: str = "fp32") -> None:
+        self._file, self._threads = file, threads
+        self._call = (
+            self._delegated(folder, precision)
+            if file.options["target"] == "coreml" and sys.platform != "darwin"
+            else self._native(folder)
+        )
+
+    def _native(self, folder: Path) -> Callable[[Arrays], list[np.ndarray]]:
+        from satchel.runtime.backends.executorch import Methods
+
+        name = self._file.options["method"]
+        methods = Methods(folder / self._file.path, [name], self._threads)
+        return lambda inputs: methods.outputs(
+            name, *(np.ascontiguousarray(inputs[spec.name]) for spec in self._file.inputs)
+        )
+
+    def _delegated(self, folder: Path, precision: str) -> Callable[[Arrays], list[np.ndarray]]:
+        import tempfile
+
+        from satchel.runtime.coreml.model import load
+        from satchel.runtime.pte import open_pte, unpack_coreml
+
+        self._folder = tempfile.TemporaryDirectory()  # as long as this object: weights are read when they are needed
+        with open_pte(folder / self._file.path) as pte:
+            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(self._folder.name))
+        model = load(package)
+
+        def call(inputs: Arrays) -> list[np.ndarray]:
+            given = {name: _as_coreml(values) for name, values in inputs.items()}
+            found = model.predict(given, precision=precision)
+            return [np.asarray(found[spec.name], spec.dtype) for spec in self._file.outputs]
+
+        return call
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One execution."""
+        return {spec.name: value for spec, value in zip(self._file.outputs, self._call(inputs), strict=True)}
+
+
+def _as_coreml(values: np.ndarray) -> np.ndarray:
+    """The delegate converts integers and floats to what the program declares."""
+    return values.astype(np.int32) if values.dtype == np.int64 else values
+
+
+RUNNERS: dict[str, Callable[..., Runner]] = {
+    "coreml": CoremlRunner,
+    "onnx": OnnxRunner,
+    "executorch": ExecutorchRunner,
+}
+
+
+def load_runner(folder: Path, format: str, file: ModuleFile, **options: Any) -> Runner:
+    """Loads a model file.
+
+    Raises:
+        FormatError: it cannot be read here.
+        UsageError: an option that this format has not.
+        MissingPackageError: the library of this format is not installed.
+    """
+    import inspect
+
+    runner = RUNNERS[format]
+    known = list(inspect.signature(runner).parameters)[2:]
+    if unknown := sorted(set(options) - set(known)):
+        raise UsageError(f"the {format} backend has no such option", got=unknown, wanted=known)
+    try:
+        return runner(folder, file, **options)
+    except ImportError as error:
+        raise MissingPackageError(f"a package to run {format} is missing", got=error) from error
+
+
+def sizes_in(file: ModuleFile, inputs: Arrays) -> dict[str, int]:
+    """Name of each dynamic dimension -> its size in these inputs.
+
+    Raises:
+        UsageError: inputs that are missing, unknown, of another rank, or of sizes that do not fit.
+    """
+    specs = {spec.name: spec for spec in file.inputs}
+    if set(inputs) != set(specs):
+        raise UsageError("inputs of the module", got=sorted(inputs), wanted=sorted(specs))
+    found: dict[str, int] = {}
+    for name, spec in specs.items():
+        shape = np.shape(inputs[name])
+        fits = len(shape) == len(spec.shape)
+        for size, wanted in zip(shape, spec.shape, strict=False):
+            if isinstance(wanted, int):
+                fits &= size == wanted
+            else:
+                known = file.sizes[wanted]
+                fits &= found.setdefault(wanted, size) == size and known.smallest <= size <= known.largest
+        if not fits:
+            sizes = {d: file.sizes[d] for d in spec.shape if isinstance(d, str)}
+            raise UsageError(f"shape of {name}", got=list(shape), wanted=f"{list(spec.shape)} {sizes or ''}")
+    return found
