@@ -153,8 +153,8 @@ def make_job(
     recipes = tuple(recipe_for(plan, wishes) for plan in plans)
     limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
     curved, tunable = any(recipe.curved for recipe in recipes), any(recipe.tunable for recipe in recipes)
-    tower = opened.vision.config if opened.vision else None
-    memory = plan_memory(opened.config, limit, curved=curved, tunable=tunable, tower=tower)
+    tower, shown = (opened.vision.config, opened.vision.shown) if opened.vision else (None, 0)
+    memory = plan_memory(opened.config, limit, curved=curved, tunable=tunable, tower=tower, shown=shown)
     return Job(opened, tuple(plans), also_for, recipes, output, overwrite, memory)
 
 

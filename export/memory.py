@@ -18,6 +18,8 @@ PROGRAMS = 780_000_000
 """torch, transformers, numba, and the packages that write formats."""
 CHANNEL = 67_000
 """For each channel between gate and down: activations of the golden prompts, and what allocators keep of pieces."""
+WORDS = 96
+"""Tokens of a prompt with a picture, and of its answer, beside those that the picture takes."""
 TOKEN = 4320
 """For each id of the vocabulary: logits of the golden prompts."""
 HELD = 2
@@ -68,6 +70,7 @@ def plan_memory(
     curved: bool = False,
     tunable: bool = False,
     tower: VisionConfig | None = None,
+    shown: int = 0,
 ) -> MemoryPlan:
     """The fastest way that keeps within the limit: loaded with two workers, streamed with two, streamed with one.
 
@@ -79,11 +82,12 @@ def plan_memory(
         curved: whether the curvature is measured.
         tunable: whether the rounded model is to be tuned.
         tower: of a model that sees.
+        shown: rows of the golden picture, each of which is a token.
 
     Raises:
         UsageError: even the last way needs more; the message says how much.
     """
-    ways = [_plan(config, streamed, workers, curved, tower) for streamed, workers in WAYS]
+    ways = [_plan(config, streamed, workers, curved, tower, shown) for streamed, workers in WAYS]
     allowed = machine_memory() // SHARE if limit is None else limit
     if tunable and (needed := max(ways[0].bytes, _tuning(config, tower))) <= allowed:
         return replace(ways[0], bytes=needed, tuned=True)
@@ -102,7 +106,7 @@ def plan_memory(
 
 
 def _plan(
-    config: DecoderConfig, streamed: bool, workers: int, curved: bool, tower: VisionConfig | None
+    config: DecoderConfig, streamed: bool, workers: int, curved: bool, tower: VisionConfig | None, shown: int
 ) -> MemoryPlan:  # fmt: skip
     seeing = tower.matrix_shapes() if tower else {}
     sizes = {name: rows * columns for name, (rows, columns) in {**config.matrix_shapes(), **seeing}.items()}
@@ -110,7 +114,7 @@ def _plan(
     table = max(sizes.pop("embed_tokens"), sizes.pop("lm_head", 0))
     linear = max(sizes.values())
     asking = CHANNEL * config.intermediate_size + TOKEN * config.vocab_size + HELD * table
-    asking += _seeing(tower) if tower else 0
+    asking += max(_tile(tower), _prompt(config, shown + WORDS)) if tower else 0
     compressing = max(workers * LINEAR * linear, TABLE * table + (workers - 1) * LINEAR * linear)
     measuring = _measuring(config, workers) if curved else 0
     return MemoryPlan(streamed, workers, PROGRAMS + loaded + max(asking, compressing, measuring))
@@ -127,7 +131,13 @@ def _tuning(config: DecoderConfig, tower: VisionConfig | None) -> int:
     return PROGRAMS + loaded + TUNED * linears + 2 * LOADED * tables + between + layer + 16 * HEAD_LOGITS
 
 
-def _seeing(tower: VisionConfig) -> int:
+def _prompt(config: DecoderConfig, tokens: int) -> int:
+    """The cache of a prompt with a picture, its logits, and what a layer has of its rows at a time, in fp32."""
+    cache = 2 * config.layers * config.kv_heads * config.head_dim
+    return 4 * tokens * (cache + config.vocab_size + 8 * config.hidden_size + 3 * config.intermediate_size)
+
+
+def _tile(tower: VisionConfig) -> int:
     """Activations of one tile in fp32: what a layer has of its rows at a time, and the scores of its heads."""
     rows = tower.positions * (8 * tower.hidden_size + 3 * tower.intermediate_size)
     return 4 * (rows + 2 * tower.heads * tower.positions**2)

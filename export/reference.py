@@ -135,7 +135,7 @@ class Reference:
     def batch_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """`logits` of several sequences in one pass, equal but for rounding."""
 
-        ids, mask = _left_padded(sequences)
+        ids, mask = left_padded(sequences)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         with self._running():
             given = self._given(ids, mask)
@@ -162,7 +162,7 @@ class Reference:
         """
         import torch
 
-        ids, mask = _left_padded(prompts)
+        ids, mask = left_padded(prompts)
         chosen: list[np.ndarray] = []
         logits: list[np.ndarray] = []
         cache = None
@@ -229,7 +229,7 @@ class Reference:
                     parameter[rows].copy_(torch.from_numpy(matrix.dequantize(rows)))
 
 
-def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
     """(ids, mask), int64 [prompts, longest]; padding is id 0, masked out."""
     import torch
 

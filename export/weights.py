@@ -169,7 +169,8 @@ class _Stages:
             return golden_prompts(self._config, self._model.tokenizer, length)
         room = room_for(self._config, length)
         picture = vision.picture.prepared
-        return seeing_prompts(vision.tokens, self._model.tokenizer, picture, self._config.vocab_size, room)
+        vocabulary, brief = self._config.vocab_size, is_large(self._config)
+        return seeing_prompts(vision.tokens, self._model.tokenizer, picture, vocabulary, room, brief=brief)
 
     def _answers(self) -> Golden:
         """What the reference model says."""

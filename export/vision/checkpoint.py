@@ -41,11 +41,11 @@ class Share:
             raise CheckpointError(f"'{self.name}' does not come apart evenly", got=rows, wanted=f"of {self.count}")
         return (rows // self.count, *rest)
 
-    def read(self, whole: Checkpoint, rows: slice) -> np.ndarray:
-        """Rows of the part, float32."""
+    def span(self, whole: Checkpoint, rows: slice) -> slice:
+        """Where rows of the part lie in the tensor."""
         size = self.shape(whole)[0]
         start, stop, _ = rows.indices(size)
-        return whole.read(self.name, slice(self.number * size + start, self.number * size + stop))
+        return slice(self.number * size + start, self.number * size + stop)
 
 
 class TextPart(Checkpoint):
@@ -63,7 +63,8 @@ class TextPart(Checkpoint):
         return self._stored[name].shape(self._whole)
 
     def _read(self, name: str, rows: slice) -> np.ndarray:
-        return self._stored[name].read(self._whole, rows)
+        share = self._stored[name]
+        return self._whole._read(share.name, share.span(self._whole, rows))
 
     def _about(self) -> tuple[str, str, str]:
         return self._whole._about()
@@ -108,9 +109,10 @@ class VisionTensors:
         values = self._family.restore(self._config, name, self.stored(name, ALL))
         return np.ascontiguousarray(values.reshape(self._shapes[name]))
 
-    def stored(self, name: str, rows: slice) -> np.ndarray:
-        """Rows of a tensor as it is stored, float32."""
-        return self._stored[name].read(self._whole, rows)
+    def stored(self, name: str, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows of a tensor as it is stored, float32, in `out` or not."""
+        share = self._stored[name]
+        return self._whole.read(share.name, share.span(self._whole, rows), out)
 
     def matrix(self, name: str) -> PlainTensor:
         """Of a linear; KeyError if there is none."""

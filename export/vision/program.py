@@ -101,15 +101,15 @@ class SeeingPieces:
         self._table: np.ndarray | None = None
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
 
-    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:  # noqa: D102
+    def read(self, parameter: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:  # noqa: D102
         kind, name = self._places[parameter]
         if kind == "text":
-            return self._text.read(name, start, stop)
+            return self._text.read(name, start, stop, out)
         shape = self._shapes[parameter]
         if name == TABLE:  # whose rows are asked for one by one
             self._table = self._vision.stored(name, ALL).reshape(shape) if self._table is None else self._table
             return self._table[start:stop]
-        return self._vision.stored(name, slice(start, stop)).reshape(stop - start, *shape[1:])
+        return self._vision.stored(name, slice(start, stop), out).reshape(stop - start, *shape[1:])
 
 
 class _Exchanged:
@@ -118,6 +118,6 @@ class _Exchanged:
     def __init__(self, original: Pieces, matrices: Pieces, layout: Mapping[str, Any]) -> None:
         self._original, self._matrices, self._layout = original, matrices, layout
 
-    def read(self, parameter: str, start: int, stop: int) -> np.ndarray:
+    def read(self, parameter: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         source = self._matrices if parameter in self._layout else self._original
-        return source.read(parameter, start, stop)
+        return source.read(parameter, start, stop, out)

@@ -149,9 +149,15 @@ def drawn(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def seeing_prompts(
-    tokens: ImageTokens, tokenizer: BundleTokenizer | None, picture: Prepared, vocab_size: int, context_length: int
+    tokens: ImageTokens,
+    tokenizer: BundleTokenizer | None,
+    picture: Prepared,
+    vocab_size: int,
+    context_length: int,
+    *,
+    brief: bool = False,
 ) -> list[Prompt]:
-    """The golden prompts: some with the picture, which come first, some without.
+    """The golden prompts: some with the picture, which come first, some without; with `brief` one with it.
 
     Raises:
         UsageError: no prompt with the picture fits the context.
@@ -164,6 +170,8 @@ def seeing_prompts(
         found = [_question(tokens, tokenizer, picture, text) for text in QUESTIONS]
         found += [Prompt(text, tuple(tokenizer.encode(text))) for text in PLAIN[:3]]
         found.append(_chat(tokens, tokenizer, CHAT[0]))
+    if brief:
+        found.remove(next(p for p in reversed(found) if p.pictured))
     fitting = [p for p in found if p.ids and len(p.ids) <= context_length]
     if not any(p.pictured for p in fitting):
         got, hint = min(len(p.ids) for p in found if p.pictured), "export with a larger --context"

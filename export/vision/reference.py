@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from satchel.export.families.registry import family_of, multimodal_family
 from satchel.export.families.smolvlm import IDEFICS, SMOLVLM
 from satchel.export.huggingface import first_line, quiet
 from satchel.export.ops.base import Weights
-from satchel.export.reference import Reference
+from satchel.export.reference import Reference, left_padded
 from satchel.export.vision.checkpoint import open_parts
 from satchel.export.vision.config import VisionConfig
 from satchel.export.vision.preprocess import processor_name, processor_options
@@ -88,6 +88,49 @@ class SeeingReference(Reference):
         if before is not None:
             return replace(before, features={**before.features, **kept})
         return GoldenVision(self._picture.png, pixels.shape, pixels.reshape(-1)[spread(pixels.size, MOST_PIXELS)], kept)
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], steps: int, told: Callable[[int], None] = lambda step: None
+    ) -> tuple[list[list[int]], np.ndarray]:
+        """As Reference has it; prompts with a picture, which are long, apart from others: padding takes cache too."""
+        groups = [[i for i, ids in enumerate(prompts) if self._shows(list(ids)) == shows] for shows in (True, False)]
+        chosen: list[list[int]] = [[] for _ in prompts]
+        logits: list[Any] = [None] * len(prompts)
+        for group in filter(None, groups):
+            ids, rows = super().continuations([prompts[i] for i in group], steps, told)
+            for place, i in enumerate(group):
+                chosen[i], logits[i] = ids[place], rows[place]
+        return chosen, np.stack(logits)
+
+    def batch_logits(self, sequences: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:  # type: ignore[override]
+        """As Reference has it; the logits of one sequence at a time, since of a long one they are many."""
+        hidden: dict[tuple[int, ...], Any] = {}
+        for shows in (True, False):
+            group = [tuple(s) for s in sequences if self._shows(list(s)) == shows]
+            hidden |= zip(group, self._hidden(group), strict=True) if group else ()
+        head = self.model.get_output_embeddings()
+        for sequence in sequences:
+            with self._running():
+                logits = head(hidden[tuple(sequence)])
+            yield logits.float().numpy()
+
+    def _hidden(self, sequences: Sequence[Sequence[int]]) -> list[Any]:
+        """What the head is given of each sequence, fp32 [length, hidden]."""
+        seen: list[Any] = []
+
+        def kept(head: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen.append(given[0])
+            return (given[0][:, -1:],)
+
+        ids, mask = left_padded(sequences)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(kept)
+        try:
+            with self._running():
+                self.model(**self._given(ids, mask), attention_mask=mask, position_ids=positions, use_cache=False)
+        finally:
+            hook.remove()
+        return [rows[-len(s) :].clone() for s, rows in zip(sequences, seen[0], strict=True)]
 
     def _given(self, ids: Any, mask: Any = None) -> dict[str, Any]:
         embedded = self.model.get_input_embeddings()(ids)

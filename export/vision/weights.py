@@ -86,7 +86,8 @@ def vision_bytes(config: VisionConfig, recipe: Recipe, shown: int) -> int:
             total += numbers * rows * columns
         else:
             bits = _settled(name, recipe) if recipe.weights in UNSETTLED else 8
-            total += rows * columns * bits // 8 + rows * (4 + 4 * columns // recipe.block)
+            blocks = -(-columns // recipe.block) if recipe.weights == "int4" else 1
+            total += rows * columns * bits // 8 + 4 * rows * blocks + (4 << bits)
     program = (config.layers + 3) * (PROGRAM_BYTES + HEAD_BYTES * config.heads)
     golden = len(QUESTIONS) * shown * (2 * 4 * (2 * TOP + 2) + 20)  # two sets of arrays, and a line for each id
     return total + program + GOLDEN_BYTES + golden + 2 * 4 * MOST_ROWS * config.projector[-1]
