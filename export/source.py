@@ -20,7 +20,10 @@ DEMO_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "README.md"]
+HUB_FILES = [
+    "*.safetensors", "*.json", "*.jinja", "tokenizer.model", "spiece.model", "*.tiktoken", "merges.txt", "LICENSE*",
+    "README.md",
+]  # fmt: skip
 """What is fetched from a hub: never pickles, never code."""
 
 QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|[BF]*F\d\d)$", re.IGNORECASE)

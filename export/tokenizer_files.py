@@ -11,9 +11,15 @@ from satchel.export.checkpoint import Checkpoint
 from satchel.export.checkpoint.base import read_json
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.huggingface import first_line, quiet
+from satchel.export.tokenizer_slow import from_sentencepiece, from_tiktoken
 from satchel.runtime.errors import CheckpointError, TokenizerError
 
-SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "tekken.json")
+SENTENCEPIECE = ("tokenizer.model", "spiece.model")
+SLOW_FILES = ("vocab.json", "tekken.json")
+BEGIN_WITH_BOS = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "GemmaTokenizer")
+"""Classes that put bos in front unless they are told otherwise."""
+SENTENCEPIECE_NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+"""What a SentencePiece model's special tokens are called, unless a checkpoint says."""
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 GGUF_IDS = ("bos", "eos", "unknown", "padding")  # in the same order
 
@@ -69,16 +75,39 @@ def _from_folder(folder: Path) -> TokenizerParts:
     config = _optional_json(folder / "tokenizer_config.json")
     names = _optional_json(folder / "special_tokens_map.json") | config
     found = {n: t for n in SPECIAL_TOKENS if (t := _content(names.get(n)))}
+    pieces = next((folder / name for name in SENTENCEPIECE if (folder / name).is_file()), None)
+    add_bos = config.get("add_bos_token")
     if (folder / "tokenizer.json").is_file():
         spec = _optional_json(folder / "tokenizer.json")
-    elif any((folder / name).is_file() for name in SLOW_FILES):
-        spec = _convert(folder)
+    elif pieces:
+        spec, found = from_sentencepiece(pieces, _added_tokens(folder, config)), SENTENCEPIECE_NAMES | found
+        add_bos = config.get("tokenizer_class") in BEGIN_WITH_BOS if add_bos is None else add_bos
     else:
-        raise _missing(folder)
-    add_bos = config.get("add_bos_token")
+        spec = _slow(folder, config)
     return TokenizerParts(
         _unclipped(spec), found, _folder_template(folder, config), add_bos if isinstance(add_bos, bool) else None
     )
+
+
+def _slow(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """tokenizer.json of a folder that has ranks of tiktoken, or a form that transformers converts."""
+    ranks = sorted(folder.glob("*.tiktoken"))
+    if ranks:
+        return from_tiktoken(ranks[0], _added_tokens(folder, config))
+    if any((folder / name).is_file() for name in SLOW_FILES):
+        return _convert(folder)
+    raise _missing(folder)
+
+
+def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Tokens that a checkpoint adds to its vocabulary -> ids."""
+    found: dict[Any, Any] = dict(_optional_json(folder / "added_tokens.json"))
+    listed = config.get("added_tokens_decoder")
+    found |= {_content(t): i for i, t in (listed.items() if isinstance(listed, dict) else ())}
+    try:
+        return {str(token): int(i) for token, i in found.items() if token}
+    except (TypeError, ValueError) as error:
+        raise TokenizerError("the checkpoint's added tokens are not numbered", got=error) from None
 
 
 def _from_gguf(checkpoint: GgufCheckpoint) -> TokenizerParts:
