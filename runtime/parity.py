@@ -214,6 +214,7 @@ def validate(
     limits: Mapping[str, float | None] | None = None,
     prompts: int | None = None,
     runs: Sequence[Run] | None = None,
+    layers: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> ParityReport:
     """Validates a bundle. Does not write parity.json (see ParityReport.write) and does not raise for bad figures.
@@ -224,6 +225,7 @@ def validate(
         limits: "comparison.figure" -> another limit, or None for none, such as {"quality.kl_mean": 0.3}.
         prompts: only the first so many, for a quick look; by default all.
         runs: other ways to execute it than runs_for's.
+        layers: also look behind each layer, where the bundle has golden layers and the engine tells.
         progress: told after each prompt.
 
     Raises:
@@ -242,7 +244,8 @@ def validate(
         backend = load_backend(opened.folder, opened.manifest.entry, **run.options)
         judged.add(run, backend, time.perf_counter() - start, progress)
         del backend
-        judged.look_inside(run)
+        if layers:
+            judged.look_inside(run)
     return judged.report(chosen)
 
 
@@ -320,9 +323,7 @@ def where_to_look(row: Row, report: ParityReport) -> str:
     """The likeliest place of the fault, from which other figures of the report are good."""
     if report.subject.get("kind") == "module":
         if row.comparison == "quality":
-            return (
-                "the weights: more --bits, or 8 for single ones; the lowering, where that is beyond its limits too"
-            )
+            return "the weights: more --bits, or 8 for single ones; the lowering, where that is beyond its limits too"
         return "the program: compare this format with another one, and in Core ML fp32 with fp16 (values beyond 65504?)"
     if row.route == "vision":
         if row.figure == "pixels_difference":

@@ -29,7 +29,7 @@ def main(bundle: str, out: str, cpu: str, prompts: str = "") -> int:
         opened = open_bundle(bundle, verify=False)  # it was verified outside
         how = arithmetic(opened.manifest.entry.format, opened.manifest.weights.scheme)
         runs = (Run(AS_SHIPPED, how), Run(WITHOUT, how, {"kleidiai": False}))
-        report = validate(opened, runs=runs, prompts=int(prompts) if prompts else None, progress=_told)
+        report = validate(opened, runs=runs, prompts=int(prompts) if prompts else None, layers=True, progress=_told)
         write_record(report.record(host_of("onnx", emulated=cpu)), Path(out))
     except SatchelError as error:
         parts = {"what": error.what, "got": str(error.got or ""), "hint": error.hint}

@@ -21,7 +21,7 @@ from satchel.runtime.mil.steps import Step
 
 def states(bundle: Bundle, golden: GoldenLayers, options: Mapping[str, Any]) -> np.ndarray:
     """The residual stream at the golden rows, of decode steps: float32 [layers, rows, channels]."""
-    backend = _CoremlLayers(bundle.folder, bundle.manifest.entry, **options)
+    backend = _CoremlLayers(bundle.folder, bundle.manifest.entry, **{**options, "engine": "interpreter"})
     rows = []
     for position, token in enumerate(golden.ids(bundle.golden.prompts[0].sequence)):
         backend.seen.clear()

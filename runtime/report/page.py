@@ -102,11 +102,7 @@ def _differences(sides: Sequence[Side]) -> Iterator[str]:
 def _top1(sides: Sequence[Side]) -> Iterator[str]:
     groups = []
     for comparison, against in AGAINST.items():
-        for figure, words in (
-            ("top1", "Best id agrees with that of"),
-            ("greedy_agreement", "Greedy answers agree with"),
-        ):
-            route = "decode" if figure == "top1" else "greedy"
+        for route, figure, words in SHARES:
             values = [side.run.value(comparison, route, figure) for side in sides]
             if any(v is not None for v in values):
                 each = [Bar(i, v, "not known" if v is None else f"{v:.1%}") for i, v in enumerate(values)]

@@ -59,11 +59,11 @@ def test_layers_are_what_transformers_says(model: Path, onnx: Path):
 
 
 def test_an_onnx_program_has_them_and_its_model_is_the_same_without(model: Path, onnx: Path):
-    found = validate(onnx, prompts=1).layers["onnxruntime"]
+    found = validate(onnx, prompts=1, layers=True).layers["onnxruntime"]
     assert found.rows == Golden.read(onnx / "golden").layers.rows  # type: ignore[union-attr]
     assert all(e is not None and e < EXACT for errors in found.error.values() for e in errors)
     plain = exported(model, "pixel-9", "fp32", "plain", wanted=False)
-    assert not validate(plain, prompts=1).layers and not (plain / "golden" / STRUCTURE).exists()
+    assert not validate(plain, prompts=1, layers=True).layers and not (plain / "golden" / STRUCTURE).exists()
     for name in ("model.onnx", "model.onnx.data"):
         assert (plain / name).read_bytes() == (onnx / name).read_bytes()
     assert (onnx / "layers.onnx").stat().st_size < 2 * (onnx / "model.onnx").stat().st_size
@@ -72,14 +72,14 @@ def test_an_onnx_program_has_them_and_its_model_is_the_same_without(model: Path,
 def test_a_core_ml_program_has_them_and_a_layer_that_is_off_is_named(model: Path):
     bundle = exported(model, "iphone-15-pro", "palette", "coreml")
     assert not (bundle / "layers.onnx").exists()
-    right = validate(bundle, prompts=1, precisions=("fp32",)).layers["interpreter fp32"].error
+    right = validate(bundle, prompts=1, layers=True, precisions=("fp32",)).layers["interpreter fp32"].error
     assert all(0 < e < HALF for e in right["lowering"]), right  # type: ignore[operator]
     assert all(e > 0.05 for e in right["quality"]), "a palette of a tiny random model loses much"  # type: ignore[operator]
     opened = open_bundle(bundle)
     layers = opened.golden.layers
     assert layers is not None
     layers.states["weights"][1] *= 2  # as if the second layer of this device were off
-    wrong = validate(opened, prompts=1, precisions=("fp32",)).layers["interpreter fp32"].error["lowering"]
+    wrong = validate(opened, prompts=1, layers=True, precisions=("fp32",)).layers["interpreter fp32"].error["lowering"]
     assert wrong[0] == right["lowering"][0] and wrong[1] > 0.4  # type: ignore[operator]
 
 
@@ -94,7 +94,11 @@ def test_parallel_branches_have_a_layer_too(tmp_path: Path):
     (bundle,) = satchel.export(
         tmp_path / "phi", "pixel-9", weights="fp32", tokenizer=False, output=tmp_path, golden_layers=True
     )
-    found = validate(bundle, runs=[Run("onnxruntime", "fp32")], prompts=1).layers["onnxruntime"].error["quality"]
+    found = (
+        validate(bundle, runs=[Run("onnxruntime", "fp32")], prompts=1, layers=True)
+        .layers["onnxruntime"]
+        .error["quality"]
+    )
     assert len(found) == 3 and all(e is not None and e < EXACT for e in found)
 
 

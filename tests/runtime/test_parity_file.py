@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy_bundle import CONTEXT, NumpyBackend, write_bundle
 
 from satchel.runtime import backends, metrics
@@ -13,6 +17,8 @@ from satchel.runtime.errors import OutputError, UsageError
 from satchel.runtime.parity import validate
 from satchel.runtime.parity_file import file_name, read_record, write_record
 from satchel.runtime.parity_host import host_of
+from satchel.runtime.report.comparison import compare
+from satchel.runtime.report.page import page
 
 WEB = Path(__file__).parent / "report" / "parity-web.json"
 """What sample_apps/web's tests wrote, from the bundle in sample_apps/vectors."""
@@ -77,6 +83,31 @@ def test_other_files_are_refused(bundle: Path, tmp_path: Path, change, message):
     change(value)
     with pytest.raises(UsageError, match=f"(?s)no parity file.*{message}"):
         read_record(write_record(json.loads(json.dumps(value)), tmp_path / "a.json"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_altered_files_are_read_or_refused_and_nothing_else(data: st.DataObject):
+    value = json.loads(WEB.read_text())
+    place: Any = value
+    while True:
+        key = data.draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else data.draw(
+            st.integers(0, len(place) - 1)
+        )  # fmt: skip
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.integers(0, 4)) == 0:
+            break
+        place = place[key]
+    anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]) | st.just({})
+    place[key] = data.draw(anything)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "a.json")
+        path.write_text(json.dumps(value))
+        try:
+            record = read_record(path)
+        except UsageError:
+            return
+        other = read_record(WEB)
+        assert page(compare([other, record, other])).startswith("<!doctype html>")
 
 
 def test_files_that_are_none(tmp_path: Path):

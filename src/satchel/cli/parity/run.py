@@ -68,7 +68,7 @@ def command(
 def on_this_machine(bundle: Path, **options: Any) -> bytes:
     """Replays a bundle here; returns its parity file."""
     opened = open_bundle(bundle)
-    report = validate(opened, **options)
+    report = validate(opened, layers=True, **options)
     return strict_json.canonical(report.record(host_of(opened.manifest.entry.format)))
 
 
