@@ -29,7 +29,7 @@ from pathlib import Path
 from satchel.runtime import strict_json
 from satchel.runtime.parity import validate
 
-Path(sys.argv[2]).write_bytes(strict_json.canonical(validate(sys.argv[1]).to_json()))
+Path(sys.argv[2]).write_bytes(strict_json.canonical(validate(sys.argv[1]).record({"device": "python"})))
 PY
     export SATCHEL_COREML_CALLS="$made/calls" SATCHEL_PARITY="$made/parity.json" SATCHEL_OUTPUT="$made/output"
 }

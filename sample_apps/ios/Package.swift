@@ -3,7 +3,7 @@ import PackageDescription
 
 var targets: [Target] = [
     .target(name: "SatchelKit", resources: [.copy("Resources/limits.json")]),
-    .testTarget(name: "SatchelKitTests", dependencies: ["SatchelKit"]),
+    .testTarget(name: "SatchelKitTests", dependencies: ["SatchelKit"], exclude: ["Resources"]),
 ]
 
 // On Linux, ONNX Runtime's C library stands in for Core ML in tests; see tools/test_ios.sh. No app needs it.

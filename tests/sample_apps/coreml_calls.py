@@ -1,4 +1,4 @@
-"""Writes what the Core ML chain of SatchelKit is held to: tiny bundles of every form, and how Python's backend calls them.
+"""Writes what SatchelKit's Core ML chain is held to: tiny bundles of every form, and how Python's backend calls them.
 
     python tests/sample_apps/coreml_calls.py FOLDER
 

@@ -23,4 +23,29 @@ final class TemplateTests: XCTestCase {
             }
         }
     }
+
+    /// What Jinja itself makes of many small templates; tests/sample_apps/jinja_cases.py wrote it.
+    func testEveryConstruct() throws {
+        let url = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Resources/jinja.json")
+        let file = try parseJson(Data(contentsOf: url), "jinja.json")
+        let special = Dictionary(uniqueKeysWithValues: file["special"]!.object!.entries.map { ($0.key, $0.value.string!) })
+        let messages = file["messages"]!.array!.map { Message(role: $0["role"]!.string!, content: $0["content"]!.string!) }
+        let cases = file["cases"]!.array!
+        XCTAssertGreaterThan(cases.count, 200)
+        for item in cases {
+            let source = item["source"]!.string!
+            let found = try? ChatTemplate(source, special: special).render(messages)
+            switch (found, item["rendered"]!.string) {
+            case (nil, nil): break
+            case (let found?, let wanted?): XCTAssertSameText(found, wanted, source)
+            case (let found, let wanted): XCTFail("\(source): got \(found ?? "a refusal"), wanted \(wanted ?? "a refusal")")
+            }
+        }
+    }
+
+    func testWhatIsNoTemplate() {
+        for source in ["{% if %}", "{{ 1", "{% for x in %}{% endfor %}", "{% endif %}", "{% if true %}", "{{ 'a }}", "{# open", "{% unknown %}", "{{ 1 1 }}", "{{ (1 }}"] {
+            XCTAssertRefused("not a valid template") { _ = try ChatTemplate(source) }
+        }
+    }
 }

@@ -157,7 +157,7 @@ struct TokenReader {
     /// Whether an argument of a test follows, as in "is divisibleby 3".
     private func isOperand(_ token: Token?) -> Bool {
         switch token {
-        case .string?, .integer?, .number?: true
+        case .string?, .integer?, .number?, .symbol("[")?, .symbol("{")?: true
         case .name(let name)?: !["and", "or", "not", "if", "else", "in", "is"].contains(name)
         default: false
         }
@@ -221,11 +221,11 @@ struct TokenReader {
 
     /// A bracketed expression, or a tuple.
     private mutating func bracketed() throws -> Expression {
-        if takes(.symbol(")")) { return .list([]) }
+        if takes(.symbol(")")) { return .tuple([]) }
         let first = try expression()
         if takes(.symbol(")")) { return first }
         try expect(.symbol(","))
-        return .list([first] + (try items(until: ")")))
+        return .tuple([first] + (try items(until: ")")))
     }
 
     private mutating func items(until end: String) throws -> [Expression] {

@@ -41,6 +41,7 @@ indirect enum Expression {
     case literal(Value)
     case name(String)
     case list([Expression])
+    case tuple([Expression])
     case dictionary([(key: Expression, value: Expression)])
     case attribute(Expression, String)
     case item(Expression, Expression)

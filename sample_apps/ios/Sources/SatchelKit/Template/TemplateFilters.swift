@@ -24,6 +24,8 @@ func applyFilter(_ name: String, _ value: Value, _ arguments: Arguments) throws 
         guard let number = value.number else { throw TemplateError("round of what is no number") }
         let scale = pow(10, Double(arguments.value(0, "precision")?.integer ?? 0))
         return .number((number * scale).rounded(.toNearestOrEven) / scale)
+    case "attr": return method(value, try arguments.needed(0).text) ?? .undefined("that attribute")
+    case "wordcount": return .integer(value.text.unicodeScalars.split { !isOfWord($0) }.count)
     case "items": return value.isUndefined ? .list([]) : try pairs(value)
     case "dictsort":
         return .list(try pairs(value).items().sorted { try item($0, .integer(0)).text.lowercased() < item($1, .integer(0)).text.lowercased() })
@@ -110,7 +112,7 @@ private func chosen(_ items: [Value], by key: Value?, _ arguments: Arguments, ke
 
 private func pairs(_ value: Value) throws -> Value {
     guard case .dictionary(let entries) = value else { throw TemplateError("only a dictionary has items") }
-    return .list(entries.map { .list([.string($0.key), $0.value]) })
+    return .list(entries.map { .tuple([.string($0.key), $0.value]) })
 }
 
 private func sorted(_ json: Json) -> Json {
@@ -144,7 +146,7 @@ func test(_ value: Value, _ name: String, _ arguments: Arguments) throws -> Bool
     case "mapping": if case .dictionary = value { return true } else { return false }
     case "sequence", "iterable":
         switch value {
-        case .string, .list, .dictionary: return true
+        case .string, .list, .tuple, .dictionary: return true
         case .undefined: return name == "iterable"
         default: return false
         }

@@ -165,7 +165,7 @@ struct TemplateLexer {
     private mutating func token() throws -> Token {
         let first = source[at]
         if first == "'" || first == "\"" { return .string(try string(first)) }
-        if ("0"..."9").contains(first) { return number() }
+        if isDigit(first) { return number() }
         if isOfName(first) {
             let name = source[at...].prefix(while: isOfName)
             at += name.count
@@ -218,20 +218,34 @@ struct TemplateLexer {
     }
 
     private mutating func number() -> Token {
-        let whole = source[at...].prefix { ("0"..."9").contains($0) || $0 == "_" }
-        at += whole.count
-        var text = String(String.UnicodeScalarView(whole.filter { $0 != "_" }))
-        guard at + 1 < source.count, source[at] == ".", ("0"..."9").contains(source[at + 1]) else {
-            return Int(text).map(Token.integer) ?? .number(Double(text) ?? .infinity)
+        var text = digits()
+        var isInteger = true
+        if at + 1 < source.count, source[at] == ".", isDigit(source[at + 1]) {
+            at += 1
+            text += "." + digits()
+            isInteger = false
         }
-        let fraction = source[(at + 1)...].prefix { ("0"..."9").contains($0) }
-        at += 1 + fraction.count
-        text += "." + String(String.UnicodeScalarView(fraction))
-        return .number(Double(text)!)
+        let sign = at + 1 < source.count && (source[at + 1] == "+" || source[at + 1] == "-") ? 1 : 0
+        if at + 1 + sign < source.count, source[at] == "e" || source[at] == "E", isDigit(source[at + 1 + sign]) {
+            text += "e" + (sign == 1 ? String(source[at + 1]) : "")
+            at += 1 + sign
+            text += digits()
+            isInteger = false
+        }
+        return isInteger ? Int(text).map(Token.integer) ?? .number(.infinity) : .number(Double(text) ?? .infinity)
     }
 
+    /// Those that follow, without the "_" between them.
+    private mutating func digits() -> String {
+        let found = source[at...].prefix { isDigit($0) || $0 == "_" }
+        at += found.count
+        return String(String.UnicodeScalarView(found.filter(isDigit)))
+    }
+
+    private func isDigit(_ scalar: Unicode.Scalar) -> Bool { ("0"..."9").contains(scalar) }
+
     private func isOfName(_ scalar: Unicode.Scalar) -> Bool {
-        scalar == "_" || scalar.properties.isAlphabetic || ("0"..."9").contains(scalar)
+        scalar == "_" || scalar.properties.isAlphabetic || isDigit(scalar)
     }
 
     private func starts(_ symbol: String) -> Bool {

@@ -5,7 +5,7 @@ func method(_ of: Value, _ name: String) -> Value? {
     switch of {
     case .string(let text): textMethod(text, name)
     case .dictionary(let entries): dictionaryMethod(entries, of, name)
-    case .list(let items): listMethod(items, name)
+    case .list(let items), .tuple(let items): listMethod(items, name)
     default: nil
     }
 }
@@ -54,7 +54,7 @@ private func textMethod(_ text: String, _ name: String) -> Value? {
 
 private func dictionaryMethod(_ entries: [(key: String, value: Value)], _ whole: Value, _ name: String) -> Value? {
     switch name {
-    case "items": .function { _ in .list(entries.map { .list([.string($0.key), $0.value]) }) }
+    case "items": .function { _ in .list(entries.map { .tuple([.string($0.key), $0.value]) }) }
     case "keys": .function { _ in .list(entries.map { .string($0.key) }) }
     case "values": .function { _ in .list(entries.map(\.value)) }
     case "get": .function { arguments in

@@ -16,7 +16,7 @@ func item(_ of: Value, _ index: Value) throws -> Value {
     }
     guard let place = index.integer else { return .undefined("that item") }
     switch of {
-    case .list, .string:
+    case .list, .tuple, .string:
         let items = try of.items()
         let at = place < 0 ? place + items.count : place
         return items.indices.contains(at) ? items[at] : .undefined("item \(place)")
@@ -43,12 +43,13 @@ func sliced(_ of: Value, _ start: Int?, _ stop: Int?, _ step: Int) throws -> Val
     let (from, to) = step > 0 ? (place(start, 0), place(stop, items.count)) : (place(start, items.count - 1), place(stop, -1))
     let found = stride(from: from, to: to, by: step).map { items[$0] }
     if of.string != nil { return .string(found.map(\.text).joined()) }
+    if case .tuple = of { return .tuple(found) }
     return .list(found)
 }
 
 func contains(_ container: Value, _ value: Value) throws -> Bool {
     switch container {
-    case .list(let items): return items.contains { equal($0, value) }
+    case .list(let items), .tuple(let items): return items.contains { equal($0, value) }
     case .dictionary: return value.string.flatMap { container.entry($0) } != nil
     case .string(let text):
         guard let part = value.string else { throw TemplateError("only a text is in a text") }
@@ -64,6 +65,7 @@ func binary(_ sign: String, _ a: Value, _ b: Value) throws -> Value {
     case ("~", _, _): return .string(a.text + b.text)
     case ("+", .string(let a), .string(let b)): return .string(a + b)
     case ("+", .list(let a), .list(let b)): return .list(a + b)
+    case ("+", .tuple(let a), .tuple(let b)): return .tuple(a + b)
     case ("*", .string, _), ("*", .list, _): return try repeated(a, b)
     case ("*", _, .string), ("*", _, .list): return try repeated(b, a)
     default: break

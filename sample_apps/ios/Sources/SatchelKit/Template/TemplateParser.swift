@@ -102,7 +102,7 @@ struct TemplateParser {
             if statement.takes(.symbol(",")) {
                 var values = [value]
                 repeat { values.append(try statement.expression()) } while statement.takes(.symbol(","))
-                value = .list(values)
+                value = .tuple(values)
             }
             try statement.end()
             return .set(target, value)

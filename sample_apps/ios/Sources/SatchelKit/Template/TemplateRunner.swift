@@ -153,6 +153,7 @@ extension TemplateRunner {
         case .literal(let value): return value
         case .name(let name): return scope[name] ?? .undefined(name)
         case .list(let items): return .list(try items.map { try evaluate($0, scope) })
+        case .tuple(let items): return .tuple(try items.map { try evaluate($0, scope) })
         case .dictionary(let entries): return try dictionary(entries, scope)
         case .attribute(let of, let name): return try attribute(evaluate(of, scope), name)
         case .item(let of, let index): return try item(evaluate(of, scope), evaluate(index, scope))

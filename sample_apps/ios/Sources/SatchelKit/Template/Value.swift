@@ -7,6 +7,7 @@ indirect enum Value {
     case number(Double)
     case string(String)
     case list([Value])
+    case tuple([Value])
     case dictionary([(key: String, value: Value)])
     case namespace(Namespace)
     case function((Arguments) throws -> Value)
@@ -53,7 +54,7 @@ extension Value {
         case .integer(let value): value != 0
         case .number(let value): value != 0
         case .string(let value): !value.utf8.isEmpty
-        case .list(let values): !values.isEmpty
+        case .list(let values), .tuple(let values): !values.isEmpty
         case .dictionary(let entries): !entries.isEmpty
         case .namespace, .function: true
         }
@@ -93,6 +94,8 @@ extension Value {
         case .number(let value): value.description
         case .string(let value): pythonQuoted(value)
         case .list(let values): "[" + values.map(\.representation).joined(separator: ", ") + "]"
+        case .tuple(let values):
+            "(" + values.map(\.representation).joined(separator: ", ") + (values.count == 1 ? ",)" : ")")
         case .dictionary(let entries):
             "{" + entries.map { pythonQuoted($0.key) + ": " + $0.value.representation }.joined(separator: ", ") + "}"
         case .namespace: "<Namespace>"
@@ -109,7 +112,7 @@ extension Value {
         case .integer(let value): return .integer(value)
         case .number(let value): return .number(value)
         case .string(let value): return .string(value)
-        case .list(let values): return .array(try values.map { try $0.json() })
+        case .list(let values), .tuple(let values): return .array(try values.map { try $0.json() })
         case .dictionary(let entries): return .object(JsonObject(try entries.map { ($0.key, try $0.value.json()) }))
         case .namespace, .function: throw TemplateError("\(representation) is no JSON")
         }
@@ -119,7 +122,7 @@ extension Value {
     func items() throws -> [Value] {
         switch self {
         case .undefined: return []
-        case .list(let values): return values
+        case .list(let values), .tuple(let values): return values
         case .dictionary(let entries): return entries.map { .string($0.key) }
         case .string(let text): return text.unicodeScalars.map { .string(String($0)) }
         default: throw TemplateError("\(representation) cannot be gone through")
@@ -128,7 +131,7 @@ extension Value {
 
     func count() throws -> Int {
         switch self {
-        case .list(let values): return values.count
+        case .list(let values), .tuple(let values): return values.count
         case .dictionary(let entries): return entries.count
         case .string(let text): return text.unicodeScalars.count
         case .undefined: return 0
@@ -142,7 +145,7 @@ func equal(_ a: Value, _ b: Value) -> Bool {
     switch (a, b) {
     case (.undefined, .undefined), (.none, .none): return true
     case (.string(let a), .string(let b)): return a.utf8.elementsEqual(b.utf8)
-    case (.list(let a), .list(let b)): return a.count == b.count && zip(a, b).allSatisfy(equal)
+    case (.list(let a), .list(let b)), (.tuple(let a), .tuple(let b)): return a.count == b.count && zip(a, b).allSatisfy(equal)
     case (.dictionary(let a), .dictionary(let b)):
         return a.count == b.count && a.allSatisfy { entry in b.contains { $0.key.utf8.elementsEqual(entry.key.utf8) && equal($0.value, entry.value) } }
     default:

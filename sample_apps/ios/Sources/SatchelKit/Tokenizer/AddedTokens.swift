@@ -75,10 +75,6 @@ struct AddedTokenFinder: Sendable {
         return ![before, after].contains { $0.map(isOfWord) ?? false }
     }
 
-    private func isOfWord(_ scalar: Unicode.Scalar) -> Bool {
-        scalar == "_" || scalar.properties.isAlphabetic || scalar.properties.numericType == .decimal
-    }
-
     private func spaceBefore(_ bytes: [UInt8], _ start: Int) -> Int {
         let scalars = String(decoding: bytes[..<start], as: UTF8.self).unicodeScalars
         return start - scalars.reversed().prefix { $0.properties.isWhitespace }.reduce(0) { $0 + UTF8.width($1) }
@@ -88,4 +84,9 @@ struct AddedTokenFinder: Sendable {
         let scalars = String(decoding: bytes[end...], as: UTF8.self).unicodeScalars
         return end + scalars.prefix { $0.properties.isWhitespace }.reduce(0) { $0 + UTF8.width($1) }
     }
+}
+
+/// What a regular expression's \w means.
+func isOfWord(_ scalar: Unicode.Scalar) -> Bool {
+    scalar == "_" || scalar.properties.isAlphabetic || scalar.properties.numericType == .decimal
 }
