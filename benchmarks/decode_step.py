@@ -22,6 +22,9 @@ from satchel.runtime.bundle import Bundle, open_bundle
 from satchel.runtime.limits import TIES, Arithmetic, arithmetic, limits_for
 from satchel.runtime.replay import RowFigures
 
+PACKED = 4_000_000_000
+"""Bytes of an ONNX bundle above which onnxruntime gets no memory to rearrange its weights in."""
+
 
 def runs(bundle: Bundle, memory: int) -> Iterator[tuple[str, Arithmetic, dict[str, Any]]]:
     """(name, arithmetic, options of the backend) of each way to run the bundle here."""
@@ -31,9 +34,12 @@ def runs(bundle: Bundle, memory: int) -> Iterator[tuple[str, Arithmetic, dict[st
             options = {"engine": "interpreter", "precision": precision, "max_memory": memory}
             yield f"interpreter {precision}", arithmetic(form, scheme, precision), options
         return
-    yield {"onnx": "onnxruntime", "executorch": "executorch"}[form], arithmetic(form, scheme), {}
-    if form == "onnx":
-        yield "onnxruntime, fp32 activations", "fp32", {"exact": True}
+    if form == "executorch":
+        yield "executorch", arithmetic(form, scheme), {}
+        return
+    if bundle.bytes <= PACKED:
+        yield "onnxruntime", arithmetic(form, scheme), {}
+    yield "onnxruntime, fp32", "fp32", {"exact": True, "packed": False}
 
 
 def steps(bundle: Bundle, how: Arithmetic, options: dict[str, Any], count: int) -> dict[str, Any]:

@@ -20,4 +20,4 @@ def _widen(halves: np.ndarray, wide: np.ndarray) -> int:
     for i in range(halves.size):
         largest = max(largest, np.uint16(halves[i] & np.uint16(EXPONENT)))
         wide[i] = np.uint32(halves[i]) << np.uint32(16)  # a bfloat16 number is the upper half of an fp32 one
-    return largest
+    return int(largest)

@@ -26,6 +26,8 @@ class OnnxBackend:
         exact: keep activations in fp32 where the kernels would round them to int8. Slow; it shows
             whether the graph and its weights are right, apart from what the rounding costs. Needs the onnx package.
         kleidiai: let ARM CPUs use Arm's KleidiAI kernels, as onnxruntime does by itself.
+        packed: have weights rearranged for the kernels, which takes their size in memory once more. Without, they stay
+            in the mapped file, and are expanded in fp32 whenever they are used: very slow, but any size loads.
 
     Raises:
         MissingPackageError: without onnxruntime.
@@ -33,13 +35,19 @@ class OnnxBackend:
     """
 
     def __init__(
-        self, folder: Path, entry: ModelEntry, threads: int | None = None, exact: bool = False, kleidiai: bool = True
+        self,
+        folder: Path,
+        entry: ModelEntry,
+        threads: int | None = None,
+        exact: bool = False,
+        kleidiai: bool = True,
+        packed: bool = True,
     ) -> None:
         ort = _onnxruntime()
         _check_version(ort.__version__, entry)
         self.position = 0
         self.context_length = entry.context_length
-        self._session = self.open_session(folder / entry.path, threads, exact, kleidiai)
+        self._session = self.open_session(folder / entry.path, threads, exact, kleidiai, packed)
         return_freed_memory()
         self._mask = np.ones((1, entry.context_length), np.int64)
         self._token = np.zeros((1, 1), np.int64)
@@ -48,9 +56,9 @@ class OnnxBackend:
         self._bind_fixed(entry)
 
     @staticmethod
-    def open_session(path: Path, threads: int | None, exact: bool, kleidiai: bool = True) -> Any:
+    def open_session(path: Path, threads: int | None, exact: bool, kleidiai: bool = True, packed: bool = True) -> Any:
         """A session over one of the bundle's graphs."""
-        return _session(_onnxruntime(), path, threads, exact, kleidiai)
+        return _session(_onnxruntime(), path, threads, exact, kleidiai, packed)
 
     def _bind_fixed(self, entry: ModelEntry) -> None:
         """The cache (past and present are one buffer) and the logits, bound once for the life of the session."""
@@ -125,8 +133,11 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(ort: Any, path: Path, threads: int | None, exact: bool, kleidiai: bool) -> Any:
+def _session(ort: Any, path: Path, threads: int | None, exact: bool, kleidiai: bool, packed: bool) -> Any:
     options = ort.SessionOptions()
+    if not packed:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # else palettes are folded
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     if threads is not None:
         options.intra_op_num_threads = threads
