@@ -134,7 +134,7 @@ def _onnx_weights(plan: Plan, shape: ModelShape, bits: int | None, stored: int) 
     )
     lines = [Line("weights", held, HELD, f"{why} (measured)"), Line("model file", stored, MAPPED, "read once")]
     if plan["weights"] == "palette":
-        low = plan.get("kv_weights", "") == "int8"  # an export of effort low has 4 bits
+        low = plan.get("kv_weights", "by_loss") != "by_loss"  # an export of effort low has 4 bits
         each = FOLDING.get(bits or 4, FOLDING_MIXED) if bits or low else FOLDING_MIXED
         extra = int(counts.linears * each + held / copies) - held
         why = (

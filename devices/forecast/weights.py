@@ -82,8 +82,9 @@ def linear_bits(plan: Plan, shape: ModelShape, bits: int | None) -> float:
     scheme, row_scale = plan["weights"], 16 / shape.hidden_size
     if scheme == "palette" and runtime_of(plan) == "xnnpack":
         return 8 + 2 * row_scale
-    if scheme == "palette" and bits is None and plan.get("kv_weights", "") == "int8":  # an export of effort low
-        return 4 + 4 * count(shape).kv / max(count(shape).linears, 1) + row_scale
+    kept = plan.get("kv_weights", "by_loss")
+    if scheme == "palette" and bits is None and kept != "by_loss":  # an export of effort low
+        return 4 + (4 * count(shape).kv / max(count(shape).linears, 1) if kept == "int8" else 0) + row_scale
     if scheme == "palette":
         return constant("palette.bits").value if bits is None else _stored(plan, bits) + row_scale
     if scheme == "int4":

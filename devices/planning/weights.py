@@ -72,15 +72,13 @@ def kv_weights(on: Decisions, target: Target, scheme: str, *, by_loss: bool) -> 
         )
     eight = Other("int8", f"k and v are {share:.0%} of the weights", "CH03")
     plain = Other("as_linear", "k and v lose most of all linears", "CH03")
-    if by_loss and narrow:
+    if by_loss:
+        chosen = "their bits are chosen by the losses that are measured"
         return on.settle(
             "kv_weights", "by_loss", "k and v lose most, as their measured losses show", "CH22",
-            never("int8", "their bits are chosen by the losses that are measured", "CH22"),
-            never("as_linear", "their bits are chosen by the losses that are measured", "CH22"),
+            never("int8", chosen, "CH22"), never("as_linear", chosen, "CH22"),
         )  # fmt: skip
-    if by_loss:
-        eight = never("int8", "their bits are chosen by the losses that are measured", "CH22")
-    measured = never("by_loss", "that is for effort normal and high, and few k and v", "CH22")
+    measured = never("by_loss", "that is for effort normal and high", "CH22")
     if narrow:
         reason = f"{share:.0%} of the weights and much of the loss"
         return on.settle("kv_weights", "int8", reason, "CH03", plain, measured)

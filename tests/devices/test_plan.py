@@ -56,7 +56,9 @@ def test_choices_follow_the_facts():
     assert make_plan(IPHONE, large)["layout"] == "channels_first"  # in packages, since a program's bytes are limited
     assert int(make_plan(IPHONE, large)["chunks"]) > 1
     assert make_plan(PIXEL, SHAPE)["kv_weights"] == make_plan(IPHONE, SHAPE)["kv_weights"] == "int8"
-    assert make_plan(PIXEL, dataclasses.replace(SHAPE, kv_heads=9))["kv_weights"] == "as_linear"
+    many = dataclasses.replace(SHAPE, kv_heads=9)
+    assert make_plan(PIXEL, many)["kv_weights"] == "as_linear"
+    assert make_plan(PIXEL, many, by_loss=True)["kv_weights"] == "by_loss"
     assert make_plan(PIXEL, SHAPE, weights="int4")["kv_weights"] == "as_linear"
     assert make_plan(IPHONE, SHAPE, format="executorch")["target"] == "coreml"
     assert make_plan(PIXEL, SHAPE, format="executorch")["target"] == "xnnpack"

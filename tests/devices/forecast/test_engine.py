@@ -58,7 +58,7 @@ def test_a_long_context_goes_beyond_an_axis_of_older_engines():
 
 
 def test_programs_beyond_the_sizes_leave_until_they_are_chunks():
-    plan = make_plan(IPHONE, PHI)
+    plan = make_plan(IPHONE, PHI, by_loss=True)
     assert file_bytes(plan, PHI) > 2**31
     assert "NE19b" in rules(IPHONE, with_role(plan, chunks="1"), PHI)
     assert "NE19a" in rules(IPHONE, with_role(plan, chunks="2"), PHI)
