@@ -235,7 +235,10 @@ class OnnxOps:
         return self._made[name]
 
     def _positions(self) -> ir.Value:
-        """int64 [batch, sequence]: last_position - sequence + 1 + (0, 1, ...)."""
+        """int64 [batch, sequence]: last_position - sequence + 1 + (0, 1, ...).
+
+        In a batch of prompts, the shorter ones padded at their ends, that is below 0 for those: they begin at 0 too.
+        """
         if "positions" not in self._made:
             graph = self._graph
             zero, one = (graph.initializer(f"positions.{n}", np.array(n, np.int64)) for n in (0, 1))
@@ -243,7 +246,8 @@ class OnnxOps:
             shape = graph.node("Shape", "positions.shape", [self._ids])
             length = graph.node("Gather", "positions.length", [shape, one], {"axis": 0})
             last = graph.cast("positions.last", self._cache.last_position, ir.DataType.INT64)
-            first = graph.node("Add", "positions.first", [graph.node("Sub", "positions.past", [last, length]), one])
+            first = graph.node("Add", "positions.begin", [graph.node("Sub", "positions.past", [last, length]), one])
+            first = graph.node("Max", "positions.first", [first, zero])
             steps = graph.node("Range", "positions.steps", [zero, length, one])
             column = graph.node("Unsqueeze", "positions.column", [first, axis])
             self._made["positions"] = graph.node("Add", "positions", [column, steps])

@@ -42,6 +42,8 @@ CONTEXT = 40
 TOKENS = 30
 PROMPTS = (3, 19)
 """Lengths of prompts; the rest of the sequence goes token by token behind the last."""
+LENGTHS = (5, 14)
+"""Of two prompts in a batch."""
 PREFILL = 8
 TINY = {
     "vocab_size": 160, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -139,24 +141,34 @@ Logits = Iterator[tuple[slice, np.ndarray]]
 
 
 def by_torch(made: Made, context: int, folder: Path) -> Logits:
-    """Eagerly, also in a batch."""
+    """Eagerly, also in a batch; and the reference, with prompts of different lengths in a batch."""
     model, ids = TorchDecoder(made.config, made.weights), made.ids[0].tolist()
     batch = np.maximum(model.batch_logits(torch.from_numpy(made.ids)).numpy(), FLOOR)
     np.testing.assert_allclose(batch, made.logits, atol=TOLERANCE, rtol=0)
+    prompts = [row[:length].tolist() for row, length in zip(made.ids, LENGTHS, strict=True)]
+    with Reference(made.folder, context=context) as reference:
+        for row, got in zip(made.logits, reference.batch_logits(prompts), strict=True):
+            np.testing.assert_allclose(np.maximum(got, FLOOR), row[: len(got)], atol=TOLERANCE, rtol=0)
     yield from _stepped(model, ids)
 
 
 def by_onnx(made: Made, context: int, folder: Path) -> Logits:
-    """In onnxruntime, also in a batch."""
+    """In onnxruntime, also prompts of different lengths in a batch, padded at their ends, and a token behind each."""
     import onnxruntime
 
     entry = onnx.write(folder, made.weights, made.config, onnx_models.plan(context), INFO)
     yield from _stepped(OnnxBackend(folder, entry), made.ids[0].tolist())
-    batch = {"input_ids": made.ids, "attention_mask": np.ones_like(made.ids)}
+    session, longest, lengths = onnxruntime.InferenceSession(folder / entry.path), max(LENGTHS), np.array(LENGTHS)
+    seen = np.arange(longest) < lengths[:, None]
+    batch = {"input_ids": np.where(seen, made.ids[:, :longest], 5), "attention_mask": seen.astype(np.int64)}
     for spec in entry.inputs[2:]:
         batch[spec.name] = np.zeros((2, int(spec.shape[1]), 0, int(spec.shape[3])), np.float32)
-    got = onnxruntime.InferenceSession(folder / entry.path).run(["logits"], batch)[0]
-    np.testing.assert_allclose(np.maximum(got[:, 0], FLOOR), made.logits[:, -1], atol=TOLERANCE, rtol=0)
+    _, *caches = session.run(None, batch)
+    batch = {spec.name: cache for spec, cache in zip(entry.inputs[2:], caches, strict=True)}
+    batch["input_ids"] = made.ids[[0, 1], lengths][:, None]
+    batch["attention_mask"] = (np.arange(longest + 1) <= lengths[:, None]).astype(np.int64)
+    got = session.run(["logits"], batch)[0]
+    np.testing.assert_allclose(np.maximum(got[:, 0], FLOOR), made.logits[[0, 1], lengths], atol=TOLERANCE, rtol=0)
 
 
 def by_executorch(made: Made, context: int, folder: Path) -> Logits:
