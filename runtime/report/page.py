@@ -80,7 +80,8 @@ def _by_position(
         return
     series = [Series(i, s.name, tuple(zip(p.rows, v, strict=True))) for i, s, p, v in found]
     yield f"<h2>{escape(title)}</h2>"
-    yield plots.by_position(series, "position, prompt after prompt", title, found[0][2].starts)
+    starts = max((positions.starts for _, _, positions, _ in found), key=len)
+    yield plots.by_position(series, "position, prompt after prompt", title, starts)
     yield f'<p class="faint">In {unit}, of the decode route; dotted lines are where prompts begin.</p>'
 
 
@@ -153,7 +154,7 @@ def _speed(side: Side, key: str, unit: str) -> str:
     if side.emulated:
         return "emulated: says nothing"
     value = side.timing(key)
-    return "not known" if value is None else f"{value:.3g} {unit}"
+    return "not known" if value is None else f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def limit_rows() -> Iterator[tuple[str, str, str, str, str]]:

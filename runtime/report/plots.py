@@ -13,7 +13,8 @@ from html import escape
 WIDTH, HEIGHT = 960, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 40
 SPAN = 12  # powers of ten that a plot shows at most
-BAR, BAR_GAP, GROUP_GAP, NAMES = 18, 4, 16, 250
+BAR, BAR_GAP, GROUP_GAP, NAMES = 18, 4, 16, 290
+MOST_LETTERS = 42  # of a name beside a bar
 
 STYLE = """
 :root { --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #b3478b; --s4: #8a6d00; --s5: #5b5bd6; }
@@ -83,7 +84,7 @@ class _Scale:
         if value <= 0:
             return bottom
         part = (math.log10(value) - self.low) / (self.high - self.low)
-        return bottom - 12 - (bottom - top - 12) * min(max(part, 0.0), 1.0)
+        return bottom - 18 - (bottom - top - 18) * min(max(part, 0.0), 1.0)
 
 
 def by_position(
@@ -193,7 +194,8 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], names: Sequence[str], labe
 
 
 def _bar(bar: Bar, name: str, y: int, most: float) -> Iterator[str]:
-    shown = name if len(name) <= 36 else f"{name[:35]}…"
+    half = MOST_LETTERS // 2
+    shown = name if len(name) <= MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"  # what differs is often last
     middle, room = y + BAR - 5, WIDTH - NAMES - 130
     yield f'<text x="{NAMES - 10}" y="{middle}" text-anchor="end">{escape(shown)}<title>{escape(name)}</title></text>'
     width = room * min((bar.value or 0) / most, 1.0)
