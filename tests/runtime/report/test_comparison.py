@@ -103,7 +103,7 @@ def test_a_run_names_its_own_first_layer_that_is_off(value):
         return layers_of(record(value, lambda v: v["runs"][0].update(layers=layers)).runs[0])
 
     limit = LAYERS["int8"][0]
-    assert "all 2 layers lie within" in str(layered(0.1, limit)) and layers_of(record(value).runs[0]) is None
+    assert "all 2 layers are within" in str(layered(0.1, limit)) and layers_of(record(value).runs[0]) is None
     for errors in ((0.1, limit * 1.01, 0.1), (0.1, None, 0.1)):
         assert "layer 1 of 3 is the first that is off" in str(layered(*errors))
 
