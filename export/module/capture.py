@@ -58,12 +58,15 @@ def _part(key: Any) -> str:
     return str(found if found is not None else getattr(key, "idx", getattr(key, "name", key)))
 
 
-def flatten(traced: torch.export.ExportedProgram, outputs: Sequence[str] = ()) -> tuple[Program, Inputs]:
+def flatten(
+    traced: torch.export.ExportedProgram, outputs: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> tuple[Program, Inputs]:
     """An exported program as a Program, and the inputs that it was traced with.
 
     Args:
         traced: from torch.export.
         outputs: names of its outputs; by default from its own structure.
+        inputs: of its inputs; by default its arguments' own.
 
     Raises:
         UsageError: it changes its buffers or inputs, or takes what is no tensor.
@@ -81,9 +84,11 @@ def flatten(traced: torch.export.ExportedProgram, outputs: Sequence[str] = ()) -
         elif node.op != "output":
             values[node] = graph.node_copy(node, lambda n: values[n])
     graph.output(tuple(values[node] for node in _results(traced)))
+    if inputs:
+        names = _rename(graph, inputs)
     made = module(root, graph)
     found = tuple(outputs) or _own_names(traced)
-    dynamic = _dynamic(traced, names)
+    dynamic = _dynamic(graph, traced, names)
     program = Program(made, tuple(names), found, {name: dims for name, dims in dynamic.items() if dims})
     return program, _examples(traced, names)
 
@@ -132,8 +137,21 @@ def _own_names(traced: torch.export.ExportedProgram) -> tuple[str, ...]:
     return output_names(pytree.tree_unflatten(marks, traced.call_spec.out_spec))
 
 
-def _dynamic(traced: torch.export.ExportedProgram, names: Sequence[str]) -> dict[str, dict[int, Dimension]]:
-    nodes = {node.name: node for node in traced.graph.nodes if node.op == "placeholder"}
+def _rename(graph: Graph, names: Sequence[str]) -> list[str]:
+    """Calls the placeholders otherwise."""
+    found = [node for node in graph.nodes if node.op == "placeholder"]
+    taken = {node.name for node in graph.nodes} - {node.name for node in found}
+    if len(found) != len(names) or taken & set(names):
+        raise UsageError("names of inputs that do not fit", got=list(names), wanted=f"{len(found)} that are free")
+    for node, name in zip(found, names, strict=True):
+        node.target, node.name = name, name
+    return list(names)
+
+
+def _dynamic(
+    graph: Graph, traced: torch.export.ExportedProgram, names: Sequence[str]
+) -> dict[str, dict[int, Dimension]]:
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     return {name: dict(_axes(traced, nodes[name].meta["val"])) for name in names}
 
 

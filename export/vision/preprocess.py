@@ -68,7 +68,7 @@ def read_preparation(given: Mapping[str, Any], config: VisionConfig) -> ImagePre
     if options.get("do_pad") and not tiled and kind != SQUARES:
         raise CheckpointError("this image processor is not known to pad", got="do_pad=true", wanted=SQUARES)
     try:
-        found = _preparation(options, config, tiled)
+        found = preparation_of(options, config.image_size, tiled)
         check_preparation(found)
     except (KeyError, TypeError, ValueError, IndexError, BundleError) as error:
         raise CheckpointError("the image processor's options are not usable", got=error) from None
@@ -111,7 +111,17 @@ def processor_options(folder: Path, family: MultimodalFamily, config: VisionConf
     raise CheckpointError("the checkpoint does not say how pictures are prepared", got=folder.name, wanted=wanted)
 
 
-def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) -> ImagePreparation:
+def preparation_of(options: Mapping[str, Any], image_size: int, tiled: bool = False) -> ImagePreparation:
+    """An image processor's options as our steps.
+
+    Args:
+        options: under transformers' names.
+        image_size: edge of what the model takes, where the options do not say it.
+        tiled: whether pictures are cut into tiles.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: they are not known.
+    """
     normal = options.get("do_normalize") is not False
     mean, std = (options["image_mean"], options["image_std"]) if normal else ((0, 0, 0), (1, 1, 1))
     common: dict[str, Any] = {
@@ -123,7 +133,7 @@ def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) 
     if options.get("do_pad"):
         common["square"] = tuple(int(float(m) * 255) for m in options["image_mean"])
     if options.get("do_resize") is False:
-        return _unscaled(options, common, config)
+        return _unscaled(options, common, image_size)
     height, width, edge = _size(options["size"])
     if options["do_center_crop"]:
         tall, wide = _cropped(options["crop_size"])
@@ -136,10 +146,10 @@ def _preparation(options: Mapping[str, Any], config: VisionConfig, tiled: bool) 
     return ImagePreparation(height, width, "exact", 0, crop=False, **common)
 
 
-def _unscaled(options: Mapping[str, Any], common: Mapping[str, Any], config: VisionConfig) -> ImagePreparation:
+def _unscaled(options: Mapping[str, Any], common: Mapping[str, Any], image_size: int) -> ImagePreparation:
     """Pictures as they are: only their middle, or only those of the tower's size."""
     if not options["do_center_crop"]:
-        return ImagePreparation(config.image_size, config.image_size, "none", 0, crop=False, **common)
+        return ImagePreparation(image_size, image_size, "none", 0, crop=False, **common)
     tall, wide = _cropped(options["crop_size"])
     return ImagePreparation(tall, wide, "none", 0, crop=True, **common)
 

@@ -1,0 +1,159 @@
+"""A Hugging Face model for a task: what optimum and transformers know of it, and nothing that executes its code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from satchel.export.checkpoint import Checkpoint, open_checkpoint
+from satchel.export.source import Source, resolve
+from satchel.export.tasks import TASKS
+from satchel.runtime.errors import CheckpointError, MissingPackageError, UsageError
+from satchel.runtime.quiet import quiet_imports
+
+
+def tasks_manager() -> Any:
+    """optimum's TasksManager; MissingPackageError without it."""
+    try:
+        with quiet_imports():
+            from optimum.exporters.tasks import TasksManager
+    except ImportError as error:
+        raise MissingPackageError(
+            "optimum is not installed", got=error, hint="pip install 'satchel[export]'"
+        ) from error
+    return TasksManager
+
+
+def known_task(task: str) -> str:
+    """A task by any of the names that optimum has for it.
+
+    Raises:
+        UsageError: there is no such task here.
+    """
+    if task in TASKS:
+        return task
+    found = str(tasks_manager().map_from_synonym(task))
+    if found not in TASKS:
+        raise UsageError("a task that is not supported", got=task, wanted=", ".join(TASKS))
+    return found
+
+
+@dataclass(frozen=True)
+class TaskCheckpoint:
+    """A checkpoint that was opened for a task.
+
+    Attributes:
+        source: where it lies.
+        task: as TASKS has it.
+        tensors: its files.
+    """
+
+    source: Source
+    task: str
+    tensors: Checkpoint
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.source.path
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' configuration."""
+        with quiet_imports():
+            from transformers import AutoConfig
+        return self._own(AutoConfig)
+
+    @cached_property
+    def normalized(self) -> Any:
+        """optimum's NormalizedConfig: the same names for every architecture."""
+        with quiet_imports():
+            from optimum.utils.normalized_config import NormalizedConfigManager
+        known = NormalizedConfigManager.get_normalized_config_class
+        try:
+            return known(self.config.model_type)(self.config)
+        except KeyError:
+            from optimum.utils.normalized_config import NormalizedTextAndVisionConfig
+
+            return NormalizedTextAndVisionConfig(self.config)
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The model of the class that optimum names for the task, in fp32, in eval mode."""
+        loader = tasks_manager().get_model_class_for_task(self.task, "pt", self.config.model_type)
+        with quiet_imports():
+            model, report = loader.from_pretrained(
+                self.folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, local_files_only=True,
+                output_loading_info=True,
+            )  # fmt: skip
+        missing = sorted(report.get("missing_keys") or ())
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint has no weights for {self.task}", got=f"no {', '.join(missing[:5])}",
+                wanted="a model that was trained for the task", hint="choose another --task",
+            )  # fmt: skip
+        found: torch.nn.Module = model.eval()
+        return found
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """transformers' fast tokenizer."""
+        with quiet_imports():
+            from transformers import AutoTokenizer
+        found = self._own(AutoTokenizer)
+        if not getattr(found, "is_fast", False):
+            raise CheckpointError("the tokenizer has no fast form", got=type(found).__name__, wanted="tokenizer.json")
+        return found
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names of the classes, in order of their numbers."""
+        names = {int(k): str(v) for k, v in self.config.id2label.items()}
+        return [names[i] for i in range(len(names))]
+
+    def _own(self, kind: Any) -> Any:
+        try:
+            with quiet_imports():
+                return kind.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers raises whatever its parts do
+            raise CheckpointError(
+                f"transformers cannot read the model's {kind.__name__.removeprefix('Auto').lower()}", got=error,
+                wanted="a folder of Hugging Face's that transformers knows without code of its own",
+            ) from error  # fmt: skip
+
+
+def open_task(model: str | Path, task: str) -> TaskCheckpoint:
+    """Opens a model for a task.
+
+    Args:
+        model: a Hugging Face folder or a hub id, with weights as safetensors.
+        task: a key of TASKS, a synonym of optimum's, or "auto", which is found from the architecture.
+
+    Raises:
+        CheckpointError, UsageError, MissingPackageError: it cannot be read, or the task is not known.
+    """
+    source = resolve(model)
+    if not source.path.is_dir():
+        raise CheckpointError("a task needs a folder of Hugging Face's", got=source.path.name, wanted="config.json")
+    tensors = open_checkpoint(source.path)
+    found = _inferred(tensors) if task == "auto" else known_task(task)
+    return TaskCheckpoint(source, found, tensors)
+
+
+def _inferred(tensors: Checkpoint) -> str:
+    """The task of the architecture that config.json names."""
+    names = tensors.config.get("architectures") or []
+    with quiet_imports():
+        import transformers
+    for name in names:
+        kind = getattr(transformers, str(name), None)
+        if isinstance(kind, type):
+            try:
+                return known_task(str(tasks_manager().infer_task_from_model(kind)))
+            except (ValueError, KeyError):
+                continue
+    raise UsageError("the task cannot be told from the model", got=names, wanted=f"--task, one of {', '.join(TASKS)}")

@@ -1,0 +1,104 @@
+"""What all tasks over texts share: tokenizer, inputs, examples of real text, and their sizes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from satchel.export.module.program import Inputs
+from satchel.export.tasks.base import Graph, Wrapped
+from satchel.export.tasks.checkpoint import TaskCheckpoint
+from satchel.runtime.errors import CheckpointError
+
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+SEQUENCE = "sequence"
+SIZES = (32, 128)
+"""Ids of the functions that a Core ML package gets; the longest counts for everything else as an example."""
+LONGEST = 512
+TEXTS = (
+    "The first train leaves at six in the morning, and the last one returns shortly before midnight.",
+    "A committee of five scientists published its report on the river's water in March 2021.",
+    "She bought two tickets to Lisbon, packed a small bag and left the keys with her neighbour.",
+    "Heat the oil, add onions and garlic, and stir until they are golden; then pour in the stock.",
+    "The engine was taken apart, cleaned, and put together again within a single afternoon.",
+    "Is there a pharmacy near the station that is open on Sundays?",
+    "Quarterly revenue rose by 4.2 percent to 310 million dollars, slightly below expectations.",
+    "When the storm had passed, children gathered on the beach to look for shells and driftwood.",
+)
+"""What activations are measured on, and golden data made of."""
+
+
+def text_graph(
+    checkpoint: TaskCheckpoint, outputs: Mapping[str, str], *, pairs: bool = False, texts: Sequence[str] = TEXTS
+) -> Graph:
+    """The model over ids, with examples of SIZES.
+
+    Args:
+        checkpoint: opened.
+        outputs: keys of the model's result -> names.
+        pairs: whether it is given two texts.
+        texts: for examples.
+    """
+    names = input_names(checkpoint)
+    longest = longest_text(checkpoint)
+    sizes = [size for size in SIZES if size <= longest] or [longest]
+    examples = tuple(example(checkpoint, names, size, texts, pairs=pairs) for size in sizes)
+    dynamic = {name: {1: (SEQUENCE, 2, longest)} for name in names}
+    return Graph(Wrapped(checkpoint.model, names, outputs, {"return_dict": True}), names, examples, dynamic)
+
+
+def input_names(checkpoint: TaskCheckpoint) -> tuple[str, ...]:
+    """Those of IDS, MASK and TYPES that the model and its tokenizer have."""
+    takes = inspect.signature(checkpoint.model.forward).parameters
+    gives = checkpoint.tokenizer.model_input_names
+    return tuple(name for name in (IDS, MASK, TYPES) if name in takes and (name != TYPES or name in gives))
+
+
+def longest_text(checkpoint: TaskCheckpoint) -> int:
+    """Ids that the model takes: by its positions, its tokenizer, and LONGEST."""
+    config = checkpoint.config
+    positions = int(getattr(config, "max_position_embeddings", LONGEST) or LONGEST)
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"):
+        positions -= int(config.pad_token_id or 0) + 1  # their positions begin behind the padding's
+    return max(2, min(positions, int(min(checkpoint.tokenizer.model_max_length, LONGEST)), LONGEST))
+
+
+def example(
+    checkpoint: TaskCheckpoint, names: Sequence[str], size: int, texts: Sequence[str], *, pairs: bool
+) -> Inputs:
+    """One row of real text of so many ids, padded at its end as an app pads it."""
+    tokenizer = checkpoint.tokenizer
+    tokenizer.padding_side = "right"
+    whole = " ".join(texts) if size > SIZES[0] else texts[0]
+    given: dict[str, Any] = {"text": texts[5 % len(texts)], "text_pair": whole} if pairs else {"text": whole}
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError("the tokenizer has no token for padding", got=type(tokenizer).__name__)
+    found = tokenizer(
+        **given, truncation="only_second" if pairs else True, max_length=size, padding="max_length",
+        return_tensors="pt", return_token_type_ids=TYPES in names, return_attention_mask=True,
+    )  # fmt: skip
+    return {name: torch.as_tensor(found[name]) for name in names}
+
+
+def tokens_step(checkpoint: TaskCheckpoint) -> dict[str, Any]:
+    """The data of runtime/tasks/tokens.py."""
+    tokenizer = checkpoint.tokenizer
+    mask, types = (name if name in input_names(checkpoint) else None for name in (MASK, TYPES))
+    return {
+        "step": "tokens", "ids": IDS, "mask": mask, "types": types,
+        "max_length": longest_text(checkpoint), "pad_id": int(tokenizer.pad_token_id),
+        "pad_type": int(tokenizer.pad_token_type_id),
+    }  # fmt: skip
+
+
+def tokenizer_files(checkpoint: TaskCheckpoint) -> dict[str, bytes]:
+    """tokenizer.json, without padding or truncation of its own."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return {"tokenizer.json": tokenizer.to_str(pretty=True).encode("utf-8")}
