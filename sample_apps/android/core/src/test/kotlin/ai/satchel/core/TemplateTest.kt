@@ -53,6 +53,23 @@ class TemplateTest {
         else assertThrows(ai.satchel.core.jinja.TemplateError::class.java) { render() }
     }
 
+    /** The constructs that the iOS app's interpreter is held to, likewise made by Jinja. */
+    @TestFactory
+    fun `the other app's templates are rendered as Jinja renders them`(): List<DynamicTest> {
+        val file = Vectors.json("../ios/Tests/SatchelKitTests/Resources/jinja.json")
+        val messages = file["messages"].items().map { Message(it["role"] as String, it["content"] as String) }
+        val cases = file["cases"].items()
+        assertTrue(cases.size > 200)
+        @Suppress("UNCHECKED_CAST")
+        val special = file["special"] as Map<String, String>
+        return cases.map { case -> dynamicTest(case["source"] as String) { checkOther(case, messages, special) } }
+    }
+
+    private fun checkOther(case: Any?, messages: List<Message>, special: Map<String, String>) {
+        fun render() = ChatTemplate(case["source"] as String, special).render(messages)
+        if (case["rendered"] != null) assertEquals(case["rendered"], render()) else assertThrows(SatchelError::class.java) { render() }
+    }
+
     @Test
     fun `texts are cut at the leftmost, then the longest control token`() {
         val tokens = mapOf("<a>" to 1, "<a>b" to 2, "b" to 3)

@@ -50,6 +50,10 @@ private val LIST_FILTERS: Map<String, Filter> =
         },
         "default" to ::defaulted,
         "d" to ::defaulted,
+        "attr" to { value, given -> // without keys, unlike `value.name`
+            val name = textOf(given.need(1, "name"))
+            if (value is Namespace || value is Loop) attributeOf(value, name) else methodOf(value, name) ?: Undefined(name)
+        },
         "reverse" to { value, _ -> if (value is String) textOf(codes(value).reversedArray()) else itemsOf(value).reversed() },
         "sort" to { value, given -> sorted(value, given) },
         "unique" to { value, _ -> itemsOf(value).fold(ArrayList<Any?>()) { found, item -> found.also { if (found.none { same(it, item) }) found.add(item) } } },
