@@ -16,6 +16,7 @@ import pytest
 
 from satchel.runtime.backends.coreml import calls_of
 from satchel.runtime.bundle import Bundle
+from satchel.runtime.embed.apps import find_app
 
 HERE = Path(__file__).parent
 IOS = HERE.parent.parent / "sample_apps" / "ios"
@@ -44,6 +45,7 @@ def test_every_path_of_the_project_exists_and_every_source_is_built(project: Pro
         assert built[name] == set((IOS / "App" / folder).glob("*.swift")), name
     resources = {files[key].name for key in project.built(project.target("Satchel"), "PBXResourcesBuildPhase")}
     assert resources == {"Assets.xcassets", "Bundles"}
+    assert find_app(IOS).resources == "App/Bundles"  # where `satchel embed` puts bundles
     folder = next(o for o in project.objects.values() if o.get("path") == "Bundles")
     assert folder["lastKnownFileType"] == "folder"  # copied as it is, bundles and all
 

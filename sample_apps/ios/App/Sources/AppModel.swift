@@ -158,6 +158,7 @@ final class AppModel: ObservableObject {
             defer { (stage, work) = (nil, nil) }
             do {
                 try await steps()
+                try Task.checkCancellation()  // a cancelled stream just ends
             } catch is CancellationError {
                 figures = "Cancelled · \(memory())"
             } catch {

@@ -80,26 +80,32 @@ final class OnnxRuntimeTests: XCTestCase {
             }
         }
         XCTAssertEqual(figures, 38)
-        // By the same library on the same machine every answer is the same, near ties or not, and every position's best id.
         if ProcessInfo.processInfo.environment["SATCHEL_PARITY"] != nil {
-            for comparison in ["lowering", "quality"] {
-                let lists = [ownRun, pythonRun].map { $0["answers"]![comparison]!.array! }
-                XCTAssertEqual(lists[0].count, lists[1].count)
-                for (one, other) in zip(lists[0], lists[1]) {
-                    XCTAssertEqual(one["ids"]!.integers, other["ids"]!.integers)
-                    XCTAssertEqual(one["agreed"]!.integer, other["agreed"]!.integer)
-                    XCTAssertEqual(one["near_tie"]?.bool, other["near_tie"]?.bool)
-                }
-            }
-            XCTAssertEqual(ownRun["positions"]!["best"]!.integers, pythonRun["positions"]!["best"]!.integers)
-            XCTAssertEqual(ownRun["positions"]!["starts"]!.integers, pythonRun["positions"]!["starts"]!.integers)
+            assertSameAnswers(ownRun, pythonRun)
+            for key in ["bytes", "manifest"] { XCTAssertEqual(own["bundle"]![key]!.summary, python["bundle"]![key]!.summary) }
         }
-        for (own, python) in zip(own["failures"]!.array!, python["failures"]!.array!) {
-            XCTAssertEqual(own.object!.keys.sorted(), python.object!.keys.sorted())
-            XCTAssertEqual(own["next"]!.string, python["next"]!.string)
+        for (one, other) in zip(own["failures"]!.array!, python["failures"]!.array!) {
+            XCTAssertEqual(one.object!.keys.sorted(), other.object!.keys.sorted())
+            XCTAssertEqual(one["next"]!.string, other["next"]!.string)
         }
         if let folder = ProcessInfo.processInfo.environment["SATCHEL_OUTPUT"] {
             try report.json.write(to: URL(fileURLWithPath: folder).appendingPathComponent(report.fileName))
+        }
+    }
+
+    /// By the same library on the same machine every answer is the same, near ties or not, and every position's best id.
+    private func assertSameAnswers(_ ownRun: Json, _ pythonRun: Json) {
+        for comparison in ["lowering", "quality"] {
+            let lists = [ownRun, pythonRun].map { $0["answers"]![comparison]!.array! }
+            XCTAssertEqual(lists[0].count, lists[1].count)
+            for (one, other) in zip(lists[0], lists[1]) {
+                XCTAssertEqual(one["ids"]!.integers, other["ids"]!.integers)
+                XCTAssertEqual(one["agreed"]!.integer, other["agreed"]!.integer)
+                XCTAssertEqual(one["near_tie"]?.bool, other["near_tie"]?.bool)
+            }
+        }
+        for key in ["best", "starts", "rows"] {
+            XCTAssertEqual(ownRun["positions"]![key]!.integers, pythonRun["positions"]![key]!.integers, key)
         }
     }
 
@@ -152,6 +158,32 @@ final class OnnxRuntimeTests: XCTestCase {
         }
     }
 
+    /// A bundle of one's own, by its first golden prompt and a question: SATCHEL_BUNDLE=FOLDER.
+    func testAnotherBundle() throws {
+        let environment = ProcessInfo.processInfo.environment
+        guard let path = environment["SATCHEL_BUNDLE"], let library = environment["SATCHEL_ONNXRUNTIME"] else {
+            throw XCTSkip("NOT RUN: a larger bundle, without SATCHEL_BUNDLE=FOLDER")
+        }
+        let start = Date()
+        let bundle = try ModelBundle(folder: URL(fileURLWithPath: path))
+        let checked = Date()
+        let backend = try OnnxRuntimeBackend(bundle, library: library)
+        let loaded = Date()
+        let session = try Session(bundle, backend)
+        print("checked in \(checked.timeIntervalSince(start)) s, loaded in \(loaded.timeIntervalSince(checked)) s, tokenizer in \(Date().timeIntervalSince(loaded)) s")
+        for prompt in try Golden(bundle).prompts {
+            let encoded = [try session.encode(prompt.text!), try session.encode([Message(role: "user", content: prompt.text!)])]
+            XCTAssert(encoded.contains { Array($0.prefix(prompt.ids.count)) == prompt.ids }, prompt.text!)
+        }
+        let question = Message(role: "user", content: "What is the capital of France?")
+        let reason = try session.chat([question], GenerateOptions(maxNewTokens: 24)) { text, _ in print(text, terminator: "") }
+        print(" [\(reason)]")
+        let report = try checkParity(bundle, backend, host: Host(device: "x"), loadSeconds: 0, prompts: 1)
+        XCTAssertEqual(report.failures.map(\.figure), [])
+        print("prefill \(report.prefillRate ?? 0), decode \(report.decodeRate ?? 0) tokens a second")
+        for row in report.rows where row.figure == "kl_mean" { print(row.comparison, row.route, row.value ?? .nan) }
+    }
+
     func testSeeds() throws {
         let session = try session()
         func ids(_ seed: UInt64) throws -> [Int] {
@@ -198,4 +230,8 @@ private final class Altered: Backend {
     func reset() { backend.reset() }
     func prefill(_ ids: [Int]) throws -> [Float] { try backend.prefill(ids).reversed() }
     func step(_ id: Int) throws -> [Float] { try backend.step(id).reversed() }
+}
+
+extension Json {
+    fileprivate var integers: [Int] { array!.map { $0.integer! } }
 }

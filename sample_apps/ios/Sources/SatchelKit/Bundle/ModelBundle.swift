@@ -6,6 +6,7 @@ public struct ModelBundle: Sendable {
     public let manifest: Manifest
     /// sha256 of manifest.json, which stands for the whole bundle.
     public let id: String
+    private let manifestBytes: Int
 
     private static let unlisted: Set = ["manifest.json", "parity.json"]
     private static let ignored = ".DS_Store"  // left by the Finder wherever it looks
@@ -19,6 +20,7 @@ public struct ModelBundle: Sendable {
         let bytes = try Self.readManifest(folder)
         self.folder = folder
         manifest = try Manifest(bytes: bytes)
+        manifestBytes = bytes.count
         var hash = Sha256()
         hash.update(bytes)
         id = hash.hexadecimal()
@@ -28,8 +30,10 @@ public struct ModelBundle: Sendable {
 
     public var name: String { folder.lastPathComponent }
 
-    /// Of all listed files.
-    public var bytes: Int { manifest.files.reduce(0) { $0 + $1.bytes } }
+    /// Of all files, the manifest included.
+    public var bytes: Int { listedBytes + manifestBytes }
+
+    private var listedBytes: Int { manifest.files.reduce(0) { $0 + $1.bytes } }
 
     public func has(_ path: String) -> Bool { manifest.files.contains { $0.path == path } }
 
@@ -94,11 +98,11 @@ public struct ModelBundle: Sendable {
 
     private func checkHashes(_ progress: (Int, Int) throws -> Void) throws {
         var done = 0
-        try progress(0, bytes)
+        try progress(0, listedBytes)
         for entry in manifest.files {
             let found = try sha256(of: url(entry.path)) { count in
                 done += count
-                try progress(done, bytes)
+                try progress(done, listedBytes)
             }
             guard found == entry.sha256 else { throw altered(entry, "sha256", found, entry.sha256) }
         }

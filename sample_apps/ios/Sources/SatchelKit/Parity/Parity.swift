@@ -65,7 +65,7 @@ public func checkParity(
     let rows = comparisons.flatMap { judge.rows(replay, $0) }
     let answers = comparisons.map { AnswerList(comparison: $0, list: replay.answers[$0.set] ?? []) }
     let record = ParityRecord(
-        bundle: bundle, golden: golden, replay: replay, rows: rows, answers: answers, judge: judge, host: host,
+        bundle: bundle, starts: Array(golden.starts.prefix(prompts ?? .max)), replay: replay, rows: rows, answers: answers, judge: judge, host: host,
         runtime: backend.runtime, loadSeconds: loadSeconds)
     return ParityReport(
         rows: rows, answers: answers, skipped: replay.skipped, prefillRate: replay.rate(.prefill),

@@ -1,7 +1,8 @@
 /// The content of parity-<device>.json, with the keys of runtime/parity.py and runtime/parity_file.py.
 struct ParityRecord {
     let bundle: ModelBundle
-    let golden: Golden
+    /// Golden row at which each replayed prompt begins.
+    let starts: [Int]
     let replay: Replay
     let rows: [ParityRow]
     let answers: [AnswerList]
@@ -89,7 +90,7 @@ struct ParityRecord {
             (comparison.rawValue, numbers(replay.rows[comparison.set]?[.decode]?.kl ?? []))
         }
         return object([
-            ("starts", .array(golden.starts.map(Json.integer))), ("rows", .array(decode.rows.map(Json.integer))),
+            ("starts", .array(starts.map(Json.integer))), ("rows", .array(decode.rows.map(Json.integer))),
             ("best", .array(decode.best.map(Json.integer))), ("margin", numbers(decode.margin)),
             ("logits", numbers(decode.logits)), ("kl", object(kl)),
         ])
