@@ -8,9 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_vision import PLACEHOLDER, picture, tiny_llava, tiny_smolvlm, vision_folder
+from typer.testing import CliRunner
 
 import satchel
+from satchel.cli.app import app
 from satchel.runtime.images import prepare
 from satchel.runtime.inspect import inspect_path
 from satchel.runtime.parity import validate
@@ -74,8 +77,11 @@ def test_compressed_bundles_pass_validation(tmp_path, kind, weights, device, opt
     assert len(names) == len(set(names)), "a tied table is told once"
     with open_pte(bundle.folder / entry.path) as pte:
         assert [plan.name for plan in pte.plans] == METHODS
-    with satchel.load(bundle.folder) as session:
-        assert list(session.generate_ids([5, PLACEHOLDER, 9], images=[picture(40, 40)], max_new_tokens=2, stop_ids=()))
+    Image.fromarray(picture(90, 60)).save(tmp_path / "cat.png")
+    options = ["--image", str(tmp_path / "cat.png"), "--prompt", "What is this?", "--max-new-tokens", "2", "--json"]
+    result = CliRunner().invoke(app, ["run", str(bundle.folder), *options])
+    assert result.exit_code == 0, result.output
+    assert "answer" in json.loads(result.stdout)
 
 
 def test_a_tied_table_is_in_the_file_once(tmp_path):

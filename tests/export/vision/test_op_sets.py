@@ -1,4 +1,4 @@
-"""The vision encoder in ONNX and MIL gives what it gives in torch, which test_encoder.py holds against transformers."""
+"""The vision encoder in each other op set gives what it gives in torch, which test_encoder.py holds to transformers."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,14 +8,20 @@ from tiny_llama import MemoryWeights
 
 from satchel.export.formats import coreml_vision, onnx_vision
 from satchel.export.formats.coreml_settings import Settings
+from satchel.export.formats.executorch_program import Method
+from satchel.export.formats.pte import write_pte
 from satchel.export.ops.onnx_graph import ExternalData, GraphBuilder
 from satchel.export.palettize.spec import Recipe
 from satchel.export.palettize.tensors import PlainTensor
+from satchel.export.progress import silent
 from satchel.export.vision.config import VisionConfig
+from satchel.export.vision.encoder import encoder
+from satchel.export.vision.executorch import ExecutorchVisionOps
 from satchel.export.vision.torch import features
 from satchel.export.vision.weights import compress_vision_matrix
 from satchel.runtime.backends.coreml_runners import Interpreter
-from satchel.runtime.manifest import ModelInfo
+from satchel.runtime.backends.executorch import Native
+from satchel.runtime.manifest import ModelEntry, ModelInfo
 from satchel.runtime.mil import Watch
 
 INFO = ModelInfo("tiny", "llava", "", "", "", "", 1)
@@ -69,7 +75,16 @@ def in_mil(layout):
     return run
 
 
-@pytest.mark.parametrize("run", [in_onnx, in_mil("plain"), in_mil("channels_first")])
+def in_executorch(folder, given, config, pixels):
+    ops = ExecutorchVisionOps(config, given, int8_activations=False)
+    features = ops.leave(encoder(ops, config))
+    method = Method("vision_encoder", ops.calls, [ops.pixels], [features])
+    write_pte(folder / "model.pte", [method], [], silent)
+    run = Native(folder, ModelEntry("executorch", "model.pte", 1, 0, (), ()), None, ["vision_encoder"])
+    return np.concatenate([run.run("vision_encoder", np.ascontiguousarray(tile[None])) for tile in pixels])
+
+
+@pytest.mark.parametrize("run", [in_onnx, in_mil("plain"), in_mil("channels_first"), in_executorch])
 @pytest.mark.parametrize("config", [CLIP, SIGLIP])
 def test_features(tmp_path, config, run):
     """A picture whose edge is no multiple of the patch's: what is over is left out."""
