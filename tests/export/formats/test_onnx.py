@@ -31,6 +31,8 @@ def test_agrees_with_transformers_in_prefill_and_decode(scheme, shape, tmp_path)
     want = logits_of(reference, ids)[12:]
     exact = logits_by(OnnxBackend(tmp_path, entry, threads=1, exact=True), ids, 13)
     assert np.abs(exact - want).max() < 1e-4
+    unpacked = logits_by(OnnxBackend(tmp_path, entry, threads=1, exact=True, packed=False), ids, 13)
+    assert np.abs(unpacked - want).max() < 1e-4
     rounded = logits_by(OnnxBackend(tmp_path, entry, threads=1), ids, 13)
     if scheme in ("fp32", "fp16"):
         assert np.abs(rounded - want).max() < 1e-4
