@@ -2,6 +2,7 @@
 
 import pytest
 import tiny_openelm
+import tiny_phi3small
 from family_runner import random_model
 from tiny_checkpoints import save_tokenizer
 
@@ -45,6 +46,20 @@ def test_openelm(tmp_path):
     save_tokenizer(folder)
     for bundle in satchel.export(folder, DEVICES, context=128, effort="normal", output=tmp_path):
         assert validate(bundle, limits=QUALITY).passed, bundle.manifest.plan.device
+
+
+@pytest.mark.families
+def test_phi_3_small(tmp_path):
+    """Blocks of 16 tokens, so that at a context of 128 heads see different ones."""
+    folder = tmp_path / "phi3small"
+    folder.mkdir()
+    options = {"blocksparse_block_size": 16, "vocab_size": 320, "bos_token_id": 0, "eos_token_id": 0}
+    tiny_phi3small.save(folder, options | {"hidden_size": 128, "ff_intermediate_size": 128})
+    save_tokenizer(folder)
+    for bundle in satchel.export(folder, DEVICES, context=128, effort="normal", output=tmp_path):
+        assert validate(bundle, limits=QUALITY).passed, bundle.manifest.plan.device
+        said = {choice.role: choice.value for choice in bundle.manifest.plan.choices}
+        assert bundle.manifest.plan.format != "executorch" or said["attention"] == "masked_products"
 
 
 def test_contexts_on_both_sides_of_the_switch_are_one_export_each(phi3, tmp_path, monkeypatch):
