@@ -5,7 +5,7 @@
 #   tools/test_android.sh --quick      the JVM modules: core and onnx, with inference of two tiny bundles
 #   ... --if-there                     says so and succeeds where Java or the tools of android_toolchain.sh are missing
 #
-# SATCHEL_BUNDLE=FOLDER adds a bundle to the inference tests, such as one of a whole model.
+# SATCHEL_BUNDLE=FOLDER also asks a bundle of a whole model a question, and replays SATCHEL_PROMPTS (2) of its prompts.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")/.." && pwd)"
@@ -33,6 +33,7 @@ main() {
   "$here/tools/android_toolchain.sh" $quick
   mkdir -p "$out"
   jvm_modules
+  [ -z "${SATCHEL_BUNDLE:-}" ] || whole_model
   if [ -z "$quick" ]; then
     resources
     app
@@ -61,7 +62,7 @@ kotlin() {
   while [ "$1" != -- ]; do options+=("$1"); shift; done
   shift
   mapfile -t sources < <(find "$@" -name '*.kt' | LC_ALL=C sort)
-  stamp="$(cat "${sources[@]}" "$0" | sha256sum)${stamps:-}"
+  stamp="$({ cat "${sources[@]}"; echo "$path ${options[*]}"; } | sha256sum)${stamps:-}"
   stamps="${stamps:-}$stamp"
   [ -d "$out/$name" ] && [ "$(cat "$out/$name.stamp" 2> /dev/null)" = "$stamp" ] && return
   echo "android: compiling $name"
@@ -79,7 +80,7 @@ jvm_modules() {
   kotlin tests "$out/core:$out/onnx:$ort/onnxruntime.jar:$(junit)" "-Xfriend-paths=$out/core" -- "$project/core/src/test" "$project/onnx/src/test"
   local log="$out/junit.log"
   "${java[@]}" -Xmx1g "-Dsatchel.vectors=$vectors" "-Dsatchel.resources=$project/core/src/test/resources" \
-    "-Dsatchel.fp32=$project/onnx/src/test/bundle" "-Donnxruntime.native.path=$ort" ${SATCHEL_BUNDLE:+"-Dsatchel.bundle=$SATCHEL_BUNDLE"} \
+    "-Dsatchel.fp32=$project/onnx/src/test/bundle" "-Donnxruntime.native.path=$ort" \
     -cp "$stdlib:$out/core:$out/onnx:$ort/onnxruntime.jar:$out/tests:$(junit)" org.junit.platform.console.ConsoleLauncher \
     --scan-classpath "$out/tests" --details=summary --disable-banner --disable-ansi-colors > "$log" 2>&1 || { cat "$log"; exit 1; }
   local passed
@@ -88,6 +89,13 @@ jvm_modules() {
   [ "${passed:-0}" -gt 1800 ] || { cat "$log"; echo "too few tests ran: $passed" >&2; exit 1; }
   report+=("EXECUTED      core and onnx: compiled by Kotlin's compiler, $passed tests under JUnit on the JVM, none skipped")
   report+=("EXECUTED      inference of two tiny bundles through ONNX Runtime's Java API on the JVM, with Python's figures")
+}
+
+whole_model() {
+  local ort="$tools/ort-jvm"
+  "${java[@]}" -Xmx1g "-Donnxruntime.native.path=$ort" -cp "$stdlib:$out/core:$out/onnx:$ort/onnxruntime.jar:$out/tests" \
+    ai.satchel.onnx.WholeModelKt "$SATCHEL_BUNDLE" "${SATCHEL_PROMPTS:-2}"
+  report+=("EXECUTED      ${SATCHEL_BUNDLE##*/}: an answer, and Parity passes")
 }
 
 resources() {

@@ -61,6 +61,10 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
 
     val busy: Boolean get() = task != null
 
+    init {
+        worker.start({ places.clean() }, {}, ::fail)
+    }
+
     fun show(screen: Screen) = change { this.screen = if (loaded == null) Screen.Bundle else screen }
 
     fun cancel() {
@@ -105,7 +109,9 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
         answer = ""
         generation = null
         val asked = chat
-        run({ task -> engine.session.chat(asked.messages, optionsOf(settings, task)) { piece -> told(task, piece) } }) {
+        val work = { task: Worker.Task -> engine.session.chat(asked.messages, optionsOf(settings, task)) { piece -> told(task, piece) } }
+        // A message without an answer would stand in the way of the next one: most templates want the roles in turn.
+        run(work, failed = { chat = asked.copy(messages = asked.messages.dropLast(1)) }) {
             generation = it
             keep(asked.copy(messages = asked.messages + Message("assistant", answer.orEmpty())))
         }
@@ -156,9 +162,14 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
     }
 
     /** Does work on the worker, with what the screens show meanwhile. */
-    private fun <T> run(work: (Worker.Task) -> T, done: (T) -> Unit) {
+    private fun <T> run(work: (Worker.Task) -> T, failed: () -> Unit = {}, done: (T) -> Unit) {
         failure = null
-        task = worker.start(work, { result -> ended { done(result) } }) { error -> ended { failure = failureOf(error) } }
+        task = worker.start(work, { result -> ended { done(result) } }) { error ->
+            ended {
+                failure = failureOf(error)
+                failed()
+            }
+        }
         observer()
     }
 

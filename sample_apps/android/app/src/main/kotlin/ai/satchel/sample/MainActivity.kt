@@ -1,6 +1,8 @@
 package ai.satchel.sample
 
+import ai.satchel.core.usageError
 import android.app.Activity
+import android.content.ActivityNotFoundException
 import android.content.Intent
 import android.os.Bundle
 import android.view.View
@@ -51,9 +53,11 @@ class MainActivity : Activity() {
     }
 
     private fun pickFolder() {
-        val intent = Intent(Intent.ACTION_OPEN_DOCUMENT_TREE)
-        if (intent.resolveActivity(packageManager) != null) startActivityForResult(intent, PICK_FOLDER)
-        else state.fail(IllegalStateException("this device has no app to choose folders with"))
+        try {
+            startActivityForResult(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_FOLDER)
+        } catch (error: ActivityNotFoundException) {
+            state.fail(usageError("this device has no app to choose folders with", hint = "push the bundle by adb"))
+        }
     }
 
     private fun render() {

@@ -36,7 +36,7 @@ class ParityScreen(private val root: View, private val state: AppState) {
         val report = state.report
         run.isEnabled = !state.busy
         share.isEnabled = report != null
-        verdict.shown = report != null
+        for (id in listOf(R.id.verdict, R.id.figures_explained)) root.view<View>(id).shown = report != null
         if (report === rendered) return
         rendered = report
         figures.removeAllViews()

@@ -50,9 +50,11 @@ class Places(private val context: Context) {
 
     init {
         store.folder.mkdirs()
-        store.clean()
         pushed?.folder?.mkdirs() // so that adb finds it
     }
+
+    /** Removes what an earlier run left in the middle; of the app's start alone, before anything is copied. */
+    fun clean() = store.clean()
 
     /** Where Parity's files go: the folder that `adb pull` can reach, if there is one. */
     val reports: File get() = File(context.getExternalFilesDir(null) ?: context.filesDir, "parity").apply { mkdirs() }
