@@ -17,7 +17,7 @@ from satchel.export.vision.checkpoint import ALL, Parts
 
 PLACE = tuple[str, str]
 """("text" or "vision", name), as MultimodalFamily.name has it."""
-TABLE = "vision.position_embedding"
+TABLE, PATCHES = "vision.position_embedding", "vision.patch_embedding"
 
 
 class LiveModel:
@@ -61,12 +61,9 @@ class LiveModel:
         assert self.streamed is not None
         layout = self._layout()
         self.streamed.pieces = _Exchanged(self._original, MatrixPieces(weights, layout), layout)
-        patches = self.names["vision", "vision.patch_embedding"]
-        parameter = self.model.get_parameter(patches) if patches in dict(self.model.named_parameters()) else None
-        if parameter is not None:
-            values = torch.from_numpy(weights.matrix("vision.patch_embedding").dequantize())
-            with torch.no_grad():
-                parameter.copy_(values.reshape(parameter.shape))
+        patches = self.model.get_parameter(self.names["vision", PATCHES])  # a convolution, which is not streamed
+        with torch.no_grad():
+            patches.copy_(torch.from_numpy(weights.matrix(PATCHES).dequantize()).reshape(patches.shape))
 
     def _layout(self) -> dict[str, list[tuple[str, int]]]:
         """Parameter -> the canonical matrices that make it up, each with its rows."""

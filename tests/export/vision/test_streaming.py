@@ -45,13 +45,18 @@ def test_logits_and_features_are_those_of_a_loaded_model(tmp_path):
             SeeingReference(folder, vision.picture, vision.tokens.id, [ids], streamed=s) for s in (False, True)
         )
         before = loaded.logits(ids)
+        sequences = [[9, 4, 4], [*ids, 11], [3, 1, 200, 17]]  # of which one shows the picture
+        for reference in (loaded, streamed):
+            for sequence, rows in zip(sequences, reference.batch_logits(sequences), strict=True):
+                np.testing.assert_allclose(rows, loaded.logits(sequence), atol=1e-4)
+            together, _ = reference.continuations([sequences[0], ids], 3)
+            assert together == [loaded.greedy(sequences[0], 3), loaded.greedy(ids, 3)]
         for weights in (None, Rounded(model)):
             for reference in (loaded, streamed) if weights else ():
                 reference.load_weights(weights)
             np.testing.assert_allclose(streamed.logits(ids), loaded.logits(ids), atol=1e-5)
             np.testing.assert_allclose(streamed.features().numpy(), loaded.features().numpy(), atol=1e-5)
         assert np.abs(before - loaded.logits(ids)).max() > 0.01
-        np.testing.assert_allclose(streamed.greedy(ids, 3), loaded.greedy(ids, 3))
         streamed.close()
 
 
