@@ -15,7 +15,7 @@ from satchel.runtime.errors import FormatError
 from satchel.runtime.golden_layers import GoldenLayers
 from satchel.runtime.manifest import ModelEntry
 from satchel.runtime.mil.graph import graph
-from satchel.runtime.mil.layers import find_layers
+from satchel.runtime.mil.layers import numbers_by_names
 from satchel.runtime.mil.steps import Step
 
 
@@ -27,10 +27,11 @@ def states(bundle: Bundle, golden: GoldenLayers, options: Mapping[str, Any]) -> 
         backend.seen.clear()
         backend.step(token)
         if position in golden.rows:
-            rows.append(np.stack([values.ravel() for values in backend.seen]))
-    if len({r.shape for r in rows}) != 1:
-        raise FormatError("layers of this program cannot be told apart", got=sorted({r.shape for r in rows}))
-    return np.stack(rows, 1)
+            rows.append([values.ravel() for values in backend.seen])
+    shapes = {tuple(values.shape for values in row) for row in rows}
+    if len(shapes) != 1 or len(set(next(iter(shapes)))) != 1:
+        raise FormatError("layers of this program cannot be told apart", got=sorted(shapes))
+    return np.stack([np.stack(row) for row in rows], 1)
 
 
 class _CoremlLayers(CoremlBackend):
@@ -67,8 +68,8 @@ class _Observed:
 
 
 def ends_of_layers(runner: Interpreter, function: str) -> set[str]:
-    """Names of the values with which layers end; none in a function that only looks up ids."""
+    """Names of the values with which layers end, told by our names of weights; none in one that only looks up ids."""
     found = graph(runner.package, function)
-    layers = find_layers(found)
-    last = {layers[node.output].number: node.output for node in found.nodes if node.output in layers}
+    numbers = numbers_by_names(found)
+    last = {numbers[node.output]: node.output for node in found.nodes if node.output in numbers}
     return set(last.values())

@@ -56,7 +56,7 @@ class Layer:
 
 def find_layers(found: Graph) -> dict[str, Layer]:
     """Name of a node's first output -> its layer; nodes outside any layer are left out."""
-    numbers = _by_names(found)
+    numbers = numbers_by_names(found)
     rule: Literal["names", "structure"] = "names"
     if len(set(numbers.values())) < 2:
         numbers, rule = _by_structure(found.nodes), "structure"
@@ -67,7 +67,8 @@ def find_layers(found: Graph) -> dict[str, Layer]:
 # --- by names ---
 
 
-def _by_names(found: Graph) -> dict[str, int]:
+def numbers_by_names(found: Graph) -> dict[str, int]:
+    """Name of a node's first output -> number of its layer as names say it, be there one layer only."""
     said = {node.output: _says(node) for node in found.nodes}
     numbers: dict[str, int] = {}
     following: int | None = None

@@ -83,6 +83,16 @@ def test_a_core_ml_program_has_them_and_a_layer_that_is_off_is_named(model: Path
     assert wrong[0] == right["lowering"][0] and wrong[1] > 0.4  # type: ignore[operator]
 
 
+def test_packages_of_one_layer_each_are_a_chain_of_layers(model: Path):
+    (bundle,) = satchel.export(
+        model, "iphone-15-pro", weights="fp16", context=96, effort="low", overrides={"chunks": "2"},
+        output=model.parent / "chunks", golden_layers=True,
+    )  # fmt: skip
+    assert [chunk.layers for chunk in bundle.manifest.entry.chunks or ()][-2:] == [1, 1]
+    found = validate(bundle, prompts=1, layers=True, precisions=("fp32",)).layers["interpreter fp32"].error["lowering"]
+    assert len(found) == 2 and all(e is not None and e < 10 * EXACT for e in found)
+
+
 def test_parallel_branches_have_a_layer_too(tmp_path: Path):
     from transformers import PhiConfig, PhiForCausalLM
 
