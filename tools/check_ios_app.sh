@@ -1,9 +1,11 @@
 #!/bin/sh
-# Type-checks the iOS app and the Core ML code of SatchelKit against the stub modules in sample_apps/ios/Stubs, where
-# there is no Apple SDK. The first argument is a folder for what is compiled on the way.
+# Where there is no Apple SDK: reads the iOS app's property lists, and type-checks the app and the Core ML code of
+# SatchelKit against the stub modules in sample_apps/ios/Stubs. The first argument is a folder for what that compiles.
 set -eu
 made=$1
 cd "$(dirname "$0")/../sample_apps/ios"
+"$(dirname "$(readlink -f "$(command -v swiftc)")")/plutil" -lint -- App/Info.plist App/Satchel.xcodeproj/project.pbxproj
+
 rm -rf "$made"
 mkdir -p "$made"
 

@@ -68,10 +68,12 @@ on_linux() {
     $inside swift build --build-tests "$@"
     run_tests $inside swift test --skip-build "$@"
     note "EXECUTED on Linux: SatchelKit, $(grep -Eo 'Executed [0-9]+ tests?, with [^(]*' "$made/tests.log" | tail -1)"
-    if grep -q 'skipped' "$made/tests.log"; then note "NOT RUN: $(grep -c 'skipped' "$made/tests.log") of them were skipped, see above"; fi
+    grep -o 'NOT RUN: .*' "$made/tests.log" >"$made/skipped" || true
+    while read -r line; do note "$line"; done <"$made/skipped"
     [ -z "$library" ] || note "EXECUTED on Linux: a real bundle in ONNX Runtime: answers, Parity, the engine"
     read_back
     $inside "$tools/check_ios_app.sh" "$made/stubs"
+    note "EXECUTED: Swift's plutil reads the Xcode project and Info.plist"
     note "TYPE-CHECKED AGAINST STUBS: CoreMLBackend and Placement, the SwiftUI app, the parity test for devices"
     note "NOT BUILT: the app, which needs Xcode"
     note "NOT RUN: Core ML, the app, the parity test on a device"

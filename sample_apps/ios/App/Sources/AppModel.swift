@@ -60,7 +60,10 @@ final class AppModel: ObservableObject {
         run("Opening") { [self] in
             (opened, openedItem, report, placement) = (nil, nil, nil, nil)
             for try await event in engine.open(item.url) {
-                guard case .opened(let found) = event else { show(event); continue }
+                guard case .opened(let found) = event else {
+                    show(event)
+                    continue
+                }
                 (opened, openedItem) = (found, item)
                 settings.take(found.manifest.generation)
                 figures = "Loaded in \(seconds(found.loadSeconds)) · \(memory())"
@@ -126,9 +129,12 @@ final class AppModel: ObservableObject {
             (report, reportFile) = (nil, nil)
             await findPlacement()
             let name = device.isEmpty ? nil : device
-            let host = Host.current(name: name, compute: usedCompute, placement: placement)
+            let host = ParityHost.current(name: name, compute: usedCompute, placement: placement)
             for try await event in engine.parity(host: host, prompts: prompts) {
-                guard case .parity(let found) = event else { show(event); continue }
+                guard case .parity(let found) = event else {
+                    show(event)
+                    continue
+                }
                 report = found
                 let file = library.documents.appendingPathComponent(found.fileName)
                 try found.json.write(to: file, options: .atomic)
@@ -189,7 +195,9 @@ final class AppModel: ObservableObject {
     }
 
     private func describe(_ answered: Answered) -> String {
-        let end = ["stop": "", "length": "as long as allowed", "context": "the context is full", "cancelled": "cancelled"]
+        let end = [
+            "stop": "", "length": "as long as allowed", "context": "the context is full", "cancelled": "cancelled",
+        ]
         let parts = [
             "\(answered.tokens) tokens", answered.decodeRate.map { "\(rate($0)) tokens/s" },
             answered.prefillRate.map { "prompt \(rate($0)) tokens/s" }, memory(), end[answered.reason.rawValue],

@@ -13,13 +13,19 @@ struct BundleScreen: View {
                 Section {
                     if model.bundles.isEmpty { Text("No bundles yet").foregroundStyle(.secondary) }
                     ForEach(model.bundles) { item in
-                        Button { model.open(item) } label: { BundleRow(item: item, isOpen: item == model.openedItem) }
-                            .disabled(model.isBusy)
-                            .deleteDisabled(!item.isRemovable || model.isBusy)
+                        Button {
+                            model.open(item)
+                        } label: {
+                            BundleRow(item: item, isOpen: item == model.openedItem)
+                        }
+                        .disabled(model.isBusy)
+                        .deleteDisabled(!item.isRemovable || model.isBusy)
                     }
                     .onDelete { places in places.map { model.bundles[$0] }.forEach(model.remove) }
                 } footer: {
-                    Text("Add a folder <model>-<device>.satchel with the button, or put it into this app's folder in Files.")
+                    Text(
+                        "Add a folder <model>-<device>.satchel with the button, or put it into the app's folder in Files."
+                    )
                 }
                 if let opened = model.opened { OpenedSection(opened: opened) }
                 Section { StatusBar() }
@@ -29,9 +35,13 @@ struct BundleScreen: View {
             .refreshable { model.refresh() }
             .onAppear { model.refresh() }
             .toolbar {
-                Button { picks = true } label: { Image(systemName: "plus") }
-                    .disabled(model.isBusy)
-                    .accessibilityLabel("Add a bundle from Files")
+                Button {
+                    picks = true
+                } label: {
+                    Image(systemName: "plus")
+                }
+                .disabled(model.isBusy)
+                .accessibilityLabel("Add a bundle from Files")
             }
             .fileImporter(isPresented: $picks, allowedContentTypes: [.folder, .satchelBundle]) { model.add($0) }
         }
@@ -51,7 +61,8 @@ private struct BundleRow: View {
         HStack {
             VStack(alignment: .leading) {
                 Text(item.name)
-                Text(item.isRemovable ? "In this app's folder" : "Came with the app").font(.caption).foregroundStyle(.secondary)
+                Text(item.isRemovable ? "In this app's folder" : "Came with the app").font(.caption).foregroundStyle(
+                    .secondary)
             }
             Spacer()
             if isOpen { Image(systemName: "checkmark").accessibilityLabel("Open") }

@@ -20,15 +20,27 @@ struct ChatScreen: View {
             .navigationBarTitleDisplayMode(.inline)
             .toolbar {
                 ToolbarItem(placement: .navigationBarLeading) {
-                    Button { showsHistory = true } label: { Image(systemName: "clock") }
-                        .accessibilityLabel("Earlier chats")
+                    Button {
+                        showsHistory = true
+                    } label: {
+                        Image(systemName: "clock")
+                    }
+                    .accessibilityLabel("Earlier chats")
                 }
                 ToolbarItemGroup(placement: .navigationBarTrailing) {
-                    Button { showsSettings = true } label: { Image(systemName: "slider.horizontal.3") }
-                        .accessibilityLabel("Settings")
-                    Button { model.newChat() } label: { Image(systemName: "square.and.pencil") }
-                        .disabled(model.isBusy)
-                        .accessibilityLabel("New chat")
+                    Button {
+                        showsSettings = true
+                    } label: {
+                        Image(systemName: "slider.horizontal.3")
+                    }
+                    .accessibilityLabel("Settings")
+                    Button {
+                        model.newChat()
+                    } label: {
+                        Image(systemName: "square.and.pencil")
+                    }
+                    .disabled(model.isBusy)
+                    .accessibilityLabel("New chat")
                 }
             }
             .sheet(isPresented: $showsHistory) { HistoryView() }
@@ -61,12 +73,20 @@ struct ChatScreen: View {
                 .focused($isWriting)
                 .accessibilityLabel("Message to the model")
             if model.isBusy {
-                Button { model.cancel() } label: { Image(systemName: "stop.circle.fill").font(.title) }
-                    .accessibilityLabel("Stop")
+                Button {
+                    model.cancel()
+                } label: {
+                    Image(systemName: "stop.circle.fill").font(.title)
+                }
+                .accessibilityLabel("Stop")
             } else {
-                Button { send() } label: { Image(systemName: "arrow.up.circle.fill").font(.title) }
-                    .disabled(model.opened == nil || draft.isEmpty)
-                    .accessibilityLabel("Send")
+                Button {
+                    send()
+                } label: {
+                    Image(systemName: "arrow.up.circle.fill").font(.title)
+                }
+                .disabled(model.opened == nil || draft.isEmpty)
+                .accessibilityLabel("Send")
             }
         }
         .padding()

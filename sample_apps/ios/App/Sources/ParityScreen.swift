@@ -11,11 +11,13 @@ struct ParityScreen: View {
         NavigationStack {
             List {
                 Section {
-                    TextField(Host.current().device, text: $device)
+                    TextField(ParityHost.current().device, text: $device)
                         .autocorrectionDisabled()
                         .textInputAutocapitalization(.never)
                         .accessibilityLabel("Name of this device, for the file")
-                    Stepper(prompts == 0 ? "All golden prompts" : "The first \(prompts) golden prompts", value: $prompts, in: 0...32)
+                    Stepper(
+                        prompts == 0 ? "All golden prompts" : "The first \(prompts) golden prompts", value: $prompts,
+                        in: 0...32)
                     if model.isBusy {
                         Button("Stop", role: .cancel) { model.cancel() }
                     } else {
@@ -23,7 +25,10 @@ struct ParityScreen: View {
                             .disabled(model.opened == nil)
                     }
                 } footer: {
-                    Text(model.opened == nil ? "Open a bundle first." : "Replays the bundle's golden prompts and compares with what the original model says.")
+                    Text(
+                        model.opened == nil
+                            ? "Open a bundle first."
+                            : "Replays the bundle's golden prompts and compares with what the original model says.")
                 }
                 Section { StatusBar() }
                 if let report = model.report { ReportSections(report: report, file: model.reportFile) }
@@ -40,10 +45,12 @@ private struct ReportSections: View {
 
     var body: some View {
         Section {
-            Label(report.passed ? "Passed" : "Failed: \(report.failures.count) figures are beyond their limits",
-                  systemImage: report.passed ? "checkmark.circle.fill" : "xmark.octagon.fill")
-                .foregroundStyle(report.passed ? Color.green : Color.red)
-                .font(.headline)
+            Label(
+                report.passed ? "Passed" : "Failed: \(report.failures.count) figures are beyond their limits",
+                systemImage: report.passed ? "checkmark.circle.fill" : "xmark.octagon.fill"
+            )
+            .foregroundStyle(report.passed ? Color.green : Color.red)
+            .font(.headline)
             LabeledContent("Prompt", value: report.prefillRate.map { "\(rate($0)) tokens/s" } ?? "–")
             LabeledContent("Answer", value: report.decodeRate.map { "\(rate($0)) tokens/s" } ?? "–")
             if report.skipped > 0 { LabeledContent("Longer than the context", value: "\(report.skipped) prompts") }

@@ -62,7 +62,9 @@ struct SettingsView: View {
                             .accessibilityLabel("Temperature")
                             .accessibilityValue(String(format: "%.2f", model.settings.temperature))
                     }
-                    Stepper("Top k: \(model.settings.topK == 0 ? "off" : String(model.settings.topK))", value: $model.settings.topK, in: 0...200, step: 10)
+                    Stepper(
+                        "Top k: \(model.settings.topK == 0 ? "off" : String(model.settings.topK))",
+                        value: $model.settings.topK, in: 0...200, step: 10)
                     VStack(alignment: .leading) {
                         Text("Top p \(model.settings.topP, specifier: "%.2f")")
                             .accessibilityHidden(true)
@@ -73,7 +75,9 @@ struct SettingsView: View {
                     TextField("Seed (empty: another each time)", text: $model.settings.seed)
                         .keyboardType(.numberPad)
                         .accessibilityLabel("Seed")
-                    Stepper("At most \(model.settings.maxNewTokens) tokens", value: $model.settings.maxNewTokens, in: 16...2048, step: 16)
+                    Stepper(
+                        "At most \(model.settings.maxNewTokens) tokens", value: $model.settings.maxNewTokens,
+                        in: 16...2048, step: 16)
                 }
                 Section {
                     Picker("Runs on", selection: $model.settings.compute) {

@@ -14,8 +14,8 @@ final class ParityTests: XCTestCase {
             let backend = try CoreMLBackend.open(bundle)
             let seconds = Date().timeIntervalSince(start)
             let placement = try placement(bundle)
-            let name = items.count == 1 ? nil : "\(Host.current().device)-\(item.name)"
-            let host = Host.current(name: name, compute: bundle.manifest.entry.option("compute"), placement: placement)
+            let name = items.count == 1 ? nil : "\(ParityHost.current().device)-\(item.name)"
+            let host = ParityHost.current(name: name, compute: bundle.manifest.entry.option("compute"), placement: placement)
             let report = try checkParity(bundle, backend, host: host, loadSeconds: seconds)
             keep(report, in: library.documents)
             let failures = report.failures.map { "\($0.comparison) \($0.route) \($0.figure) \($0.value ?? .nan)" }

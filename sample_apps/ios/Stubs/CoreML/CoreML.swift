@@ -10,7 +10,10 @@ public enum MLComputeUnits: Int {
 open class MLModelConfiguration: NSObject {
     open var computeUnits: MLComputeUnits = .all
     @available(iOS 18.0, macOS 15.0, *)
-    open var functionName: String? { get { nil } set {} }
+    open var functionName: String? {
+        get { nil }
+        set {}
+    }
 }
 
 public enum MLMultiArrayDataType: Int {
@@ -51,10 +54,14 @@ open class MLModel: NSObject {
     public convenience init(contentsOf url: URL, configuration: MLModelConfiguration) throws { fatalError() }
     open func prediction(from input: any MLFeatureProvider) throws -> any MLFeatureProvider { fatalError() }
     @available(iOS 18.0, macOS 15.0, *)
-    open func prediction(from inputFeatures: any MLFeatureProvider, using state: MLState) throws -> any MLFeatureProvider { fatalError() }
+    open func prediction(from inputFeatures: any MLFeatureProvider, using state: MLState) throws
+        -> any MLFeatureProvider
+    { fatalError() }
     @available(iOS 18.0, macOS 15.0, *)
     public func makeState() -> MLState { fatalError() }
-    public class func compileModel(at url: URL, completionHandler handler: @escaping (Result<URL, any Error>) -> Void) { fatalError() }
+    public class func compileModel(at url: URL, completionHandler handler: @escaping (Result<URL, any Error>) -> Void) {
+        fatalError()
+    }
     public class func compileModel(at url: URL) async throws -> URL { fatalError() }
 }
 
@@ -96,7 +103,9 @@ public class MLComputePlan {
     }
     public let modelStructure: MLModelStructure
     init() { fatalError() }
-    public static func load(contentsOf url: URL, configuration: MLModelConfiguration) async throws -> MLComputePlan { fatalError() }
+    public static func load(contentsOf url: URL, configuration: MLModelConfiguration) async throws -> MLComputePlan {
+        fatalError()
+    }
     public func estimatedCost(of operation: MLModelStructure.Program.Operation) -> Cost? { fatalError() }
     public func deviceUsage(for operation: MLModelStructure.Program.Operation) -> DeviceUsage? { fatalError() }
 }

@@ -1,15 +1,23 @@
 @propertyWrapper @dynamicMemberLookup
 public struct Binding<Value> {
     public init(get: @escaping () -> Value, set: @escaping (Value) -> Void) {}
-    public var wrappedValue: Value { get { fatalError() } nonmutating set {} }
+    public var wrappedValue: Value {
+        get { fatalError() }
+        nonmutating set {}
+    }
     public var projectedValue: Binding<Value> { self }
-    public subscript<Subject>(dynamicMember keyPath: WritableKeyPath<Value, Subject>) -> Binding<Subject> { fatalError() }
+    public subscript<Subject>(dynamicMember keyPath: WritableKeyPath<Value, Subject>) -> Binding<Subject> {
+        fatalError()
+    }
 }
 
 @propertyWrapper
 public struct State<Value> {
     public init(wrappedValue value: Value) {}
-    public var wrappedValue: Value { get { fatalError() } nonmutating set {} }
+    public var wrappedValue: Value {
+        get { fatalError() }
+        nonmutating set {}
+    }
     public var projectedValue: Binding<Value> { fatalError() }
 }
 
@@ -24,7 +32,9 @@ public struct StateObject<ObjectType: ObservableObject> {
 public struct ObservedObject<ObjectType: ObservableObject> {
     @dynamicMemberLookup @MainActor @preconcurrency
     public struct Wrapper {
-        public subscript<Subject>(dynamicMember keyPath: ReferenceWritableKeyPath<ObjectType, Subject>) -> Binding<Subject> { fatalError() }
+        public subscript<Subject>(dynamicMember keyPath: ReferenceWritableKeyPath<ObjectType, Subject>) -> Binding<
+            Subject
+        > { fatalError() }
     }
     public init(wrappedValue: ObjectType) {}
     public var wrappedValue: ObjectType { fatalError() }
@@ -58,10 +68,16 @@ public struct FocusState<Value: Hashable> {
     @propertyWrapper
     public struct Binding {
         public init() {}
-        public var wrappedValue: Value { get { fatalError() } nonmutating set {} }
+        public var wrappedValue: Value {
+            get { fatalError() }
+            nonmutating set {}
+        }
         public var projectedValue: Binding { self }
     }
     public init() where Value == Bool {}
-    public var wrappedValue: Value { get { fatalError() } nonmutating set {} }
+    public var wrappedValue: Value {
+        get { fatalError() }
+        nonmutating set {}
+    }
     public var projectedValue: FocusState<Value>.Binding { fatalError() }
 }

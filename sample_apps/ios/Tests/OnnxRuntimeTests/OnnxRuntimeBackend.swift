@@ -2,7 +2,7 @@ import COnnxRuntime
 import Foundation
 import SatchelKit
 
-/// Runs model.onnx by ONNX Runtime's C library on Linux: for tests of the generation loop and of Parity by a real model.
+/// Runs model.onnx by ONNX Runtime's C library on Linux: to test the generation loop and Parity by a real model.
 /// runtime/backends/onnx.py is its twin; here the cache is only as long as it is filled, and what comes out, longer by
 /// the new ids, is what goes in next.
 final class OnnxRuntimeBackend: Backend {
@@ -26,7 +26,8 @@ final class OnnxRuntimeBackend: Backend {
         try library.check(library.api.CreateSessionOptions(&options))
         defer { library.api.ReleaseSessionOptions(options) }
         try library.check(library.api.SetIntraOpNumThreads(options, 1))
-        try library.check(library.api.CreateSession(library.environment, bundle.url(entry.path).path, options, &session))
+        try library.check(
+            library.api.CreateSession(library.environment, bundle.url(entry.path).path, options, &session))
         reset()
     }
 
@@ -35,8 +36,11 @@ final class OnnxRuntimeBackend: Backend {
     func reset() {
         position = 0
         cache = past.map { spec in
-            guard case .fixed(let heads) = spec.shape[1], case .fixed(let width) = spec.shape[3] else { fatalError(spec.name) }
-            return try! Value(library, [Float](), [1, Int64(heads), 0, Int64(width)], ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+            guard case .fixed(let heads) = spec.shape[1], case .fixed(let width) = spec.shape[3] else {
+                fatalError(spec.name)
+            }
+            return try! Value(
+                library, [Float](), [1, Int64(heads), 0, Int64(width)], ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
         }
     }
 
@@ -46,10 +50,11 @@ final class OnnxRuntimeBackend: Backend {
         let total = position + ids.count
         guard total <= entry.contextLength else { throw usageError("more tokens than the cache holds", got: total) }
         let int64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64
-        let given = [
-            try Value(library, ids.map(Int64.init), [1, Int64(ids.count)], int64),
-            try Value(library, [Int64](repeating: 1, count: total), [1, Int64(total)], int64),
-        ] + cache
+        let given =
+            [
+                try Value(library, ids.map(Int64.init), [1, Int64(ids.count)], int64),
+                try Value(library, [Int64](repeating: 1, count: total), [1, Int64(total)], int64),
+            ] + cache
         let found = try run(
             given, ["input_ids", "attention_mask"] + past.map(\.name),
             ["logits"] + past.map { $0.name.replacingOccurrences(of: "past_key_values", with: "present") })
@@ -62,8 +67,11 @@ final class OnnxRuntimeBackend: Backend {
         var found = [OpaquePointer?](repeating: nil, count: outputs.count)
         let names = (inputs + outputs).map { UnsafePointer<CChar>(strdup($0)!) }
         defer { names.forEach { free(UnsafeMutableRawPointer(mutating: $0)) } }
-        let (into, out) = (names.prefix(inputs.count).map(Optional.init), names.suffix(outputs.count).map(Optional.init))
-        try library.check(library.api.Run(session, nil, into, given.map { $0.pointer }, given.count, out, out.count, &found))
+        let (into, out) = (
+            names.prefix(inputs.count).map(Optional.init), names.suffix(outputs.count).map(Optional.init)
+        )
+        try library.check(
+            library.api.Run(session, nil, into, given.map { $0.pointer }, given.count, out, out.count, &found))
         return found.map { Value(library, $0) }
     }
 }
@@ -101,7 +109,9 @@ final class Value {
     private let library: Library
     private let memory: UnsafeMutableRawPointer?
 
-    init(_ library: Library, _ pointer: OpaquePointer?) { (self.library, self.pointer, memory) = (library, pointer, nil) }
+    init(_ library: Library, _ pointer: OpaquePointer?) {
+        (self.library, self.pointer, memory) = (library, pointer, nil)
+    }
 
     init<T>(_ library: Library, _ values: [T], _ shape: [Int64], _ type: ONNXTensorElementDataType) throws {
         let bytes = values.count * MemoryLayout<T>.stride
@@ -111,7 +121,8 @@ final class Value {
         var (info, made): (OpaquePointer?, OpaquePointer?)
         try library.check(library.api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &info))
         defer { library.api.ReleaseMemoryInfo(info) }
-        try library.check(library.api.CreateTensorWithDataAsOrtValue(info, memory, bytes, shape, shape.count, type, &made))
+        try library.check(
+            library.api.CreateTensorWithDataAsOrtValue(info, memory, bytes, shape, shape.count, type, &made))
         pointer = made
     }
 

@@ -5,7 +5,9 @@ import XCTest
 /// A real (tiny) bundle in ONNX Runtime: answers, and Parity against what Python found.
 final class OnnxRuntimeTests: XCTestCase {
     private static let loaded: Result<(ModelBundle, OnnxRuntimeBackend), Error> = Result {
-        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../../vectors/bundle").standardizedFileURL
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+            "../../../vectors/bundle"
+        ).standardizedFileURL
         let name = try FileManager.default.contentsOfDirectory(atPath: folder.path).first { $0.hasSuffix(".satchel") }!
         let bundle = try ModelBundle(folder: folder.appendingPathComponent(name))
         let library = try XCTUnwrap(ProcessInfo.processInfo.environment["SATCHEL_ONNXRUNTIME"])
@@ -29,7 +31,8 @@ final class OnnxRuntimeTests: XCTestCase {
         let weights = try XCTUnwrap(golden.sets[.weights])
         let (steps, count) = (golden.steps, 8)
         var equal = 0
-        for (i, prompt) in golden.prompts.enumerated() where prompt.ids.count + count <= session.bundle.manifest.entry.contextLength {
+        for (i, prompt) in golden.prompts.enumerated()
+        where prompt.ids.count + count <= session.bundle.manifest.entry.contextLength {
             let (ids, reason) = try answer(session, prompt.ids, GenerateOptions(maxNewTokens: count, stopIds: []))
             XCTAssertEqual(reason, .length)
             let wanted = weights.greedyIds[i * steps..<i * steps + count].map(Int.init)
@@ -56,11 +59,11 @@ final class OnnxRuntimeTests: XCTestCase {
 
     func testParityFindsWhatPythonFound() throws {
         let (bundle, backend) = try Self.loaded.get()
-        let report = try checkParity(bundle, backend, host: Host(device: "Linux Test"), loadSeconds: 1)
+        let report = try checkParity(bundle, backend, host: ParityHost(device: "Linux Test"), loadSeconds: 1)
         XCTAssertEqual(report.failures.filter { $0.comparison == .lowering }.map(\.figure), [])
         XCTAssertEqual(report.fileName, "parity-linux-test.json")
         let own = try parseJson(report.json, "own")
-        // What `satchel validate` wrote into the bundle, or, where the script made one, what it writes now on this machine.
+        // What `satchel validate` wrote into the bundle, or, where the script asked, what it says now on this machine.
         let path = ProcessInfo.processInfo.environment["SATCHEL_PARITY"] ?? bundle.url("parity.json").path
         let python = try parseJson(Data(contentsOf: URL(fileURLWithPath: path)), "python")
         XCTAssertEqual(own["passed"]!.bool, python["passed"]!.bool)
@@ -82,7 +85,9 @@ final class OnnxRuntimeTests: XCTestCase {
         XCTAssertEqual(figures, 38)
         if ProcessInfo.processInfo.environment["SATCHEL_PARITY"] != nil {
             assertSameAnswers(ownRun, pythonRun)
-            for key in ["bytes", "manifest"] { XCTAssertEqual(own["bundle"]![key]!.summary, python["bundle"]![key]!.summary) }
+            for key in ["bytes", "manifest"] {
+                XCTAssertEqual(own["bundle"]![key]!.summary, python["bundle"]![key]!.summary)
+            }
         }
         for (one, other) in zip(own["failures"]!.array!, python["failures"]!.array!) {
             XCTAssertEqual(one.object!.keys.sorted(), other.object!.keys.sorted())
@@ -93,7 +98,7 @@ final class OnnxRuntimeTests: XCTestCase {
         }
     }
 
-    /// By the same library on the same machine every answer is the same, near ties or not, and every position's best id.
+    /// By one library on one machine every answer is the same, near ties or not, and every position's best id.
     private func assertSameAnswers(_ ownRun: Json, _ pythonRun: Json) {
         for comparison in ["lowering", "quality"] {
             let lists = [ownRun, pythonRun].map { $0["answers"]![comparison]!.array! }
@@ -114,14 +119,16 @@ final class OnnxRuntimeTests: XCTestCase {
         XCTAssertEqual(one["figure"]!.string, other["figure"]!.string, place)
         let (a, b) = (one["value"]!.number ?? .nan, other["value"]!.number ?? .nan)
         // exp and log of two libraries differ in the last of 53 bits, and figures have six digits.
-        XCTAssert(abs(a - b) <= 2e-5 * abs(b) + 1e-9 || (a.isNaN && b.isNaN), "\(place) \(one["figure"]!.string!): \(a), Python \(b)")
+        XCTAssert(
+            abs(a - b) <= 2e-5 * abs(b) + 1e-9 || (a.isNaN && b.isNaN),
+            "\(place) \(one["figure"]!.string!): \(a), Python \(b)")
         XCTAssertEqual(one["passed"]?.bool, other["passed"]?.bool)
         XCTAssertEqual(one["reason"]?.string, other["reason"]?.string)
     }
 
     func testParityOfAnotherModelFails() throws {
         let (bundle, backend) = try Self.loaded.get()
-        let report = try checkParity(bundle, Altered(backend), host: Host(device: "x"), loadSeconds: 0, prompts: 2)
+        let report = try checkParity(bundle, Altered(backend), host: ParityHost(device: "x"), loadSeconds: 0, prompts: 2)
         XCTAssertFalse(report.passed)
         XCTAssertEqual(try parseJson(report.json, "own")["failures"]!.array!.count, report.failures.count)
     }
@@ -151,7 +158,8 @@ final class OnnxRuntimeTests: XCTestCase {
 
         var (watch, count) = (Watch(), 0)
         watch.isCancelled = { count >= 3 }
-        XCTAssertEqual(try session.generate([1, 2], GenerateOptions(stopIds: []), watch: watch) { _ in count += 1 }, .cancelled)
+        XCTAssertEqual(
+            try session.generate([1, 2], GenerateOptions(stopIds: []), watch: watch) { _ in count += 1 }, .cancelled)
         XCTAssertEqual(count, 3)
         XCTAssertThrowsError(try said([Message(role: "user", content: String(repeating: "a", count: 100))])) {
             XCTAssert("\($0)".contains("cannot hold this conversation"))
@@ -170,15 +178,22 @@ final class OnnxRuntimeTests: XCTestCase {
         let backend = try OnnxRuntimeBackend(bundle, library: library)
         let loaded = Date()
         let session = try Session(bundle, backend)
-        print("checked in \(checked.timeIntervalSince(start)) s, loaded in \(loaded.timeIntervalSince(checked)) s, tokenizer in \(Date().timeIntervalSince(loaded)) s")
+        print(
+            "seconds: checked \(checked.timeIntervalSince(start)), loaded \(loaded.timeIntervalSince(checked)),",
+            "tokenizer \(Date().timeIntervalSince(loaded))"
+        )
         for prompt in try Golden(bundle).prompts {
-            let encoded = [try session.encode(prompt.text!), try session.encode([Message(role: "user", content: prompt.text!)])]
+            let encoded = [
+                try session.encode(prompt.text!), try session.encode([Message(role: "user", content: prompt.text!)]),
+            ]
             XCTAssert(encoded.contains { Array($0.prefix(prompt.ids.count)) == prompt.ids }, prompt.text!)
         }
         let question = Message(role: "user", content: "What is the capital of France?")
-        let reason = try session.chat([question], GenerateOptions(maxNewTokens: 24)) { text, _ in print(text, terminator: "") }
+        let reason = try session.chat([question], GenerateOptions(maxNewTokens: 24)) { text, _ in
+            print(text, terminator: "")
+        }
         print(" [\(reason)]")
-        let report = try checkParity(bundle, backend, host: Host(device: "x"), loadSeconds: 0, prompts: 1)
+        let report = try checkParity(bundle, backend, host: ParityHost(device: "x"), loadSeconds: 0, prompts: 1)
         XCTAssertEqual(report.failures.map(\.figure), [])
         print("prefill \(report.prefillRate ?? 0), decode \(report.decodeRate ?? 0) tokens a second")
         for row in report.rows where row.figure == "kl_mean" { print(row.comparison, row.route, row.value ?? .nan) }
@@ -187,7 +202,8 @@ final class OnnxRuntimeTests: XCTestCase {
     func testSeeds() throws {
         let session = try session()
         func ids(_ seed: UInt64) throws -> [Int] {
-            let options = GenerateOptions(maxNewTokens: 12, sampling: Sampling(temperature: 2), seed: Seed(seed), stopIds: [])
+            let options = GenerateOptions(
+                maxNewTokens: 12, sampling: Sampling(temperature: 2), seed: Seed(seed), stopIds: [])
             return try answer(session, [5, 6], options).0
         }
         XCTAssertEqual(try ids(3), try ids(3))
@@ -204,7 +220,9 @@ final class OnnxRuntimeTests: XCTestCase {
         }
         XCTAssertEqual(stages, ["Checking the bundle", "Loading the model"])
         var (text, answered) = ("", Answered?.none)
-        for try await event in engine.chat([Message(role: "user", content: "hello")], GenerateOptions(maxNewTokens: 5, stopIds: [])) {
+        for try await event in engine.chat(
+            [Message(role: "user", content: "hello")], GenerateOptions(maxNewTokens: 5, stopIds: []))
+        {
             if case .piece(let piece) = event { text += piece }
             if case .answered(let found) = event { answered = found }
         }
@@ -212,7 +230,10 @@ final class OnnxRuntimeTests: XCTestCase {
         XCTAssertEqual(answered?.reason, .length)
         XCTAssertNotNil(answered?.decodeRate)
         XCTAssertFalse(text.isEmpty)
-        let task = Task { for try await event in engine.parity(host: Host(device: "x")) { if case .parity = event { return true } }; return false }
+        let task = Task {
+            for try await event in engine.parity(host: ParityHost(device: "x")) { if case .parity = event { return true } }
+            return false
+        }
         task.cancel()
         let finished = try? await task.value
         XCTAssertNotEqual(finished, true)

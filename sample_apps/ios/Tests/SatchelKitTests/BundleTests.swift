@@ -35,29 +35,48 @@ final class BundleTests: XCTestCase {
             }
         }
         let damages: [(String, (URL) throws -> Void)] = [
-            ("not a bundle: manifest.json cannot be read", { try FileManager.default.removeItem(at: $0.appendingPathComponent("manifest.json")) }),
+            (
+                "not a bundle: manifest.json cannot be read",
+                { try FileManager.default.removeItem(at: $0.appendingPathComponent("manifest.json")) }
+            ),
             ("files are missing", { try FileManager.default.removeItem(at: $0.appendingPathComponent("model.onnx")) }),
-            ("that the manifest does not list", { try Data("x".utf8).write(to: $0.appendingPathComponent("golden/x.txt")) }),
-            ("model.onnx.data: its sha256 is not the manifest's", { folder in
-                let url = folder.appendingPathComponent("model.onnx.data")
-                var data = try Data(contentsOf: url)
-                data[5] ^= 1
-                try data.write(to: url)
-            }),
+            (
+                "that the manifest does not list",
+                { try Data("x".utf8).write(to: $0.appendingPathComponent("golden/x.txt")) }
+            ),
+            (
+                "model.onnx.data: its sha256 is not the manifest's",
+                { folder in
+                    let url = folder.appendingPathComponent("model.onnx.data")
+                    var data = try Data(contentsOf: url)
+                    data[5] ^= 1
+                    try data.write(to: url)
+                }
+            ),
             ("LICENSE: its size is not the manifest's", { try Data().write(to: $0.appendingPathComponent("LICENSE")) }),
-            ("a link or special file", { folder in
-                let url = folder.appendingPathComponent("LICENSE")
-                try FileManager.default.moveItem(at: url, to: folder.deletingLastPathComponent().appendingPathComponent("real"))
-                try FileManager.default.createSymbolicLink(atPath: url.path, withDestinationPath: "../real")
-            }),
+            (
+                "a link or special file",
+                { folder in
+                    let url = folder.appendingPathComponent("LICENSE")
+                    try FileManager.default.moveItem(
+                        at: url, to: folder.deletingLastPathComponent().appendingPathComponent("real"))
+                    try FileManager.default.createSymbolicLink(atPath: url.path, withDestinationPath: "../real")
+                }
+            ),
             ("unknown schema", manifest("\"schema_version\": 1", "\"schema_version\": 2")),
             ("unknown keys in manifest.json.tokens", manifest("\"bos_id\"", "\"bos\": 1, \"bos_id\"")),
             ("keys missing from manifest.json.tokens", manifest("\"prepend_bos\": false,", "")),
             ("occurs twice", manifest("\"tokens\": {", "\"model\": 1, \"tokens\": {")),
             ("outside the bundle", manifest("\"path\": \"LICENSE\"", "\"path\": \"../LICENSE\"")),
             ("manifest.json is not valid JSON", edit("manifest.json") { String($0.prefix(500)) }),
-            ("disagree", manifest("\"context_length\": 64,\n    \"format\"", "\"context_length\": 63,\n    \"format\"")),
-            ("model file is not among the files", manifest("\"path\": \"model.onnx\",\n    \"prefill", "\"path\": \"m\",\n    \"prefill")),
+            (
+                "disagree",
+                manifest("\"context_length\": 64,\n    \"format\"", "\"context_length\": 63,\n    \"format\"")
+            ),
+            (
+                "model file is not among the files",
+                manifest("\"path\": \"model.onnx\",\n    \"prefill", "\"path\": \"m\",\n    \"prefill")
+            ),
         ]
         for (message, damage) in damages {
             let folder = try copy()
@@ -82,11 +101,15 @@ final class BundleTests: XCTestCase {
         XCTAssertRefused("its sha256") { _ = try ModelBundle(folder: folder) }
         try Data().write(to: url)
         XCTAssertRefused("its size") { _ = try ModelBundle(folder: folder, verify: false) }
-        XCTAssertThrowsError(try ModelBundle(folder: try copy()) { _, _ in throw CancellationError() }) { XCTAssert($0 is CancellationError) }
+        XCTAssertThrowsError(try ModelBundle(folder: try copy()) { _, _ in throw CancellationError() }) {
+            XCTAssert($0 is CancellationError)
+        }
     }
 
     func testPaths() {
-        for path in ["../a", "/a", "a//b", "a/./b", "a\\b", "C:a", "a\u{1}", "a/" + String(repeating: "x", count: 256), ""] {
+        for path in [
+            "../a", "/a", "a//b", "a/./b", "a\\b", "C:a", "a\u{1}", "a/" + String(repeating: "x", count: 256), "",
+        ] {
             XCTAssertRefused("outside the bundle or is not portable") { try checkPath(path) }
         }
         for path in ["a", "a/b.c", "日本語/é"] { XCTAssertNoThrow(try checkPath(path)) }
@@ -99,13 +122,16 @@ final class BundleTests: XCTestCase {
             "abc": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq":
                 "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
-            String(repeating: "a", count: 1_000_000): "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+            String(repeating: "a", count: 1_000_000):
+                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
         ]
         for (text, hash) in wanted {
             for piece in [7, 64, 1 << 20] {
                 var found = Sha256()
                 let data = Data(text.utf8)
-                for start in stride(from: 0, to: data.count, by: piece) { found.update(data[start..<min(start + piece, data.count)]) }
+                for start in stride(from: 0, to: data.count, by: piece) {
+                    found.update(data[start..<min(start + piece, data.count)])
+                }
                 XCTAssertEqual(found.hexadecimal(), hash)
             }
         }
@@ -117,8 +143,10 @@ final class JsonTests: XCTestCase {
 
     func testWhatLanguagesReadDifferentlyIsRefused() {
         let bad = [
-            #"{"a":1,"a":2}"#, "[NaN]", "[1e999]", "[9007199254740993]", #"["\ud800"]"#, #"["\ud800\u0041"]"#, "\u{feff}1", "[1,]", "",
-            #"{"a":{"b":1,"\u0062":1}}"#, "[01]", "[1.]", "[+1]", "['a']", "[\"\u{1}\"]", "[1] 2", "{\"a\"}", "nul", #"["\x"]"#,
+            #"{"a":1,"a":2}"#, "[NaN]", "[1e999]", "[9007199254740993]", #"["\ud800"]"#, #"["\ud800\u0041"]"#,
+            "\u{feff}1", "[1,]", "",
+            #"{"a":{"b":1,"\u0062":1}}"#, "[01]", "[1.]", "[+1]", "['a']", "[\"\u{1}\"]", "[1] 2", "{\"a\"}", "nul",
+            #"["\x"]"#,
             String(repeating: "[", count: 600) + String(repeating: "]", count: 600),
         ]
         for text in bad { XCTAssertRefused("x.json is not valid JSON") { _ = try parse(text) } }
@@ -134,7 +162,8 @@ final class JsonTests: XCTestCase {
 
     func testWrittenAndReadAgain() throws {
         let text = #"{"b":[1,-2.5,1e-7,true,null,{}],"a":"\ud83d\ude00 \"\\\n\u0001é"}"#
-        let wanted = "{\n  \"a\": \"😀 \\\"\\\\\\n\\u0001é\",\n  \"b\": [\n    1,\n    -2.5,\n    1e-07,\n    true,\n    null,\n    {}\n  ]\n}\n"
+        let wanted =
+            "{\n  \"a\": \"😀 \\\"\\\\\\n\\u0001é\",\n  \"b\": [\n    1,\n    -2.5,\n    1e-07,\n    true,\n    null,\n    {}\n  ]\n}\n"
         XCTAssertEqual(String(decoding: canonicalJson(try parse(text)), as: UTF8.self), wanted)
         XCTAssertEqual(plainJson(try parse("{\"b\": [1, \"x\"], \"a\": []}")), "{\"b\": [1, \"x\"], \"a\": []}")
     }
@@ -162,9 +191,12 @@ final class BundleLibraryTests: XCTestCase {
     func testBundlesAreListedAddedAndRemoved() throws {
         let folder = try scratchFolder(self)
         let (included, own) = (folder.appendingPathComponent("included"), folder.appendingPathComponent("own"))
-        for place in [included, own] { try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true) }
+        for place in [included, own] {
+            try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+        }
         try FileManager.default.copyItem(at: tinyBundle(), to: included.appendingPathComponent("a.satchel"))
-        try FileManager.default.createDirectory(at: own.appendingPathComponent("empty.satchel"), withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            at: own.appendingPathComponent("empty.satchel"), withIntermediateDirectories: true)
         let library = BundleLibrary(included: included, own: own)
         XCTAssertEqual(library.items().map(\.name), ["a"])
 

@@ -6,7 +6,8 @@ final class FigureTests: XCTestCase {
     func testLimitsAreTheRuntimes() throws {
         let resource = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../Sources/SatchelKit/Resources/limits.json")
-        XCTAssertEqual(try Data(contentsOf: resource), try Data(contentsOf: vectors.appendingPathComponent("limits.json")))
+        XCTAssertEqual(
+            try Data(contentsOf: resource), try Data(contentsOf: vectors.appendingPathComponent("limits.json")))
         let limits = try Limits()
         XCTAssertEqual(limits.tie(.lowering, .fp16), 0.25)
         let found = limits.limits(.quality, .int8, scheme: "palette")

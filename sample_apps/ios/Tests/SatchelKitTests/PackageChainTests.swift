@@ -28,7 +28,9 @@ final class PackageChainTests: XCTestCase {
             XCTAssertEqual(logits.count, 0)
             XCTAssertEqual(record.done, record.calls.count, "\(form): calls that were not made")
             XCTAssertGreaterThan(record.done, 30)
-            XCTAssertRefused("more tokens than the cache holds") { _ = try chain.prefill([Int](repeating: 1, count: 128)) }
+            XCTAssertRefused("more tokens than the cache holds") {
+                _ = try chain.prefill([Int](repeating: 1, count: 128))
+            }
             XCTAssertRefused("does not have") { _ = try chain.step(bundle.manifest.tokens.vocabSize) }
         }
     }
@@ -43,7 +45,9 @@ final class PackageChainTests: XCTestCase {
     func testRowsWithGapsAreCopiedWithout() {
         // [2, 3, 2] with rows of 2 that begin 4 apart, and blocks of 3 rows that begin 16 apart.
         let source = (0..<32).map { Float($0) }
-        let tensor = source.withUnsafeBytes { HostTensor([2, 3, 2], .float32, from: $0.baseAddress!, strides: [16, 4, 1]) }
+        let tensor = source.withUnsafeBytes {
+            HostTensor([2, 3, 2], .float32, from: $0.baseAddress!, strides: [16, 4, 1])
+        }
         XCTAssertEqual((0..<6).flatMap { tensor.row($0) }, [0, 1, 4, 5, 8, 9, 16, 17, 20, 21, 24, 25])
         let dense = source.withUnsafeBytes { HostTensor([2, 4], .float32, from: $0.baseAddress!, strides: [4, 1]) }
         XCTAssertEqual(dense.row(1), [4, 5, 6, 7])
@@ -56,10 +60,10 @@ final class PackageChainTests: XCTestCase {
 
     func testEveryHalf() {
         #if arch(arm64) || !os(macOS)
-        for bits in UInt16.min...UInt16.max {
-            let (found, wanted) = (float(ofHalf: bits), Float(Float16(bitPattern: bits)))
-            XCTAssert(found.bitPattern == wanted.bitPattern || (found.isNaN && wanted.isNaN), "\(bits)")
-        }
+            for bits in UInt16.min...UInt16.max {
+                let (found, wanted) = (float(ofHalf: bits), Float(Float16(bitPattern: bits)))
+                XCTAssert(found.bitPattern == wanted.bitPattern || (found.isNaN && wanted.isNaN), "\(bits)")
+            }
         #endif
     }
 }
@@ -83,7 +87,9 @@ private final class Record {
         let type = try XCTUnwrap(ElementType(rawValue: place["dtype"]!.string!))
         let tensor = HostTensor(shape, type)
         let start = place["offset"]!.integer!
-        data[start..<start + tensor.byteCount].withUnsafeBytes { tensor.memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+        data[start..<start + tensor.byteCount].withUnsafeBytes {
+            tensor.memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count)
+        }
         return tensor
     }
 }
@@ -109,8 +115,10 @@ private final class RecordedPackage: PackageRunner {
             let (given, recorded) = (try XCTUnwrap(inputs[entry.key]), try record.tensor(entry.value))
             XCTAssertEqual(given.shape, recorded.shape, entry.key)
             XCTAssertEqual(given.type, recorded.type, entry.key)
-            XCTAssertEqual(memcmp(given.memory, recorded.memory, given.byteCount), 0, "call \(record.done): \(entry.key)")
+            XCTAssertEqual(
+                memcmp(given.memory, recorded.memory, given.byteCount), 0, "call \(record.done): \(entry.key)")
         }
-        return Dictionary(uniqueKeysWithValues: try call["outputs"]!.object!.entries.map { ($0.key, try record.tensor($0.value)) })
+        return Dictionary(
+            uniqueKeysWithValues: try call["outputs"]!.object!.entries.map { ($0.key, try record.tensor($0.value)) })
     }
 }

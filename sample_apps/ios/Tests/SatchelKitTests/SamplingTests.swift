@@ -36,8 +36,11 @@ final class SamplingTests: XCTestCase {
     }
 
     func testSettingsOutOfRange() {
-        let bad = [Sampling(temperature: -1), Sampling(temperature: .nan), Sampling(temperature: .infinity), Sampling(topK: -1),
-                   Sampling(topP: 0), Sampling(topP: 1.1)]
+        let bad = [
+            Sampling(temperature: -1), Sampling(temperature: .nan), Sampling(temperature: .infinity),
+            Sampling(topK: -1),
+            Sampling(topP: 0), Sampling(topP: 1.1),
+        ]
         for how in bad { XCTAssertRefused("out of range") { _ = try Sampler(how) } }
         for seed in ["", "-1", "0.5", "x"] { XCTAssertRefused("a seed is out of range") { _ = try Seed(seed) } }
         XCTAssertEqual(greedy([1, .nan, 2]), 1)

@@ -25,8 +25,12 @@ extension Json {
 }
 
 /// What is written alike: Swift's own `==` takes composed and decomposed letters for equal.
-func XCTAssertSameText(_ got: String, _ wanted: String, _ what: String = "", file: StaticString = #filePath, line: UInt = #line) {
-    XCTAssert(got.utf8.elementsEqual(wanted.utf8), "\(what): got \(quoted(got)), wanted \(quoted(wanted))", file: file, line: line)
+func XCTAssertSameText(
+    _ got: String, _ wanted: String, _ what: String = "", file: StaticString = #filePath, line: UInt = #line
+) {
+    XCTAssert(
+        got.utf8.elementsEqual(wanted.utf8), "\(what): got \(quoted(got)), wanted \(quoted(wanted))", file: file,
+        line: line)
 }
 
 func XCTAssertRefused(

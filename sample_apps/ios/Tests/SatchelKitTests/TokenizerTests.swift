@@ -30,14 +30,26 @@ final class TokenizerTests: XCTestCase {
 
     func testWhatCannotBeATokenizer() throws {
         let good = try String(contentsOf: vectors.appendingPathComponent("tokenizers/gpt2.json"), encoding: .utf8)
-        func read(_ text: String, vocabSize: Int = 1 << 20) throws { _ = try Tokenizer(Data(text.utf8), vocabSize: vocabSize) }
+        func read(_ text: String, vocabSize: Int = 1 << 20) throws {
+            _ = try Tokenizer(Data(text.utf8), vocabSize: vocabSize)
+        }
         XCTAssertNoThrow(try read(good))
         XCTAssertRefused("more ids than the model") { try read(good, vocabSize: 100) }
-        XCTAssertRefused("does not know the tokenizer's model") { try read(good.replacingOccurrences(of: #""type":"BPE""#, with: #""type":"WordLevel""#)) }
-        XCTAssertRefused("does not know the tokenizer's pre-tokenizer") { try read(good.replacingOccurrences(of: #""type":"Digits""#, with: #""type":"Nmt""#)) }
+        XCTAssertRefused("does not know the tokenizer's model") {
+            try read(good.replacingOccurrences(of: #""type":"BPE""#, with: #""type":"WordLevel""#))
+        }
+        XCTAssertRefused("does not know the tokenizer's pre-tokenizer") {
+            try read(good.replacingOccurrences(of: #""type":"Digits""#, with: #""type":"Nmt""#))
+        }
         XCTAssertRefused("is not valid JSON") { try read(String(good.prefix(3000))) }
         XCTAssertRefused("no vocabulary") { try read(#"{"model": {"type": "BPE"}}"#) }
-        XCTAssertRefused("merges what its vocabulary lacks") { try read(#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}"#) }
-        XCTAssertRefused("cannot read") { try read(#"{"pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "("}}, "model": {}}"#) }
+        XCTAssertRefused("merges what its vocabulary lacks") {
+            try read(#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}"#)
+        }
+        XCTAssertRefused("cannot read") {
+            try read(
+                #"{"pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "("}}, "model": {}}"#
+            )
+        }
     }
 }

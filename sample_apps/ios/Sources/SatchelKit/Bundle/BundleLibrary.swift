@@ -50,7 +50,8 @@ public struct BundleLibrary: Sendable {
             try files.moveItem(at: partial, to: target)
         } catch {
             try? files.removeItem(at: partial)
-            throw outputError("the bundle cannot be copied", got: reason(of: error), hint: "is there room on the device?")
+            throw outputError(
+                "the bundle cannot be copied", got: reason(of: error), hint: "is there room on the device?")
         }
         return Item(url: target, isRemovable: true)
     }
@@ -67,7 +68,9 @@ public struct BundleLibrary: Sendable {
 
     private func bundles(in folder: URL, areRemovable: Bool) -> [Item] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
-        let found = names.filter { $0.hasSuffix(".satchel") && !$0.hasPrefix(".") }.map { folder.appendingPathComponent($0) }
+        let found = names.filter { $0.hasSuffix(".satchel") && !$0.hasPrefix(".") }.map {
+            folder.appendingPathComponent($0)
+        }
         return found.filter { FileManager.default.fileExists(atPath: $0.appendingPathComponent("manifest.json").path) }
             .map { Item(url: $0, isRemovable: areRemovable) }
     }

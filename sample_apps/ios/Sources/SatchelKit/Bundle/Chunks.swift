@@ -1,4 +1,4 @@
-/// A model of several packages: is the chain that a manifest lists one that can be called? runtime/chunks.py is its twin.
+/// A model of several packages: can the chain that a manifest lists be called? runtime/chunks.py is its twin.
 
 let hiddenIn = "hiddenStates"
 let hiddenOut = "outputHiddenStates"

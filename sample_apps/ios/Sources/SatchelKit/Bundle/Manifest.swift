@@ -28,7 +28,7 @@ public enum ModelFormat: String, CaseIterable, Sendable {
     case coreml, onnx, executorch
 }
 
-public enum Dimension: Sendable, Equatable {
+public enum TensorDimension: Sendable, Equatable {
     case fixed(Int)
     /// The name of a dynamic dimension.
     case named(String)
@@ -38,7 +38,7 @@ public enum Dimension: Sendable, Equatable {
 
 public struct TensorSpec: Sendable, Equatable {
     public let name: String
-    public let shape: [Dimension]
+    public let shape: [TensorDimension]
     /// numpy's name, such as "float16".
     public let dtype: String
 }
@@ -151,7 +151,9 @@ extension Manifest {
 func checkPath(_ path: String) throws {
     let parts = path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map { String($0)! }
     let badPart = parts.contains { ["", ".", ".."].contains($0) || $0.utf8.count > 255 }
-    let badCharacter = path.unicodeScalars.contains { "\\:*?\"<>|".unicodeScalars.contains($0) || $0.value < 32 || $0.value == 127 }
+    let badCharacter = path.unicodeScalars.contains {
+        "\\:*?\"<>|".unicodeScalars.contains($0) || $0.value < 32 || $0.value == 127
+    }
     if badPart || badCharacter {
         throw bundleError("a path points outside the bundle or is not portable", got: path, wanted: "a/b.c")
     }

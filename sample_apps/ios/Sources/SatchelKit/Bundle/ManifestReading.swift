@@ -28,7 +28,9 @@ private func readModel(_ value: Json, _ place: String) throws -> ModelInfo {
 }
 
 /// What of the plan must agree with the entry; its choices are read, and not kept.
-private func readPlan(_ value: Json, _ place: String) throws -> (device: String, format: ModelFormat, contextLength: Int) {
+private func readPlan(_ value: Json, _ place: String) throws -> (
+    device: String, format: ModelFormat, contextLength: Int
+) {
     let fields = try Fields(value, place, ["device", "format", "context_length", "prefill_length", "choices"])
     _ = try fields.integer("prefill_length")
     _ = try fields.list("choices", readChoice)
@@ -62,7 +64,8 @@ private func readChunk(_ value: Json, _ place: String) throws -> ChunkEntry {
     let fields = try Fields(value, place, names)
     let functions = try fields.dictionary("functions", readText)
     return ChunkEntry(
-        path: try fields.text("path"), functions: Dictionary(uniqueKeysWithValues: functions.map { ($0.key, $0.value) }),
+        path: try fields.text("path"),
+        functions: Dictionary(uniqueKeysWithValues: functions.map { ($0.key, $0.value) }),
         firstLayer: try fields.integer("first_layer"), layers: try fields.integer("layers"),
         inputs: try fields.list("inputs", readTensor), outputs: try fields.list("outputs", readTensor),
         states: try fields.list("states", readTensor))
@@ -71,7 +74,7 @@ private func readChunk(_ value: Json, _ place: String) throws -> ChunkEntry {
 private func readTensor(_ value: Json, _ place: String) throws -> TensorSpec {
     let fields = try Fields(value, place, ["name", "shape", "dtype"])
     let shape = try fields.list("shape") { item, place in
-        if let name = item.string { return Dimension.named(name) }
+        if let name = item.string { return TensorDimension.named(name) }
         return .fixed(try readInteger(item, place))
     }
     return TensorSpec(name: try fields.text("name"), shape: shape, dtype: try fields.text("dtype"))

@@ -48,7 +48,9 @@ public final class HostTensor: @unchecked Sendable {  // used by one queue
             return
         }
         for i in 0..<shape[axis] {
-            copyRows(from: source, strides: strides, axis: axis + 1, offset: offset + i * strides[axis], place: place + i * (inner / shape[axis]))
+            copyRows(
+                from: source, strides: strides, axis: axis + 1, offset: offset + i * strides[axis],
+                place: place + i * (inner / shape[axis]))
         }
     }
 
@@ -63,7 +65,8 @@ public final class HostTensor: @unchecked Sendable {  // used by one queue
 
     /// Takes over rows `0..<rows` of axis 2 of a [L, H, S, D], to begin at `position` of this [L, H, C, D].
     func write(_ rows: Int, of given: HostTensor, at position: Int) throws {
-        let fits = shape.count == 4 && given.shape.count == 4 && given.type == type && shape[0] == given.shape[0]
+        let fits =
+            shape.count == 4 && given.shape.count == 4 && given.type == type && shape[0] == given.shape[0]
             && shape[1] == given.shape[1] && shape[3] == given.shape[3] && rows <= given.shape[2]
         guard fits, position >= 0, position + rows <= shape[2] else {
             throw formatError("the package's new rows do not fit the cache", got: given.shape, wanted: shape)
@@ -81,8 +84,11 @@ public final class HostTensor: @unchecked Sendable {  // used by one queue
         let start = memory + index * width * type.bytes
         switch type {
         case .float32: return Array(UnsafeBufferPointer(start: start.assumingMemoryBound(to: Float.self), count: width))
-        case .float16: return UnsafeBufferPointer(start: start.assumingMemoryBound(to: UInt16.self), count: width).map(float(ofHalf:))
-        case .int32: return UnsafeBufferPointer(start: start.assumingMemoryBound(to: Int32.self), count: width).map(Float.init)
+        case .float16:
+            return UnsafeBufferPointer(start: start.assumingMemoryBound(to: UInt16.self), count: width).map(
+                float(ofHalf:))
+        case .int32:
+            return UnsafeBufferPointer(start: start.assumingMemoryBound(to: Int32.self), count: width).map(Float.init)
         }
     }
 }

@@ -31,16 +31,19 @@ public final class PackageChain: Backend {
     private static let worthPadding = 1.0 / 8
 
     /// makeRunner: loads a package. Throws a FormatError where the entry is not what this app can call.
-    public init(_ manifest: Manifest, runtime: String, makeRunner: (PackageFunctions) throws -> any PackageRunner) throws {
+    public init(_ manifest: Manifest, runtime: String, makeRunner: (PackageFunctions) throws -> any PackageRunner)
+        throws
+    {
         let entry = manifest.entry
         try checkCallable(entry)
         self.runtime = runtime
         self.entry = entry
         vocabSize = manifest.tokens.vocabSize
         let chunks = chainOf(entry)
-        let runners = try Dictionary(uniqueKeysWithValues: entry.paths.map { path in
-            (path, try makeRunner(packageFunctions(path, chunks, entry)))
-        })
+        let runners = try Dictionary(
+            uniqueKeysWithValues: entry.paths.map { path in
+                (path, try makeRunner(packageFunctions(path, chunks, entry)))
+            })
         calls = try chunks.map { try Call(runners[$0.path]!, $0) }
         prefills = chunks[0].functions["prefill"] != nil
     }
@@ -86,7 +89,8 @@ public final class PackageChain: Backend {
         }
         let logits = try needed("logits", found)
         guard logits.shape == [1, length, vocabSize] else {
-            throw formatError("the model does not give what its signature says", got: logits.shape, wanted: [1, length, vocabSize])
+            throw formatError(
+                "the model does not give what its signature says", got: logits.shape, wanted: [1, length, vocabSize])
         }
         position += ids.count
         return logits.row(ids.count - 1)
@@ -110,7 +114,8 @@ private final class Call {
         cache.values.forEach { $0.clear() }
     }
 
-    func run(_ role: String, _ given: [String: HostTensor], count: Int, at position: Int) throws -> [String: HostTensor] {
+    func run(_ role: String, _ given: [String: HostTensor], count: Int, at position: Int) throws -> [String: HostTensor]
+    {
         var inputs: [String: HostTensor] = [:]
         for spec in chunk.inputs { inputs[spec.name] = try given[spec.name] ?? needed(spec.name, cache) }
         let found = try runner.run(chunk.functions[role]!, inputs)
@@ -121,7 +126,9 @@ private final class Call {
     private func tensor(_ spec: TensorSpec) throws -> HostTensor {
         let shape = spec.shape.compactMap(\.fixed)
         guard let type = ElementType(rawValue: spec.dtype), shape.count == 4, spec.shape.count == 4 else {
-            throw formatError("a cache of an unknown kind", got: "\(spec.dtype) \(spec.shape)", wanted: "float16 or float32 [L, H, C, D]")
+            throw formatError(
+                "a cache of an unknown kind", got: "\(spec.dtype) \(spec.shape)",
+                wanted: "float16 or float32 [L, H, C, D]")
         }
         return HostTensor(shape, type)
     }
@@ -130,10 +137,14 @@ private final class Call {
 /// What is called for each step, in order: the chunks, or the one package as a chunk of all layers.
 private func chainOf(_ entry: ModelEntry) -> [ChunkEntry] {
     if let chunks = entry.chunks { return chunks }
-    let named = entry.options["functions"]?.object?.entries.compactMap { entry in entry.value.string.map { (entry.key, $0) } } ?? []
-    return [ChunkEntry(
-        path: entry.path, functions: named.isEmpty ? ["decode": "main"] : Dictionary(uniqueKeysWithValues: named),
-        firstLayer: 0, layers: 0, inputs: entry.inputs, outputs: entry.outputs, states: entry.states)]
+    let named =
+        entry.options["functions"]?.object?.entries.compactMap { entry in entry.value.string.map { (entry.key, $0) } }
+        ?? []
+    return [
+        ChunkEntry(
+            path: entry.path, functions: named.isEmpty ? ["decode": "main"] : Dictionary(uniqueKeysWithValues: named),
+            firstLayer: 0, layers: 0, inputs: entry.inputs, outputs: entry.outputs, states: entry.states)
+    ]
 }
 
 /// One without a position looks up ids and has no state.
@@ -149,7 +160,9 @@ private func packageFunctions(_ path: String, _ chunks: [ChunkEntry], _ entry: M
 
 private func needed(_ name: String, _ found: [String: HostTensor]) throws -> HostTensor {
     guard let tensor = found[name] else {
-        throw formatError("the model does not give what its signature says", got: found.keys.sorted(), wanted: name, hint: "export the bundle again")
+        throw formatError(
+            "the model does not give what its signature says", got: found.keys.sorted(), wanted: name,
+            hint: "export the bundle again")
     }
     return tensor
 }

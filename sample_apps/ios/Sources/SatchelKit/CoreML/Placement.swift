@@ -19,48 +19,56 @@ public struct Placement: Sendable {
     /// For parity-<device>.json: share of cost and number of operations, by processor.
     public var facts: [(name: String, value: Json)] {
         operations.sorted { $0.key < $1.key }.flatMap { device, count in
-            [("\(device)_operations", Json.integer(count)), ("\(device)_cost_share", rounded(shares[device]).map(Json.number) ?? .null)]
+            [
+                ("\(device)_operations", Json.integer(count)),
+                ("\(device)_cost_share", rounded(shares[device]).map(Json.number) ?? .null),
+            ]
         }
     }
 }
 
 #if canImport(CoreML)
-import CoreML
+    import CoreML
 
-@available(iOS 17.4, macOS 14.4, *)
-extension Placement {
-    /// Asks Core ML for all functions of all packages. Throws a FormatError.
-    public static func read(_ bundle: ModelBundle, compute: String? = nil) async throws -> Placement {
-        let configuration = MLModelConfiguration()
-        configuration.computeUnits = try CoreMLBackend.computeUnits(compute ?? bundle.manifest.entry.option("compute") ?? "all")
-        var found: [(operation: String, device: String, cost: Double)] = []
-        for path in bundle.manifest.entry.paths {
-            let plan = try await MLComputePlan.load(
-                contentsOf: try CompiledModels.url(of: path, in: bundle), configuration: configuration)
-            guard case .program(let program) = plan.modelStructure else {
-                throw formatError("Core ML does not tell where \(path) runs", wanted: "an ML program")
+    @available(iOS 17.4, macOS 14.4, *)
+    extension Placement {
+        /// Asks Core ML for all functions of all packages. Throws a FormatError.
+        public static func read(_ bundle: ModelBundle, compute: String? = nil) async throws -> Placement {
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = try CoreMLBackend.computeUnits(
+                compute ?? bundle.manifest.entry.option("compute") ?? "all")
+            var found: [(operation: String, device: String, cost: Double)] = []
+            for path in bundle.manifest.entry.paths {
+                let plan = try await MLComputePlan.load(
+                    contentsOf: try CompiledModels.url(of: path, in: bundle), configuration: configuration)
+                guard case .program(let program) = plan.modelStructure else {
+                    throw formatError("Core ML does not tell where \(path) runs", wanted: "an ML program")
+                }
+                for function in program.functions.values { found += placed(function.block, plan) }
             }
-            for function in program.functions.values { found += placed(function.block, plan) }
+            return Placement(found)
         }
-        return Placement(found)
-    }
 
-    /// Constants have no place.
-    private static func placed(_ block: MLModelStructure.Program.Block, _ plan: MLComputePlan) -> [(operation: String, device: String, cost: Double)] {
-        block.operations.flatMap { operation -> [(operation: String, device: String, cost: Double)] in
-            let inner = operation.blocks.flatMap { placed($0, plan) }
-            guard let usage = plan.deviceUsage(for: operation) else { return inner }
-            return inner + [(operation.operatorName, name(usage.preferred), plan.estimatedCost(of: operation)?.weight ?? 0)]
+        /// Constants have no place.
+        private static func placed(_ block: MLModelStructure.Program.Block, _ plan: MLComputePlan) -> [(
+            operation: String, device: String, cost: Double
+        )] {
+            block.operations.flatMap { operation -> [(operation: String, device: String, cost: Double)] in
+                let inner = operation.blocks.flatMap { placed($0, plan) }
+                guard let usage = plan.deviceUsage(for: operation) else { return inner }
+                return inner + [
+                    (operation.operatorName, name(usage.preferred), plan.estimatedCost(of: operation)?.weight ?? 0)
+                ]
+            }
         }
-    }
 
-    private static func name(_ device: MLComputeDevice) -> String {
-        switch device {
-        case .cpu: "cpu"
-        case .gpu: "gpu"
-        case .neuralEngine: "neuralEngine"
-        @unknown default: "other"
+        private static func name(_ device: MLComputeDevice) -> String {
+            switch device {
+            case .cpu: "cpu"
+            case .gpu: "gpu"
+            case .neuralEngine: "neuralEngine"
+            @unknown default: "other"
+            }
         }
     }
-}
 #endif

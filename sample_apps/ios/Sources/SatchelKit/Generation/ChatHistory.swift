@@ -40,7 +40,8 @@ public struct ChatHistory {
 
     private func write(_ chats: [Chat]) throws {
         do {
-            try FileManager.default.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(
+                at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
             try JSONEncoder().encode(chats).write(to: file, options: .atomic)
         } catch {
             throw outputError("the chats cannot be kept", got: reason(of: error), hint: "is there room on the device?")

@@ -17,7 +17,9 @@ public struct Answered: Sendable {
     public var prefillSeconds = 0.0
     public var decodeSeconds = 0.0
 
-    public var prefillRate: Double? { prefillSeconds > 0 && promptTokens > 0 ? Double(promptTokens) / prefillSeconds : nil }
+    public var prefillRate: Double? {
+        prefillSeconds > 0 && promptTokens > 0 ? Double(promptTokens) / prefillSeconds : nil
+    }
     /// The first id comes with the prompt.
     public var decodeRate: Double? { decodeSeconds > 0 && tokens > 1 ? Double(tokens - 1) / decodeSeconds : nil }
 }
@@ -57,13 +59,17 @@ public final class Engine: @unchecked Sendable {  // what changes is used on the
             try flag.check()
             session = try Session(bundle, backend)
             loadSeconds = Date().timeIntervalSince(start)
-            emit(.opened(Opened(
-                manifest: bundle.manifest, bytes: bundle.bytes, hasTemplate: session?.template != nil,
-                runtime: backend.runtime, loadSeconds: loadSeconds)))
+            emit(
+                .opened(
+                    Opened(
+                        manifest: bundle.manifest, bytes: bundle.bytes, hasTemplate: session?.template != nil,
+                        runtime: backend.runtime, loadSeconds: loadSeconds)))
         }
     }
 
-    public func chat(_ messages: [Message], _ options: GenerateOptions = .init()) -> AsyncThrowingStream<EngineEvent, Error> {
+    public func chat(_ messages: [Message], _ options: GenerateOptions = .init()) -> AsyncThrowingStream<
+        EngineEvent, Error
+    > {
         run { [self] emit, flag in
             var answered = Answered(reason: .cancelled)
             var last = Date()
@@ -75,7 +81,11 @@ public final class Engine: @unchecked Sendable {  // what changes is used on the
             }
             answered.reason = try loaded().chat(messages, options, watch: watch) { text, tokens in
                 let seconds = Date().timeIntervalSince(last)
-                if answered.tokens == 0 { answered.prefillSeconds += seconds } else { answered.decodeSeconds += seconds }
+                if answered.tokens == 0 {
+                    answered.prefillSeconds += seconds
+                } else {
+                    answered.decodeSeconds += seconds
+                }
                 last = Date()
                 answered.tokens += tokens
                 emit(.piece(text))
@@ -85,7 +95,7 @@ public final class Engine: @unchecked Sendable {  // what changes is used on the
     }
 
     /// prompts: only the first so many.
-    public func parity(host: Host, prompts: Int? = nil) -> AsyncThrowingStream<EngineEvent, Error> {
+    public func parity(host: ParityHost, prompts: Int? = nil) -> AsyncThrowingStream<EngineEvent, Error> {
         run { [self] emit, flag in
             let session = try loaded()
             defer { session.forget() }  // what the cache holds then is of no conversation

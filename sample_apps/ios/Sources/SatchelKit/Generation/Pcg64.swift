@@ -1,7 +1,7 @@
 /// The random numbers of runtime/sampling.py: numpy's `Generator(PCG64(seed)).random()`.
 ///
-/// PCG64 is O'Neill's PCG XSL-RR 128/64 (pcg-random.org); its state is made from the seed by numpy's SeedSequence, which
-/// hashes it into a pool of four words (numpy.org, "Parallel random number generation").
+/// PCG64 is O'Neill's PCG XSL-RR 128/64 (pcg-random.org); its state is made from the seed by numpy's SeedSequence,
+/// which hashes it into a pool of four words (numpy.org, "Parallel random number generation").
 struct Pcg64 {
     private var state: Wide
     private let increment: Wide

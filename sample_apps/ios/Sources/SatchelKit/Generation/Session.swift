@@ -44,8 +44,10 @@ public final class Session {
         self.bundle = bundle
         self.backend = backend
         let vocabSize = bundle.manifest.tokens.vocabSize
-        tokenizer = bundle.has("tokenizer.json") ? try Tokenizer(bundle.read("tokenizer.json"), vocabSize: vocabSize) : nil
-        let special = bundle.has("tokenizer_config.json")
+        tokenizer =
+            bundle.has("tokenizer.json") ? try Tokenizer(bundle.read("tokenizer.json"), vocabSize: vocabSize) : nil
+        let special =
+            bundle.has("tokenizer_config.json")
             ? try ChatTemplate.specialTokens(bundle.read("tokenizer_config.json")) : [:]
         template = try bundle.text("chat_template.jinja").map { try ChatTemplate($0, special: special) }
     }
@@ -103,7 +105,9 @@ public final class Session {
         let (context, vocabSize) = (bundle.manifest.entry.contextLength, bundle.manifest.tokens.vocabSize)
         guard !ids.isEmpty else { throw usageError("the prompt is empty", wanted: "at least one id") }
         let count = wanted ?? bundle.manifest.generation.maxNewTokens
-        guard count >= 1 else { throw usageError("the length of an answer is out of range", got: count, wanted: ">= 1") }
+        guard count >= 1 else {
+            throw usageError("the length of an answer is out of range", got: count, wanted: ">= 1")
+        }
         if let bad = ids.first(where: { !(0..<vocabSize).contains($0) }) {
             throw usageError("ids outside the vocabulary", got: bad, wanted: "0..\(vocabSize - 1)")
         }
@@ -111,7 +115,8 @@ public final class Session {
         guard free >= 1 else {
             throw usageError(
                 "the context cannot hold this conversation", got: "\(ids.count) ids", wanted: "at most \(context) ids",
-                hint: "begin a new chat or shorten the message; `satchel export --context` makes a bundle with more room")
+                hint:
+                    "begin a new chat or shorten the message; `satchel export --context` makes a bundle with more room")
         }
         return count <= free ? (count, .length) : (free, .context)
     }

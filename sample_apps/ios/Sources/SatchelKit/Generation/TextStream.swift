@@ -1,7 +1,7 @@
 /// Ids -> text as they come: whole characters only. runtime/generate.py is its twin.
 ///
-/// A token may end in the middle of a character, and its text may depend on the one before it (a leading space): text is
-/// held back while it ends in a broken character, and always decoded with what precedes.
+/// A token may end in the middle of a character, and its text may depend on the one before it (a leading space): text
+/// is held back while it ends in a broken character, and always decoded with what precedes.
 public struct TextStream {
     private let tokenizer: Tokenizer
     private var ids: [Int] = []

@@ -171,7 +171,7 @@ private struct Parser {
         let first = try fourDigits()
         if let single = Unicode.Scalar(first) { return single }
         guard first < 0xDC00, at + 2 < bytes.count, bytes[at + 1] == UInt8(ascii: "\\"),
-              bytes[at + 2] == UInt8(ascii: "u")
+            bytes[at + 2] == UInt8(ascii: "u")
         else { throw Malformed("half of a surrogate pair") }
         at += 2
         let second = try fourDigits()

@@ -20,7 +20,7 @@ public struct Golden: Sendable {
         let topLogits: [Float]
         /// [positions], over the ids that are not among the top; -infinity where there are none.
         let restLogsumexp: [Float]
-        /// [prompts, steps]: the set's own greedy answers, their second choices, and by how much the first was preferred.
+        /// [prompts, steps]: the set's own greedy answers, the second choices, and by how much the first was preferred.
         let greedyIds: [Int32]
         let greedyRunnerUp: [Int32]
         let greedyGap: [Float]
@@ -49,11 +49,13 @@ extension Golden {
     /// Reads `golden/`. Throws a BundleError: a file is missing, of the wrong size, or does not fit the others.
     public init(_ bundle: ModelBundle) throws {
         guard bundle.has("golden/golden.json") else {
-            throw bundleError("the bundle has no golden data", wanted: "golden/golden.json", hint: "export the bundle again")
+            throw bundleError(
+                "the bundle has no golden data", wanted: "golden/golden.json", hint: "export the bundle again")
         }
         let value = try parseJson(bundle.read("golden/golden.json"), "golden.json")
         guard value["schema_version"]?.integer == 1 else {
-            throw bundleError("golden.json is of an unknown schema", got: value["schema_version"]?.summary ?? "none", wanted: 1)
+            throw bundleError(
+                "golden.json is of an unknown schema", got: value["schema_version"]?.summary ?? "none", wanted: 1)
         }
         let fields = try Fields(value, "golden.json", ["schema_version", "vocab_size", "prompts", "sets"])
         vocabSize = try fields.integer("vocab_size")
@@ -73,11 +75,14 @@ extension Golden {
 private func readPrompt(_ value: Json, _ place: String) throws -> Golden.Prompt {
     let fields = try Fields(value, place, ["text", "ids", "continuation"], optional: ["picture"])
     return Golden.Prompt(
-        text: try fields.textOrNull("text"), ids: try fields.integers("ids"), continuation: try fields.integers("continuation"))
+        text: try fields.textOrNull("text"), ids: try fields.integers("ids"),
+        continuation: try fields.integers("continuation"))
 }
 
 private func checkPrompts(_ prompts: [Golden.Prompt], _ sets: [String], _ vocabSize: Int, _ wanted: Int) throws {
-    guard vocabSize == wanted else { throw bundleError("golden data of another vocabulary", got: vocabSize, wanted: wanted) }
+    guard vocabSize == wanted else {
+        throw bundleError("golden data of another vocabulary", got: vocabSize, wanted: wanted)
+    }
     let known = Golden.SetName.allCases.map(\.rawValue)
     guard !prompts.isEmpty, sets.contains("reference"), sets.allSatisfy(known.contains) else {
         throw bundleError("golden.json lacks the reference or has unknown sets", got: sets, wanted: known)
@@ -88,7 +93,9 @@ private func checkPrompts(_ prompts: [Golden.Prompt], _ sets: [String], _ vocabS
             throw bundleError("a golden prompt is empty or outside the vocabulary", wanted: "0..\(vocabSize - 1)")
         }
     }
-    guard Set(prompts.map(\.continuation.count)).count == 1 else { throw bundleError("golden continuations differ in length") }
+    guard Set(prompts.map(\.continuation.count)).count == 1 else {
+        throw bundleError("golden continuations differ in length")
+    }
 }
 
 /// The files of one set.
@@ -146,7 +153,9 @@ private struct SetFiles {
             throw bundleError("golden/\(file) is of the wrong size", got: data.count, wanted: 4 * shape.reduce(1, *))
         }
         return data.withUnsafeBytes { bytes in
-            (0..<bytes.count / 4).map { UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)) }
+            (0..<bytes.count / 4).map {
+                UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self))
+            }
         }
     }
 }

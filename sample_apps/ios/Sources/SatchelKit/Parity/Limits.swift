@@ -36,8 +36,11 @@ struct Limits {
     private let maxima: [String]
 
     init() throws {
-        guard let url = Bundle.module.url(forResource: "limits", withExtension: "json"), let data = try? Data(contentsOf: url)
-        else { throw bundleError("the app lacks its table of limits", wanted: "limits.json", hint: "install the app again") }
+        guard let url = Bundle.module.url(forResource: "limits", withExtension: "json"),
+            let data = try? Data(contentsOf: url)
+        else {
+            throw bundleError("the app lacks its table of limits", wanted: "limits.json", hint: "install the app again")
+        }
         table = try parseJson(data, "limits.json")
         maxima = (table["maxima"]?.array ?? []).compactMap(\.string)
     }
@@ -53,7 +56,8 @@ struct Limits {
         let list = comparison == .lowering ? of?.array : of?[scheme]?.array
         let limits = (list ?? []).compactMap { item -> Limit? in
             guard let figure = item["figure"]?.string, let value = item["value"]?.number else { return nil }
-            return Limit(figure: figure, value: value, reason: item["reason"]?.string ?? "", isMaximum: maxima.contains(figure))
+            return Limit(
+                figure: figure, value: value, reason: item["reason"]?.string ?? "", isMaximum: maxima.contains(figure))
         }
         return Dictionary(uniqueKeysWithValues: limits.map { ($0.figure, $0) })
     }

@@ -5,7 +5,9 @@ import Foundation
 ///
 /// topLogits: the reference's, of topIds; rest: its logsumexp over the others, -infinity for none.
 /// candidate: the whole row, [vocab].
-func klFromTop(_ topIds: ArraySlice<Int32>, _ topLogits: ArraySlice<Float>, _ rest: Float, _ candidate: [Float]) -> Double {
+func klFromTop(_ topIds: ArraySlice<Int32>, _ topLogits: ArraySlice<Float>, _ rest: Float, _ candidate: [Float])
+    -> Double
+{
     let p = normalized(topLogits.map(Double.init) + [Double(rest)])
     let q = normalized(topIds.map { Double(candidate[Int($0)]) } + [logsumexp(without(topIds, candidate))])
     let sum = zip(p, q).reduce(0) { $1.0 == -.infinity ? $0 : $0 + exp($1.0) * ($1.0 - $1.1) }

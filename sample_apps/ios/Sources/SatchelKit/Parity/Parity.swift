@@ -13,7 +13,7 @@ public struct ParityRow: Sendable {
 }
 
 /// What ran the model.
-public struct Host: Sendable {
+public struct ParityHost: Sendable {
     /// For the file's name, such as "iphone16-1-ios-18.1".
     public let device: String
     /// Whatever else is known: "title", "machine", "os", "memory_gb", "compute_units" and so on.
@@ -50,12 +50,14 @@ public struct ParityReport: Sendable {
 /// prompts: only the first so many. progress: told the prompts that are done, and all, between any two calls; throws to
 /// cancel. Throws a BundleError.
 public func checkParity(
-    _ bundle: ModelBundle, _ backend: any Backend, host: Host, loadSeconds: Double, prompts: Int? = nil,
+    _ bundle: ModelBundle, _ backend: any Backend, host: ParityHost, loadSeconds: Double, prompts: Int? = nil,
     progress: @escaping (Int, Int) throws -> Void = { _, _ in }
 ) throws -> ParityReport {
     let entry = bundle.manifest.entry
     let golden = try Golden(bundle)
-    if let prompts, prompts < 1 { throw usageError("a number of prompts is out of range", got: prompts, wanted: ">= 1") }
+    if let prompts, prompts < 1 {
+        throw usageError("a number of prompts is out of range", got: prompts, wanted: ">= 1")
+    }
     guard golden.prompts.prefix(prompts ?? .max).contains(where: { $0.ids.count <= entry.contextLength }) else {
         throw bundleError("no golden prompt fits the context", wanted: entry.contextLength)
     }
@@ -65,7 +67,8 @@ public func checkParity(
     let rows = comparisons.flatMap { judge.rows(replay, $0) }
     let answers = comparisons.map { AnswerList(comparison: $0, list: replay.answers[$0.set] ?? []) }
     let record = ParityRecord(
-        bundle: bundle, starts: Array(golden.starts.prefix(prompts ?? .max)), replay: replay, rows: rows, answers: answers, judge: judge, host: host,
+        bundle: bundle, starts: Array(golden.starts.prefix(prompts ?? .max)), replay: replay, rows: rows,
+        answers: answers, judge: judge, host: host,
         runtime: backend.runtime, loadSeconds: loadSeconds)
     return ParityReport(
         rows: rows, answers: answers, skipped: replay.skipped, prefillRate: replay.rate(.prefill),
@@ -93,7 +96,10 @@ struct Judge {
         }
         found.append(("greedy", greedyFigures(replay.answers[comparison.set] ?? [], tie(comparison))))
         return found.flatMap { route, figures in
-            figures.map { ParityRow(comparison: comparison, route: route, figure: $0.figure, value: $0.value, limit: allowed[$0.figure]) }
+            figures.map {
+                ParityRow(
+                    comparison: comparison, route: route, figure: $0.figure, value: $0.value, limit: allowed[$0.figure])
+            }
         }
     }
 

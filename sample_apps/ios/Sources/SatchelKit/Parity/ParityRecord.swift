@@ -7,7 +7,7 @@ struct ParityRecord {
     let rows: [ParityRow]
     let answers: [AnswerList]
     let judge: Judge
-    let host: Host
+    let host: ParityHost
     let runtime: String
     let loadSeconds: Double
 
@@ -42,7 +42,11 @@ struct ParityRecord {
     private func runJson() -> Json {
         let comparisons = answers.map(\.comparison).map { comparison in
             let routes = ["decode", "prefill", "greedy"].map { route in
-                (route, Json.array(rows.filter { $0.comparison == comparison && $0.route == route }.map { object(figure($0)) }))
+                (
+                    route,
+                    Json.array(
+                        rows.filter { $0.comparison == comparison && $0.route == route }.map { object(figure($0)) })
+                )
             }
             return (comparison.rawValue, object(routes))
         }
@@ -50,7 +54,8 @@ struct ParityRecord {
             (of.comparison.rawValue, Json.array(of.list.map { answer($0, judge.tie(of.comparison)) }))
         }
         return object([
-            ("name", .string(run)), ("arithmetic", .string(judge.arithmetic.rawValue)), ("comparisons", object(comparisons)),
+            ("name", .string(run)), ("arithmetic", .string(judge.arithmetic.rawValue)),
+            ("comparisons", object(comparisons)),
             ("answers", object(said)), ("positions", positions()),
         ])
     }
@@ -71,7 +76,8 @@ struct ParityRecord {
 
     private func answer(_ answer: Answer, _ tie: Double) -> Json {
         var said: [(String, Json)] = [
-            ("prompt", .integer(answer.prompt)), ("agreed", .integer(answer.agreed)), ("steps", .integer(answer.ids.count)),
+            ("prompt", .integer(answer.prompt)), ("agreed", .integer(answer.agreed)),
+            ("steps", .integer(answer.ids.count)),
             ("ids", .array(answer.ids.map(Json.integer))),
         ]
         if let parted = answer.parted {
@@ -108,7 +114,8 @@ struct ParityRecord {
         let lowered = Set(rows.filter { !$0.passed && $0.comparison == .lowering }.map(\.route))
         if row.comparison == .quality {
             return lowered.isEmpty
-                ? "the program is right and the weights are not good enough: try other --weights or more calibration text"
+                ? "the program is right and the weights are not good enough: "
+                    + "try other --weights or more calibration text"
                 : "look at the lowering first: this run does not even agree with the bundle's own weights"
         }
         if !lowered.contains("decode") {
@@ -117,7 +124,8 @@ struct ParityRecord {
         if !lowered.contains("prefill") {
             return "prefill is right: look at the decode function and at how it writes the cache"
         }
-        return "both routes differ: compare `satchel inspect --weights` with another format's, then the ops of this format"
+        return
+            "both routes differ: compare `satchel inspect --weights` with another format's, then the ops of this format"
     }
 }
 

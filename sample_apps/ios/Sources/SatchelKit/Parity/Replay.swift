@@ -86,7 +86,8 @@ final class Replay {
 
     /// progress: told after each prompt, and between any two calls; throws to cancel.
     init(
-        _ backend: any Backend, _ golden: Golden, contextLength: Int, prompts: Int?, progress: @escaping (Int, Int) throws -> Void
+        _ backend: any Backend, _ golden: Golden, contextLength: Int, prompts: Int?,
+        progress: @escaping (Int, Int) throws -> Void
     ) throws {
         let chosen = Array(golden.prompts.prefix(prompts ?? .max))
         var done = 0
@@ -134,7 +135,9 @@ final class Replay {
             backend.reset()
             if half > 0 { found(half - 1, try prefill(Array(prompt.ids.prefix(half)))) }
             found(last, try prefill(Array(prompt.ids.dropFirst(half))))
-            for (i, id) in prompt.continuation.dropLast().prefix(forced).enumerated() { found(last + 1 + i, try step(id)) }
+            for (i, id) in prompt.continuation.dropLast().prefix(forced).enumerated() {
+                found(last + 1 + i, try step(id))
+            }
         }
         backend.reset()
         found(prompt.sequence.count - 1, try prefill(prompt.sequence))

@@ -1,8 +1,8 @@
 import Foundation
 
-extension Host {
+extension ParityHost {
     /// This device, as it names itself. name: another name for the file, such as a person gave.
-    public static func current(name: String? = nil, compute: String? = nil, placement: Placement? = nil) -> Host {
+    public static func current(name: String? = nil, compute: String? = nil, placement: Placement? = nil) -> ParityHost {
         let info = ProcessInfo.processInfo
         let version = info.operatingSystemVersion
         let os = "\(systemName) \(version.majorVersion).\(version.minorVersion)"
@@ -13,7 +13,7 @@ extension Host {
         ]
         if let compute { facts.append(("compute_units", .string(compute))) }
         if let placement { facts += placement.facts }
-        return Host(device: name ?? "\(machine) \(os)", facts: facts)
+        return ParityHost(device: name ?? "\(machine) \(os)", facts: facts)
     }
 
     /// Such as "iPhone16,1".
@@ -25,19 +25,19 @@ extension Host {
 
     private static var systemName: String {
         #if os(iOS)
-        "iOS"
+            "iOS"
         #elseif os(macOS)
-        "macOS"
+            "macOS"
         #else
-        "Linux"
+            "Linux"
         #endif
     }
 
     private static var isLowPower: Bool {
         #if canImport(Darwin)
-        ProcessInfo.processInfo.isLowPowerModeEnabled
+            ProcessInfo.processInfo.isLowPowerModeEnabled
         #else
-        false
+            false
         #endif
     }
 }

@@ -35,7 +35,8 @@ public final class ChatTemplate: @unchecked Sendable {  // immutable
         let scope = Scope(Self.globals())
         for name in ["tools", "documents"] { scope[name] = Value.none }
         for (name, text) in special { scope[name] = .string(text) }
-        scope["messages"] = .list(messages.map { .dictionary([("role", .string($0.role)), ("content", .string($0.content))]) })
+        scope["messages"] = .list(
+            messages.map { .dictionary([("role", .string($0.role)), ("content", .string($0.content))]) })
         scope["add_generation_prompt"] = .bool(addGenerationPrompt)
         let runner = TemplateRunner()
         do {
@@ -79,7 +80,9 @@ public final class ChatTemplate: @unchecked Sendable {  // immutable
         }
         let (start, stop) = bounds.count == 1 ? (0, bounds[0]) : (bounds[0], bounds[1])
         let step = bounds.count == 3 ? bounds[2] : 1
-        guard step != 0, abs((stop - start) / step) <= longestRange else { throw TemplateError("a range that is too large") }
+        guard step != 0, abs((stop - start) / step) <= longestRange else {
+            throw TemplateError("a range that is too large")
+        }
         return .list(stride(from: start, to: stop, by: step).map(Value.integer))
     }
 

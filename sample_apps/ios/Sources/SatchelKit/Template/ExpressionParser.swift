@@ -93,7 +93,9 @@ struct TokenReader {
         try binary(["+", "-"]) { try $0.binary(["~"]) { try $0.binary(["*", "//", "/", "%"]) { try $0.power() } } }
     }
 
-    private mutating func binary(_ signs: [String], _ operand: (inout TokenReader) throws -> Expression) throws -> Expression {
+    private mutating func binary(_ signs: [String], _ operand: (inout TokenReader) throws -> Expression) throws
+        -> Expression
+    {
         var left = try operand(&self)
         while let sign = signs.first(where: { tokens.first == .symbol($0) }) {
             tokens.removeFirst()
@@ -111,9 +113,13 @@ struct TokenReader {
     /// A sign binds closer than a filter.
     private mutating func unary(withFilters: Bool) throws -> Expression {
         let value: Expression
-        if takes(.symbol("-")) { value = .negative(try unary(withFilters: false)) }
-        else if takes(.symbol("+")) { value = try unary(withFilters: false) }
-        else { value = try primary() }
+        if takes(.symbol("-")) {
+            value = .negative(try unary(withFilters: false))
+        } else if takes(.symbol("+")) {
+            value = try unary(withFilters: false)
+        } else {
+            value = try primary()
+        }
         return try postfix(value, withFilters: withFilters)
     }
 
@@ -186,7 +192,10 @@ struct TokenReader {
             } else {
                 found.append(Argument(name: nil, value: try expression()))
             }
-            if !takes(.symbol(",")) { try expect(.symbol(")")); break }
+            if !takes(.symbol(",")) {
+                try expect(.symbol(")"))
+                break
+            }
         }
         return found
     }
@@ -232,7 +241,10 @@ struct TokenReader {
         var found: [Expression] = []
         while !takes(.symbol(end)) {
             found.append(try expression())
-            if !takes(.symbol(",")) { try expect(.symbol(end)); break }
+            if !takes(.symbol(",")) {
+                try expect(.symbol(end))
+                break
+            }
         }
         return found
     }
@@ -243,7 +255,10 @@ struct TokenReader {
             let key = try expression()
             try expect(.symbol(":"))
             found.append((key, try expression()))
-            if !takes(.symbol(",")) { try expect(.symbol("}")); break }
+            if !takes(.symbol(",")) {
+                try expect(.symbol("}"))
+                break
+            }
         }
         return found
     }

@@ -5,7 +5,7 @@
 public struct Guard {
     private let standIns: [(token: String, standIn: String)]
 
-    private static let rare: ClosedRange<UInt32> = 0x12000...0x12399  // cuneiform: printable, without case, never normalized
+    private static let rare: ClosedRange<UInt32> = 0x12000...0x12399  // cuneiform: printable, without case, as it is
 
     /// Throws a UsageError: too many are spelled out.
     public init(_ messages: [Message], controls: [String]) throws {

@@ -12,11 +12,14 @@ func applyFilter(_ name: String, _ value: Value, _ arguments: Arguments) throws 
     case "tojson":
         let json = try value.json()
         let sorts = arguments.named.first { $0.name == "sort_keys" }?.value.isTrue ?? false
-        return .string(plainJson(sorts ? sorted(json) : json, indent: arguments.named.first { $0.name == "indent" }?.value.integer))
+        return .string(
+            plainJson(sorts ? sorted(json) : json, indent: arguments.named.first { $0.name == "indent" }?.value.integer)
+        )
     case "string": return .string(value.text)
     case "safe", "mark_safe": return value
     case "int": return .integer(wholeNumber(value) ?? arguments.value(0, "default")?.integer ?? 0)
-    case "float": return .number(value.number ?? value.string.flatMap(Double.init) ?? arguments.value(0, "default")?.number ?? 0)
+    case "float":
+        return .number(value.number ?? value.string.flatMap(Double.init) ?? arguments.value(0, "default")?.number ?? 0)
     case "abs":
         guard let number = value.number else { throw TemplateError("abs of what is no number") }
         return value.integer.map { .integer(abs($0)) } ?? .number(abs(number))
@@ -28,7 +31,10 @@ func applyFilter(_ name: String, _ value: Value, _ arguments: Arguments) throws 
     case "wordcount": return .integer(value.text.unicodeScalars.split { !isOfWord($0) }.count)
     case "items": return value.isUndefined ? .list([]) : try pairs(value)
     case "dictsort":
-        return .list(try pairs(value).items().sorted { try item($0, .integer(0)).text.lowercased() < item($1, .integer(0)).text.lowercased() })
+        return .list(
+            try pairs(value).items().sorted {
+                try item($0, .integer(0)).text.lowercased() < item($1, .integer(0)).text.lowercased()
+            })
     default: throw TemplateError("the filter \(name) is not known")
     }
 }
@@ -44,7 +50,9 @@ private func textFilter(_ name: String, _ value: Value, _ arguments: Arguments) 
     case "indent":
         let width = arguments.value(0, "width")
         let blanks = width?.string ?? String(repeating: " ", count: min(max(width?.integer ?? 4, 0), 1000))
-        let (first, blank) = (arguments.value(1, "first")?.isTrue ?? false, arguments.value(2, "blank")?.isTrue ?? false)
+        let (first, blank) = (
+            arguments.value(1, "first")?.isTrue ?? false, arguments.value(2, "blank")?.isTrue ?? false
+        )
         let indented = split(value.text, at: "\n").enumerated().map { i, line in
             (i == 0 ? first : blank || !line.isEmpty) ? blanks + line : line
         }
@@ -58,7 +66,9 @@ private func listFilter(_ name: String, _ value: Value, _ arguments: Arguments) 
     case "first": return try value.items().first ?? .undefined("the first item")
     case "last": return try value.items().last ?? .undefined("the last item")
     case "list": return .list(try value.items())
-    case "reverse": return value.string == nil ? .list(try value.items().reversed()) : .string(try value.items().reversed().map(\.text).joined())
+    case "reverse":
+        return value.string == nil
+            ? .list(try value.items().reversed()) : .string(try value.items().reversed().map(\.text).joined())
     case "join":
         let items = try mapped(value.items(), arguments.value(1, "attribute"))
         return .string(items.map(\.text).joined(separator: arguments.value(0, "d")?.text ?? ""))
@@ -67,10 +77,14 @@ private func listFilter(_ name: String, _ value: Value, _ arguments: Arguments) 
         let ordered = try value.items().sorted { try precedes(mapped([$0], key)[0], mapped([$1], key)[0]) }
         return .list(arguments.value(0, "reverse")?.isTrue == true ? ordered.reversed() : ordered)
     case "unique":
-        return .list(try value.items().reduce(into: []) { found, item in
-            if !found.contains(where: { equal($0, item) }) { found.append(item) }
-        })
-    case "sum": return try mapped(value.items(), arguments.value(0, "attribute")).reduce(.integer(0)) { try binary("+", $0, $1) }
+        return .list(
+            try value.items().reduce(into: []) { found, item in
+                if !found.contains(where: { equal($0, item) }) { found.append(item) }
+            })
+    case "sum":
+        return try mapped(value.items(), arguments.value(0, "attribute")).reduce(.integer(0)) {
+            try binary("+", $0, $1)
+        }
     case "min": return try value.items().min(by: precedes) ?? .undefined("the smallest item")
     case "max": return try value.items().max(by: precedes) ?? .undefined("the largest item")
     case "map":
@@ -97,7 +111,9 @@ private func called(_ value: Value, _ name: String, _ arguments: Arguments) thro
 private func mapped(_ items: [Value], _ key: Value?) throws -> [Value] {
     guard let key else { return items }
     guard let path = key.string else { return try items.map { try item($0, key) } }
-    return try items.map { try split(path, at: ".").reduce($0) { try item($0, Int($1).map(Value.integer) ?? .string($1)) } }
+    return try items.map {
+        try split(path, at: ".").reduce($0) { try item($0, Int($1).map(Value.integer) ?? .string($1)) }
+    }
 }
 
 /// Items that pass, or do not pass, a test, which is by default whether they are true.
@@ -126,7 +142,9 @@ private func sorted(_ json: Json) -> Json {
 }
 
 private func wholeNumber(_ value: Value) -> Int? {
-    if let text = value.string { return Int(trimmed(text)) ?? Double(trimmed(text)).flatMap { Int(exactly: $0.rounded(.towardZero)) } }
+    if let text = value.string {
+        return Int(trimmed(text)) ?? Double(trimmed(text)).flatMap { Int(exactly: $0.rounded(.towardZero)) }
+    }
     return value.integer ?? value.number.flatMap { Int(exactly: $0.rounded(.towardZero)) }
 }
 

@@ -15,7 +15,7 @@ enum Token: Equatable {
     case symbol(String)
 }
 
-/// Cuts a template's source into text, statements and outputs, with trim_blocks and lstrip_blocks as transformers sets them.
+/// Cuts a template's source into text, statements and outputs, with transformers' trim_blocks and lstrip_blocks.
 struct TemplateLexer {
     private let source: [Unicode.Scalar]
     private var at = 0
@@ -33,8 +33,11 @@ struct TemplateLexer {
         // Jinja's newline is \n, and it drops one at the end.
         var scalars: [Unicode.Scalar] = []
         for (i, scalar) in source.enumerated() {
-            if scalar == "\r" { scalars.append("\n") }
-            else if !(scalar == "\n" && i > 0 && source[i - 1] == "\r") { scalars.append(scalar) }
+            if scalar == "\r" {
+                scalars.append("\n")
+            } else if !(scalar == "\n" && i > 0 && source[i - 1] == "\r") {
+                scalars.append(scalar)
+            }
         }
         if scalars.last == "\n" { scalars.removeLast() }
         self.source = scalars
@@ -42,7 +45,13 @@ struct TemplateLexer {
 
     private mutating func run() throws -> [SourcePart] {
         while at < source.count {
-            if starts("{%") { try statement() } else if starts("{{") { try output() } else if starts("{#") { try comment() } else {
+            if starts("{%") {
+                try statement()
+            } else if starts("{{") {
+                try output()
+            } else if starts("{#") {
+                try comment()
+            } else {
                 take(source[at])
                 at += 1
             }
@@ -147,11 +156,24 @@ struct TemplateLexer {
         var found: [Token] = []
         var depth = 0  // "}}" may end two dictionaries
         while at < source.count {
-            if source[at].properties.isWhitespace { at += 1; continue }
+            if source[at].properties.isWhitespace {
+                at += 1
+                continue
+            }
             if depth == 0 {
-                if starts("-" + end) { at += 3; trimsNext = true; return found }
-                if starts("+" + end) && end == "%}" { at += 3; return found }
-                if starts(end) { at += 2; return found }
+                if starts("-" + end) {
+                    at += 3
+                    trimsNext = true
+                    return found
+                }
+                if starts("+" + end) && end == "%}" {
+                    at += 3
+                    return found
+                }
+                if starts(end) {
+                    at += 2
+                    return found
+                }
             }
             let token = try token()
             if case .symbol(let symbol) = token {
@@ -171,7 +193,10 @@ struct TemplateLexer {
             at += name.count
             return .name(String(String.UnicodeScalarView(name)))
         }
-        for symbol in ["==", "!=", "<=", ">=", "**", "//", "+", "-", "*", "/", "%", "~", "<", ">", "=", "(", ")", "[", "]", "{", "}", ",", ":", ".", "|"]
+        for symbol in [
+            "==", "!=", "<=", ">=", "**", "//", "+", "-", "*", "/", "%", "~", "<", ">", "=", "(", ")", "[", "]", "{",
+            "}", ",", ":", ".", "|",
+        ]
         where starts(symbol) {
             at += symbol.count
             return .symbol(symbol)
@@ -199,7 +224,8 @@ struct TemplateLexer {
     /// Stands on what follows the backslash, and ends on the last character of it.
     private mutating func escape(into found: inout String.UnicodeScalarView) throws {
         let simple: [Unicode.Scalar: Unicode.Scalar] = [
-            "n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", "\"": "\"", "a": "\u{7}", "b": "\u{8}", "f": "\u{c}", "v": "\u{b}", "0": "\0",
+            "n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", "\"": "\"", "a": "\u{7}", "b": "\u{8}", "f": "\u{c}",
+            "v": "\u{b}", "0": "\0",
         ]
         let digits: [Unicode.Scalar: Int] = ["x": 2, "u": 4, "U": 8]
         if let scalar = simple[source[at]] {

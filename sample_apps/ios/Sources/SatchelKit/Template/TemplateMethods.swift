@@ -19,13 +19,22 @@ private func textMethod(_ text: String, _ name: String) -> Value? {
     case "title": return .function { _ in .string(titled(text)) }
     case "capitalize": return .function { _ in .string(capitalized(text)) }
     case "split", "rsplit":
-        return .function { .list(try splitWords(text, $0.value(0, "sep"), $0.value(1, "maxsplit")?.integer ?? -1, fromEnd: name == "rsplit").map(Value.string)) }
+        return .function {
+            .list(
+                try splitWords(
+                    text, $0.value(0, "sep"), $0.value(1, "maxsplit")?.integer ?? -1, fromEnd: name == "rsplit"
+                ).map(Value.string))
+        }
     case "splitlines": return .function { _ in .list(lines(text).map(Value.string)) }
     case "startswith", "endswith":
         return .function { arguments in
             let given = try arguments.needed(0)
             let parts = try given.string.map { [$0] } ?? given.items().map(\.text)
-            return .bool(parts.contains { name == "startswith" ? text.utf8.starts(with: $0.utf8) : text.utf8.reversed().starts(with: $0.utf8.reversed()) })
+            return .bool(
+                parts.contains {
+                    name == "startswith"
+                        ? text.utf8.starts(with: $0.utf8) : text.utf8.reversed().starts(with: $0.utf8.reversed())
+                })
         }
     case "replace":
         return .function { arguments in
@@ -37,17 +46,29 @@ private func textMethod(_ text: String, _ name: String) -> Value? {
     case "find": return .function { .integer(find(try $0.needed(0).text, in: text) ?? -1) }
     case "count": return .function { .integer(split(text, at: try $0.needed(0).text).count - 1) }
     case "isdigit", "isnumeric":
-        return .function { _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy { $0.properties.numericType != nil }) }
-    case "isalpha": return .function { _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(\.properties.isAlphabetic)) }
-    case "isspace": return .function { _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(\.properties.isWhitespace)) }
+        return .function { _ in
+            .bool(!text.isEmpty && text.unicodeScalars.allSatisfy { $0.properties.numericType != nil })
+        }
+    case "isalpha":
+        return .function { _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(\.properties.isAlphabetic)) }
+    case "isspace":
+        return .function { _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(\.properties.isWhitespace)) }
     case "isupper": return .function { _ in .bool(text != text.lowercased() && text == text.uppercased()) }
     case "islower": return .function { _ in .bool(text != text.uppercased() && text == text.lowercased()) }
     case "removeprefix":
-        return .function { let part = try $0.needed(0).text
-            return .string(text.utf8.starts(with: part.utf8) ? String(text.unicodeScalars.dropFirst(part.unicodeScalars.count)) : text) }
+        return .function {
+            let part = try $0.needed(0).text
+            return .string(
+                text.utf8.starts(with: part.utf8)
+                    ? String(text.unicodeScalars.dropFirst(part.unicodeScalars.count)) : text)
+        }
     case "removesuffix":
-        return .function { let part = try $0.needed(0).text
-            return .string(text.utf8.reversed().starts(with: part.utf8.reversed()) ? String(text.unicodeScalars.dropLast(part.unicodeScalars.count)) : text) }
+        return .function {
+            let part = try $0.needed(0).text
+            return .string(
+                text.utf8.reversed().starts(with: part.utf8.reversed())
+                    ? String(text.unicodeScalars.dropLast(part.unicodeScalars.count)) : text)
+        }
     default: return nil
     }
 }
@@ -57,10 +78,11 @@ private func dictionaryMethod(_ entries: [(key: String, value: Value)], _ whole:
     case "items": .function { _ in .list(entries.map { .tuple([.string($0.key), $0.value]) }) }
     case "keys": .function { _ in .list(entries.map { .string($0.key) }) }
     case "values": .function { _ in .list(entries.map(\.value)) }
-    case "get": .function { arguments in
-        let key = try arguments.needed(0).string
-        return key.flatMap { whole.entry($0) } ?? arguments.value(1, "default") ?? Value.none
-    }
+    case "get":
+        .function { arguments in
+            let key = try arguments.needed(0).string
+            return key.flatMap { whole.entry($0) } ?? arguments.value(1, "default") ?? Value.none
+        }
     case "pop", "update", "clear", "setdefault", "popitem": refusedChange(name)
     default: nil
     }
@@ -68,15 +90,19 @@ private func dictionaryMethod(_ entries: [(key: String, value: Value)], _ whole:
 
 private func listMethod(_ items: [Value], _ name: String) -> Value? {
     switch name {
-    case "index": .function { arguments in
-        let value = try arguments.needed(0)
-        guard let index = items.firstIndex(where: { equal($0, value) }) else { throw TemplateError("the list has no such item") }
-        return .integer(index)
-    }
-    case "count": .function { arguments in
-        let value = try arguments.needed(0)
-        return .integer(items.filter { equal($0, value) }.count)
-    }
+    case "index":
+        .function { arguments in
+            let value = try arguments.needed(0)
+            guard let index = items.firstIndex(where: { equal($0, value) }) else {
+                throw TemplateError("the list has no such item")
+            }
+            return .integer(index)
+        }
+    case "count":
+        .function { arguments in
+            let value = try arguments.needed(0)
+            return .integer(items.filter { equal($0, value) }.count)
+        }
     case "append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse": refusedChange(name)
     default: nil
     }

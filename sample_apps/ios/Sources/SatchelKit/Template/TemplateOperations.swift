@@ -40,7 +40,8 @@ func sliced(_ of: Value, _ start: Int?, _ stop: Int?, _ step: Int) throws -> Val
     func place(_ bound: Int?, _ standard: Int) -> Int {
         bound.map { min(max($0 < 0 ? $0 + items.count : $0, lowest), highest) } ?? standard
     }
-    let (from, to) = step > 0 ? (place(start, 0), place(stop, items.count)) : (place(start, items.count - 1), place(stop, -1))
+    let (from, to) =
+        step > 0 ? (place(start, 0), place(stop, items.count)) : (place(start, items.count - 1), place(stop, -1))
     let found = stride(from: from, to: to, by: step).map { items[$0] }
     if of.string != nil { return .string(found.map(\.text).joined()) }
     if case .tuple = of { return .tuple(found) }
@@ -80,7 +81,8 @@ func binary(_ sign: String, _ a: Value, _ b: Value) throws -> Value {
 private func repeated(_ value: Value, _ times: Value) throws -> Value {
     guard let times = times.integer else { throw TemplateError("a sequence times what is no integer") }
     let items = try value.items()
-    guard times <= 0 || items.count * min(times, TemplateRunner.largestProduct + 1) <= TemplateRunner.largestProduct else {
+    guard times <= 0 || items.count * min(times, TemplateRunner.largestProduct + 1) <= TemplateRunner.largestProduct
+    else {
         throw TemplateError("a product that is too large")
     }
     let found = (0..<max(times, 0)).flatMap { _ in items }

@@ -76,7 +76,10 @@ struct TemplateParser {
             let nodes = try body(until: condition == nil ? ["endif"] : ["elif", "else", "endif"])
             branches.append((condition, nodes))
             let end = statement.last
-            if end == "elif" { condition = try lastExpression(); continue }
+            if end == "elif" {
+                condition = try lastExpression()
+                continue
+            }
             try statement.end()
             if end == "endif" { return .branch(branches) }
             condition = nil
@@ -92,7 +95,8 @@ struct TemplateParser {
         let nodes = try body(until: ["else", "endfor"])
         let hasElse = statement.last == "else"
         try statement.end()
-        return .loop(target: target, over: over, filter: filter, body: nodes, otherwise: hasElse ? try block("endfor") : [])
+        return .loop(
+            target: target, over: over, filter: filter, body: nodes, otherwise: hasElse ? try block("endfor") : [])
     }
 
     private mutating func set() throws -> Node {
@@ -120,7 +124,10 @@ struct TemplateParser {
         while !statement.takes(.symbol(")")) {
             let parameter = try statement.name()
             parameters.append((parameter, statement.takes(.symbol("=")) ? try statement.expression() : nil))
-            if !statement.takes(.symbol(",")) { try statement.expect(.symbol(")")); break }
+            if !statement.takes(.symbol(",")) {
+                try statement.expect(.symbol(")"))
+                break
+            }
         }
         try statement.end()
         return .macro(Macro(name: name, parameters: parameters, body: try block("endmacro")))

@@ -65,7 +65,8 @@ final class TemplateRunner {
     }
 
     private func loop(
-        _ target: Target, _ over: Expression, _ filter: Expression?, _ nodes: [Node], _ otherwise: [Node], _ scope: Scope
+        _ target: Target, _ over: Expression, _ filter: Expression?, _ nodes: [Node], _ otherwise: [Node],
+        _ scope: Scope
     ) throws -> Jump? {
         var items = try evaluate(over, scope).items()
         if let filter {
@@ -103,7 +104,9 @@ final class TemplateRunner {
         case .name(let name): scope[name] = value
         case .several(let names):
             let items = try value.items()
-            guard items.count == names.count else { throw TemplateError("\(items.count) values for \(names.count) names") }
+            guard items.count == names.count else {
+                throw TemplateError("\(items.count) values for \(names.count) names")
+            }
             for (name, item) in zip(names, items) { scope[name] = item }
         case .attribute(let name, let key):
             guard case .namespace(let space)? = scope[name] else { throw TemplateError("\(name) is no namespace") }
@@ -172,7 +175,8 @@ extension TemplateRunner {
         case .or(let left, let right):
             let value = try evaluate(left, scope)
             return value.isTrue ? value : try evaluate(right, scope)
-        case .binary(let sign, let left, let right): return try binary(sign, evaluate(left, scope), evaluate(right, scope))
+        case .binary(let sign, let left, let right):
+            return try binary(sign, evaluate(left, scope), evaluate(right, scope))
         case .compare(let first, let rest): return .bool(try compared(evaluate(first, scope), rest, scope))
         case .choice(let condition, let then, let otherwise):
             if try evaluate(condition, scope).isTrue { return try evaluate(then, scope) }
@@ -192,7 +196,8 @@ extension TemplateRunner {
     fileprivate func call(_ callee: Expression, _ arguments: Arguments, _ scope: Scope) throws -> Value {
         let value = try evaluate(callee, scope)
         guard case .function(let function) = value else {
-            throw TemplateError(value.isUndefined ? "what is called is undefined" : "\(value.representation) cannot be called")
+            throw TemplateError(
+                value.isUndefined ? "what is called is undefined" : "\(value.representation) cannot be called")
         }
         return try function(arguments)
     }
@@ -218,7 +223,9 @@ extension TemplateRunner {
         return index
     }
 
-    private func compared(_ first: Value, _ rest: [(operation: String, value: Expression)], _ scope: Scope) throws -> Bool {
+    private func compared(_ first: Value, _ rest: [(operation: String, value: Expression)], _ scope: Scope) throws
+        -> Bool
+    {
         var left = first
         for (operation, expression) in rest {
             let right = try evaluate(expression, scope)

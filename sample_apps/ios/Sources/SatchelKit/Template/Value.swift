@@ -145,9 +145,13 @@ func equal(_ a: Value, _ b: Value) -> Bool {
     switch (a, b) {
     case (.undefined, .undefined), (.none, .none): return true
     case (.string(let a), .string(let b)): return a.utf8.elementsEqual(b.utf8)
-    case (.list(let a), .list(let b)), (.tuple(let a), .tuple(let b)): return a.count == b.count && zip(a, b).allSatisfy(equal)
+    case (.list(let a), .list(let b)), (.tuple(let a), .tuple(let b)):
+        return a.count == b.count && zip(a, b).allSatisfy(equal)
     case (.dictionary(let a), .dictionary(let b)):
-        return a.count == b.count && a.allSatisfy { entry in b.contains { $0.key.utf8.elementsEqual(entry.key.utf8) && equal($0.value, entry.value) } }
+        return a.count == b.count
+            && a.allSatisfy { entry in
+                b.contains { $0.key.utf8.elementsEqual(entry.key.utf8) && equal($0.value, entry.value) }
+            }
     default:
         guard let a = a.number, let b = b.number else { return false }
         return a == b

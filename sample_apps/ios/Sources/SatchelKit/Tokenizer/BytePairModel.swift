@@ -20,7 +20,8 @@ struct BytePairModel: PieceModel {
         let entries = value["vocab"]?.object?.entries ?? []
         vocabulary = entries.compactMap { entry in entry.value.integer.map { (entry.key, $0) } }
         idOf = Dictionary(vocabulary.map { (Bytes($0.piece), $0.id) }) { first, _ in first }
-        guard !vocabulary.isEmpty, vocabulary.count == entries.count, vocabulary.allSatisfy({ $0.id >= 0 && $0.id <= Int(Int32.max) })
+        guard !vocabulary.isEmpty, vocabulary.count == entries.count,
+            vocabulary.allSatisfy({ $0.id >= 0 && $0.id <= Int(Int32.max) })
         else { throw tokenizerError("tokenizer.json has no vocabulary of pieces and ids") }
         unknown = value["unk_token"]?.string.flatMap { [idOf] in idOf[Bytes($0)] }
         prefix = value["continuing_subword_prefix"]?.string ?? ""
@@ -37,14 +38,19 @@ struct BytePairModel: PieceModel {
     }
 
     /// merges are "a b", or ["a", "b"] in later files.
-    private static func readMerges(_ list: [Json], _ idOf: [Bytes: Int], _ prefix: Int) throws -> [Pair: (rank: Int, id: Int)] {
+    private static func readMerges(_ list: [Json], _ idOf: [Bytes: Int], _ prefix: Int) throws -> [Pair: (
+        rank: Int, id: Int
+    )] {
         var found: [Pair: (rank: Int, id: Int)] = [:]
         found.reserveCapacity(list.count)
         for (rank, item) in list.enumerated() {
-            let sides = item.array?.compactMap { $0.string.map { Array($0.utf8) } }
-                ?? item.string.map { $0.utf8.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false).map(Array.init) }
+            let sides =
+                item.array?.compactMap { $0.string.map { Array($0.utf8) } }
+                ?? item.string.map {
+                    $0.utf8.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false).map(Array.init)
+                }
             guard let sides, sides.count == 2, let left = idOf[Bytes(sides[0])], let right = idOf[Bytes(sides[1])],
-                  let id = idOf[Bytes(sides[0] + sides[1].dropFirst(prefix))]
+                let id = idOf[Bytes(sides[0] + sides[1].dropFirst(prefix))]
             else { throw tokenizerError("tokenizer.json merges what its vocabulary lacks", got: item.summary) }
             if found[Pair(left, right)] == nil { found[Pair(left, right)] = (rank, id) }
         }
@@ -88,7 +94,7 @@ struct BytePairModel: PieceModel {
         while let candidate = queue.pop() {
             let (left, right) = (candidate.left, candidate.right)
             guard word.isAlive[left], word.isAlive[right], word.next[left] == right,
-                  merges[Pair(word.ids[left], word.ids[right])]?.id == candidate.id
+                merges[Pair(word.ids[left], word.ids[right])]?.id == candidate.id
             else { continue }  // one of the two has been merged otherwise
             word.merge(left, right, into: candidate.id)
             look(at: left)

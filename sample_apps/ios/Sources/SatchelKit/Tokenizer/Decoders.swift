@@ -52,12 +52,17 @@ private func metaspace(_ value: Json) -> Whole {
     var bytes: [UInt8] = []
     func finish() {
         if bytes.isEmpty { return }
-        if isUtf8(bytes) { found.append(String(decoding: bytes, as: UTF8.self)) }
-        else { found += bytes.map { _ in "\u{FFFD}" } }
+        if isUtf8(bytes) {
+            found.append(String(decoding: bytes, as: UTF8.self))
+        } else {
+            found += bytes.map { _ in "\u{FFFD}" }
+        }
         bytes = []
     }
     for token in tokens {
-        if let byte = byte(of: token) { bytes.append(byte) } else {
+        if let byte = byte(of: token) {
+            bytes.append(byte)
+        } else {
             finish()
             found.append(token)
         }

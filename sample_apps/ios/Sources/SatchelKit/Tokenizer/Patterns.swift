@@ -51,7 +51,8 @@ private func cutAtRegex(_ text: String, _ regex: NSRegularExpression) -> [(text:
         if end > done { pieces.append((whole.substring(with: NSRange(location: done, length: end - done)), isMatch)) }
         done = max(done, end)
     }
-    for match in regex.matches(in: text, range: NSRange(location: 0, length: whole.length)) where match.range.length > 0 {
+    for match in regex.matches(in: text, range: NSRange(location: 0, length: whole.length)) where match.range.length > 0
+    {
         add(match.range.location, false)
         add(match.range.location + match.range.length, true)
     }
@@ -127,7 +128,11 @@ enum SplitBehavior: String {
     ) -> [String] {
         var found: [String] = []
         for (i, piece) in pieces.enumerated() {
-            if i > 0, belong(pieces[i - 1], piece) { found[found.count - 1] += piece.text } else { found.append(piece.text) }
+            if i > 0, belong(pieces[i - 1], piece) {
+                found[found.count - 1] += piece.text
+            } else {
+                found.append(piece.text)
+            }
         }
         return found
     }

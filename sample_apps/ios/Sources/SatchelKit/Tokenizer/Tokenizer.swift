@@ -36,7 +36,8 @@ public final class Tokenizer: @unchecked Sendable {  // all but the cache is imm
         pieceOf = Dictionary(pieces) { _, last in last }
         // A model's embedding is often padded beyond the tokenizer, never the other way round.
         guard let largest = pieceOf.keys.max(), largest < vocabSize else {
-            throw tokenizerError("the tokenizer has more ids than the model", got: pieceOf.count, wanted: "at most \(vocabSize)")
+            throw tokenizerError(
+                "the tokenizer has more ids than the model", got: pieceOf.count, wanted: "at most \(vocabSize)")
         }
     }
 

@@ -31,7 +31,9 @@ struct UnigramModel: PieceModel {
         try bestPieces(Array(word.utf8)).flatMap { piece in
             if let id = idOf[Bytes(piece)] { return [id] }
             if fallsBackToBytes, let ids = byteIds(of: String(decoding: piece, as: UTF8.self), idOf) { return ids }
-            guard let unknown else { throw tokenizerError("the tokenizer has no id for a part of this text", got: word.prefix(80)) }
+            guard let unknown else {
+                throw tokenizerError("the tokenizer has no id for a part of this text", got: word.prefix(80))
+            }
             return [unknown]
         }
     }
