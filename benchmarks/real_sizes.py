@@ -205,7 +205,9 @@ def main() -> None:
             model = replace(model, memory=options.max_memory)
         try:
             for row in rows(name, model, base / name, effort=options.effort, formats=options.format, keep=options.keep):
-                print(json.dumps(asdict(row) | {"faults": row.faults}), flush=True)
+                print(json.dumps(asdict(row)), flush=True)
+                for fault in row.faults:
+                    print(f"{row.model}, {row.format}: {fault}", file=sys.stderr, flush=True)
                 faults += len(row.faults)
                 if options.write:
                     write_document([asdict(row)])

@@ -1,8 +1,12 @@
-"""The table of docs/real-sizes.md, from the rows in real_sizes.json.  usage: real_sizes_table.py"""
+"""The table of docs/real-sizes.md, from the rows in real_sizes.json.  usage: real_sizes_table.py [ROWS...]
+
+ROWS are files of what real_sizes.py printed, which are put among the others first.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,4 +80,4 @@ def write_document(new: Sequence[dict[str, Any]] = ()) -> None:
 
 
 if __name__ == "__main__":
-    write_document()
+    write_document([json.loads(line) for path in sys.argv[1:] for line in Path(path).read_text().splitlines()])

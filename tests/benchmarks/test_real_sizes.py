@@ -1,5 +1,6 @@
 """The exports at real sizes: the code that runs them, on a tiny model; and, as a tier of their own, the runs."""
 
+import json
 import math
 from dataclasses import asdict, replace
 
@@ -7,6 +8,12 @@ import pytest
 import real_sizes
 import real_sizes_table
 from published_shapes import PARAMETERS, SHAPES
+
+from satchel.devices.forecast import Request, forecast
+from satchel.devices.profile import load_device
+from satchel.export.shape import shape_of
+
+MEASURED = json.loads(real_sizes_table.ROWS.read_text())
 
 
 @pytest.mark.real_size
@@ -66,3 +73,13 @@ def test_shapes_are_the_published_ones(name):
     from random_checkpoint import names_and_shapes
 
     assert sum(math.prod(shape) for shape in names_and_shapes(SHAPES[name]).values()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['model']}-{row['format']}-{row['effort']}")
+def test_the_forecast_of_a_bundle_is_near_what_it_came_to(row, tmp_path):
+    """Of the sizes that were measured; a forecast is made of the configuration alone."""
+    (tmp_path / "config.json").write_text(json.dumps(SHAPES[row["model"]]))
+    shape, _ = shape_of(str(tmp_path))
+    asked = Request(format=row["format"], weights=row["weights"], by_loss=row["effort"] != "low")
+    found = forecast(load_device(row["device"]), shape, asked)
+    assert found.storage.bundle == pytest.approx(row["bytes"], rel=real_sizes.FORECAST / 100)
