@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from satchel.cli.console import errors, out, print_json
-from satchel.export.families.catalogue import HELD_AGAINST, Entry, entries, find
+
+if TYPE_CHECKING:
+    from satchel.export.families.catalogue import Entry
 
 
 def command(
@@ -20,6 +22,8 @@ def command(
 ) -> None:
     """List the families of models that can be exported, their options, and what each was checked against."""
     with errors(as_json):
+        from satchel.export.families.catalogue import entries, find  # imports what reads checkpoints
+
         found = [find(name)] if name else entries()
         if as_json:
             print_json(found[0].to_json() if name else [entry.to_json() for entry in found])
@@ -36,7 +40,7 @@ def _print_all(found: list[Entry]) -> None:
     for entry in found:
         table.add_row(entry.name, _models(entry), _reads(entry), entry.checked)
     out.print(table)
-    versions = ", ".join(f"{package} {version}" for package, version in HELD_AGAINST.items())
+    versions = _versions()
     out.print(f"All are written as {', '.join(found[0].writes)}. Checked with {versions}.", markup=False)
     out.print("`satchel models NAME` lists the options of one.", markup=False)
 
@@ -66,7 +70,7 @@ def rows(entry: Entry) -> list[tuple[str, str]]:
 
 def page(found: list[Entry]) -> str:
     """The families as a page of Markdown."""
-    versions = ", ".join(f"{package} {version}" for package, version in HELD_AGAINST.items())
+    versions = _versions()
     parts = [
         "# Families",
         "",
@@ -78,6 +82,12 @@ def page(found: list[Entry]) -> str:
     for entry in found:
         parts += ["", f"## {entry.name}", *(f"- {label}: {values}" for label, values in rows(entry))]
     return "\n".join(parts) + "\n"
+
+
+def _versions() -> str:
+    from satchel.export.families.catalogue import HELD_AGAINST
+
+    return ", ".join(f"{package} {version}" for package, version in HELD_AGAINST.items())
 
 
 def _models(entry: Entry) -> str:
