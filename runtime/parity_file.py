@@ -32,7 +32,7 @@ class Positions:
     """Figures of single positions, of the decode route.
 
     Attributes:
-        starts: golden row at which each prompt begins, replayed or not.
+        starts: golden row at which each prompt begins; some leave out later ones that were not replayed.
         rows: golden rows that follow, rising.
         best: id of the largest logit of each.
         margin: by how much that exceeds the second; None where it is not finite.

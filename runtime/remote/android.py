@@ -25,12 +25,13 @@ INSTALL = "build and install the app and its test: sample_apps/android/README.md
 HOURS = 4 * 3600
 
 
-def run_over_adb(bundle: Path, serial: str | None = None) -> bytes:
+def run_over_adb(bundle: Path, serial: str | None = None, *, prompts: int | None = None) -> bytes:
     """Replays a bundle on an attached phone.
 
     Args:
         bundle: a folder here; it is checked before it is sent.
         serial: which phone, as adb devices names it; needed only where there are several.
+        prompts: only the first so many.
 
     Returns:
         The bytes of its parity file.
@@ -54,7 +55,7 @@ def run_over_adb(bundle: Path, serial: str | None = None) -> bytes:
     phone.shell(f"rm -rf {place} {RESULTS} && mkdir -p {BUNDLES}")
     phone.say("push", str(bundle.resolve()), place, seconds=HOURS)
     phone.check_size(place, opened.bytes)
-    phone.instrument(name)
+    phone.instrument(name, prompts)
     return phone.result()
 
 
@@ -84,9 +85,10 @@ class _Phone:
             hint = "is there room on the phone? Start the app once, so that its folder exists"
             raise DeviceError("the bundle did not arrive whole", got=f"{got} bytes", wanted=wanted, hint=hint)
 
-    def instrument(self, name: str) -> None:
+    def instrument(self, name: str, prompts: int | None) -> None:
         """Starts the parity test and waits for its end."""
-        said = self.shell(f"am instrument -w -e bundle {name} {RUNNER}", seconds=HOURS)
+        some = f" -e prompts {prompts}" if prompts else ""
+        said = self.shell(f"am instrument -w -e bundle {name}{some} {RUNNER}", seconds=HOURS)
         if "INSTRUMENTATION_CODE: -1" in said and "INSTRUMENTATION_FAILED" not in said:
             return
         raise DeviceError(f"the app's parity test failed on {self.serial}", got=_reason(said), hint="see adb logcat")

@@ -40,8 +40,10 @@ def pull(source: str, target: str) -> str:
 
 
 def instrument(arguments: list[str]) -> str:
-    assert arguments[:3] == ["-w", "-e", "bundle"], arguments
-    name, runner = arguments[3:]
+    assert arguments[0] == "-w" and arguments[1:-1:3] == ["-e"] * (len(arguments) // 3), arguments
+    given, runner = dict(zip(arguments[2:-1:3], arguments[3:-1:3], strict=True)), arguments[-1]
+    name = given.pop("bundle")
+    assert given in ({}, {"prompts": "2"}), given
     assert runner == "ai.satchel.sample.test/ai.satchel.sample.ParityInstrumentation", runner
     if STATE.get("instrument", "good") != "good":
         return str(STATE["instrument"])

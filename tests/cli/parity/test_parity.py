@@ -56,13 +56,13 @@ def test_what_another_machine_found_is_shown_and_kept(folder: Path, tmp_path: Pa
     done = satchel(BUNDLE, "--ssh", "board", "-o", tmp_path)
     assert (tmp_path / "parity-test.json").read_bytes() == WEB.read_bytes() and "test" in done.stdout
 
-    def refused(bundle: Path, serial: str | None) -> bytes:
+    def refused(bundle: Path, serial: str | None, **_: object) -> bytes:
         raise DeviceError("no such phone", got=serial)
 
     monkeypatch.setattr(command, "run_over_adb", refused)
     done = satchel(BUNDLE, "--adb", "R5CX")
     assert done.exit_code == 2 and "no such phone" in done.stderr and "R5CX" in done.stderr
-    monkeypatch.setattr(command, "run_over_adb", lambda *_: b"{}")
+    monkeypatch.setattr(command, "run_over_adb", lambda *_, **__: b"{}")
     done = satchel("--adb", BUNDLE, "-o", tmp_path)
     assert done.exit_code == 2 and "what came back is no parity file" in done.stderr
     monkeypatch.setattr(command, "run_emulated", lambda *_, **__: WEB.read_bytes())
@@ -79,7 +79,6 @@ def test_what_another_machine_found_is_shown_and_kept(folder: Path, tmp_path: Pa
         (("R5CX",), "serial is for --adb"),
         (("--emulate", "pentium"), "not emulated"),
         (("--ssh", "a", "--limit", "quality.kl_mean=1"), "on this machine only"),
-        (("--adb", "--prompts", "1"), "replays all prompts"),
         (("--emulate", "max", "-o", "a.json"), "two files"),
     ],
 )

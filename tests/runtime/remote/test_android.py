@@ -52,12 +52,13 @@ def test_the_bundle_goes_there_and_the_file_comes_back(bundle: Path, phone, tmp_
     stale = folder / FILES / "parity" / "parity-old.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}", encoding="utf-8")
-    for _ in range(2):  # the second time the bundle is there already
-        assert json.loads(run_over_adb(bundle, "R5CX")) == {"from": "the phone"}
+    for prompts in (None, 2):  # the second time the bundle is there already
+        assert json.loads(run_over_adb(bundle, "R5CX", prompts=prompts)) == {"from": "the phone"}
     sent = open_bundle(folder / FILES / "bundles" / bundle.name)
     assert sent.manifest == open_bundle(bundle).manifest
     assert not list((folder / FILES / "parity").iterdir())
     said = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [" -e prompts 2 " in line[3] for line in said if "instrument" in line[-1]] == [False, True]
     assert all(line[:2] == ["-s", "R5CX"] for line in said if line != ["devices"])
 
 
@@ -79,6 +80,10 @@ def test_the_bundle_goes_there_and_the_file_comes_back(bundle: Path, phone, tmp_
         (
             {"instrument": "INSTRUMENTATION_STATUS: Error=Unable to find runner\nINSTRUMENTATION_FAILED: x"},
             "parity test failed.*Unable to find",
+        ),
+        (
+            {"instrument": "INSTRUMENTATION_RESULT: error=the model cannot be read\nINSTRUMENTATION_CODE: 0\n"},
+            "parity test failed.*error=the model cannot be read",
         ),
         ({"instrument": "INSTRUMENTATION_CODE: -1\n"}, "wrote no file"),
     ],

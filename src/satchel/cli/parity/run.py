@@ -48,20 +48,19 @@ def command(
 ) -> None:
     """Replay a bundle's golden data, hold it to limits, and write parity-<device>.json with what ran it."""
     with errors(as_json):
-        _check_options(emulate, ssh, adb, serial, prompts, bool(limit or precision or engine), output)
+        _check_options(emulate, ssh, adb, serial, bool(limit or precision or engine), output)
         with Bars(enabled=not as_json) as bars:
             if ssh is not None:
                 found = [run_over_ssh(bundle, ssh, prompts=prompts, satchel=remote_satchel)]
             elif adb:
-                found = [run_over_adb(bundle, serial)]
+                found = [run_over_adb(bundle, serial, prompts=prompts)]
             else:
+                emulated = [run_emulated(bundle, emulate, prompts=prompts, progress=bars)] if emulate else []
                 here = on_this_machine(
                     bundle, prompts=prompts, progress=bars, limits=parse_limits(limit or []), engines=engine or (),
                     precisions=precision or (),
                 )  # fmt: skip
-                found = [here] if emulate is None else [
-                    here, run_emulated(bundle, emulate, prompts=prompts, progress=bars),
-                ]  # fmt: skip
+                found = [here, *emulated]
         _tell([_read(data) for data in found], found, output, as_json)
 
 
@@ -77,7 +76,6 @@ def _check_options(
     ssh: str | None,
     adb: bool,
     serial: str | None,
-    prompts: int | None,
     limited: bool,
     output: Path,
 ) -> None:  # fmt: skip
@@ -89,8 +87,6 @@ def _check_options(
         raise UsageError("that CPU is not emulated", got=emulate, wanted=list(CPUS))
     if (emulate or ssh or adb) and limited:
         raise UsageError("limits, precisions and engines can be chosen on this machine only")
-    if adb and prompts:
-        raise UsageError("the app replays all prompts", got=f"--prompts {prompts}", hint="leave --prompts out")
     if emulate and output.suffix == ".json":
         raise UsageError("--emulate writes two files", got=output, wanted="a folder", hint="--output DIR")
 
