@@ -89,16 +89,8 @@ def _onnx(on: Decisions, place: Place, shape: ModuleShape) -> None:
 
 def _executorch(on: Decisions, place: Place, shape: ModuleShape) -> None:
     scheme = _weights(on, place, "executorch")
-    delegated = place.apple and place.ios >= rule(NEWEST).ios
-    against = never("coreml", "Core ML exists on Apple's systems only, from iOS 18 on", "CH12")
-    other = Other("coreml", "the program of Core ML, for apps that have ExecuTorch", "CH12") if delegated else against
-    target = on.settle("target", "xnnpack", "kernels for ARM CPUs", "AC13, AC14", other)
-    if target == "coreml":
-        on.follow("opset", rule(NEWEST).text("opset"), "of the delegate's program", NEWEST, "target")
-        on.follow("activation_dtype", "float16", "the floats that the program computes in", "NE05a", "target")
-        on.follow("shapes", "first_example", "the delegate has one function", "CH12, CH41", "target")
-        _compute(on, place, scheme)
-        return
+    delegate = never("coreml", "no exporter writes modules for its delegate; take the format coreml", "CH21, CH12")
+    on.settle("target", "xnnpack", "kernels for ARM CPUs", "AC13, AC14", delegate)
     if scheme in ("fp16", "fp32"):
         on.settle("linear", "fp32", "weights are kept as floats", "CH01")
         on.follow("activation_dtype", "float32", "products of floats", "AC20", "linear")

@@ -83,6 +83,12 @@ def held_back_ids(used: np.ndarray, tokenizer: BundleTokenizer | None, config: D
     return _windows(_shipped(tokenizer), 1 << 20, used.shape[1])[-HELD_BACK:]
 
 
+def shipped_texts() -> list[str]:
+    """The texts that ship with Satchel, whole."""
+    folder = files(__package__) / "text"
+    return [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in SHIPPED]
+
+
 def _shipped(tokenizer: BundleTokenizer) -> list[list[int]]:
     folder = files("satchel.export.calibration") / "text"
     return [tokenizer.encode((folder / f"{name}.txt").read_text(encoding="utf-8")) for name in SHIPPED]

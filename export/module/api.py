@@ -15,6 +15,7 @@ from satchel.export.module.model import ModuleModel, Part, count_parameters, mak
 from satchel.export.module.pipeline import ModuleOptions, export_parts
 from satchel.export.module.program import Inputs
 from satchel.export.module.pt2 import load_pt2, sha256_of
+from satchel.export.palettize.spec import Effort
 from satchel.export.progress import Progress, silent
 from satchel.runtime.errors import UsageError
 from satchel.runtime.manifest import ModelInfo
@@ -39,6 +40,8 @@ def export_module(
     weights: str | None = None,
     bits: int = BITS,
     bits_of: Mapping[str, int] | None = None,
+    effort: Effort = "normal",
+    calibration: Sequence[Arguments] = (),
     overwrite: bool = False,
     overrides: Mapping[str, str] | None = None,
     author: str = "",
@@ -64,6 +67,9 @@ def export_module(
         weights: "palette", "int8", "fp16" or "fp32" instead of each device's own.
         bits: of a palette's index: 1, 2, 3, 4, 6 or 8.
         bits_of: name of a parameter -> its bits; 16 and 32 keep floats.
+        effort: "low", "normal" or "high": how long to look for the best palette.
+        calibration: further tuples of arguments, on which activations are measured: a palette is as good as these are
+            like what the app will give.
         overwrite: replace bundles that exist.
         overrides: role -> value, choices of the plans that are settled so (`satchel plan` lists roles).
         author, license, license_text: go into the bundle.
@@ -76,17 +82,19 @@ def export_module(
     """
     check_name(name)
     keywords = dict(keyword_inputs or {})
-    part = trace_part(module, example_inputs, keywords, dynamic_shapes, output_names, more_inputs)
+    part = trace_part(module, example_inputs, keywords, dynamic_shapes, output_names, more_inputs, calibration)
     info = ModelInfo(
         name, type(module).__name__, author, license, license_text, "torch module", count_parameters([part.program])
     )
-    options = ModuleOptions(format, tuple(skip_formats), weights, bits, bits_of, output, overwrite, overrides, progress)
+    options = ModuleOptions(
+        format, tuple(skip_formats), weights, bits, bits_of, output, effort, overwrite, overrides, progress
+    )
     return export_parts(ModuleModel(name, {"model": part}, info), devices, options)
 
 
 def trace_part(
     module: torch.nn.Module, arguments: Arguments, keywords: Mapping[str, Any], dynamic_shapes: Any,
-    names: Sequence[str] = (), more: Sequence[Arguments] = (),
+    names: Sequence[str] = (), more: Sequence[Arguments] = (), calibration: Sequence[Arguments] = (),
 ) -> Part:  # fmt: skip
     """Traces a module; arguments and errors as export_module has them."""
     traced = trace(module, arguments, keywords, dynamic_shapes)
@@ -106,7 +114,8 @@ def trace_part(
         found = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         return dict(zip(program.outputs, found, strict=True))
 
-    return make_part(program, examples, reference)
+    measured = [_flat(program.inputs, others) for others in calibration]
+    return make_part(program, examples, reference, measured)
 
 
 def _flat(names: Sequence[str], arguments: Arguments) -> Inputs:

@@ -33,12 +33,14 @@ class Part:
         weights: its matrices.
         examples: inputs, golden ones among them; each size is one that the app will use.
         reference: the original.
+        calibration: further inputs that activations are measured on.
     """
 
     program: Program
     weights: tuple[Weight, ...]
     examples: tuple[Inputs, ...]
     reference: Reference
+    calibration: tuple[Inputs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,16 @@ class ModuleModel:
         return ModuleShape(self.info.parameters, kinds, sizes, dynamic)
 
 
-def make_part(program: Program, examples: Sequence[Inputs], reference: Reference | None = None) -> Part:
+def make_part(
+    program: Program, examples: Sequence[Inputs], reference: Reference | None = None, calibration: Sequence[Inputs] = ()
+) -> Part:
     """Prepares a traced program.
 
     Args:
         program: as traced.
         examples: inputs, at least one.
         reference: the original; the program itself where there is no other.
+        calibration: further inputs that activations are measured on.
 
     Raises:
         UsageError: an example does not fit, or the traced program does not say what the original says.
@@ -88,7 +93,8 @@ def make_part(program: Program, examples: Sequence[Inputs], reference: Reference
     prepared = prepare(program, checked[0])
     for example in checked:
         _check_same(asked(example), prepared(example))
-    return Part(prepared, tuple(find_weights(prepared)), tuple(checked), asked)
+    measured = tuple(checked_inputs(program, one) for one in calibration)
+    return Part(prepared, tuple(find_weights(prepared)), tuple(checked), asked, measured)
 
 
 def checked_inputs(program: Program, example: Inputs) -> Inputs:

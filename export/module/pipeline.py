@@ -21,7 +21,7 @@ from satchel.export.module.compress import BITS, ModuleRecipe, compress
 from satchel.export.module.formats import Request, Written, write_module
 from satchel.export.module.model import ModuleModel
 from satchel.export.module.reference import golden
-from satchel.export.module.statistics import mean_squares
+from satchel.export.palettize.spec import Effort
 from satchel.export.palettize.store import WeightStore
 from satchel.export.progress import Progress, silent
 from satchel.export.tools import tool_versions
@@ -43,6 +43,7 @@ class ModuleOptions:
         bits: of a palette's index.
         bits_of: name of a weight -> its bits; 16 and 32 keep floats.
         output: folder for the bundles.
+        effort: "low", "normal" or "high": how long to look for the best palette.
         overwrite: replace bundles that exist.
         overrides: role -> value, choices of the plans that are settled so.
         progress: told what is being done.
@@ -54,6 +55,7 @@ class ModuleOptions:
     bits: int = BITS
     bits_of: Mapping[str, int] | None = None
     output: str | Path = "bundles"
+    effort: Effort = "normal"
     overwrite: bool = False
     overrides: Mapping[str, str] | None = None
     progress: Progress = silent
@@ -95,15 +97,14 @@ def _plan(profile: DeviceProfile, model: ModuleModel, options: ModuleOptions) ->
 
 
 def _recipe(scheme: str, options: ModuleOptions) -> ModuleRecipe:
-    return ModuleRecipe(scheme, options.bits, tuple(sorted((options.bits_of or {}).items())))
+    return ModuleRecipe(scheme, options.bits, tuple(sorted((options.bits_of or {}).items())), options.effort)
 
 
 def _compress(model: ModuleModel, recipe: ModuleRecipe, store: WeightStore, progress: Progress) -> None:
     """Every matrix of every part, one that parts share once."""
     for part in model.parts.values():
         left = [weight for weight in part.weights if not store.has(weight.name)]
-        statistics = mean_squares(part.program, left, part.examples)
-        compress(part.program, left, statistics, recipe, store, progress)
+        compress(part.program, left, (*part.examples, *part.calibration), recipe, store, progress)
 
 
 def _write(model: ModuleModel, plans: Sequence[Plan], store: WeightStore, options: ModuleOptions) -> ModuleBundle:

@@ -68,7 +68,7 @@ def trace_graph(graph: Graph) -> Part:
             found: Mapping[str, torch.Tensor] = graph.module(*(inputs[name] for name in graph.inputs))
         return found
 
-    return make_part(program, graph.examples, reference)
+    return make_part(program, graph.examples, reference, graph.calibration)
 
 
 def _axes(graph: Graph, name: str) -> dict[int, Any]:

@@ -49,12 +49,14 @@ class Graph:
         inputs: names.
         examples: at least one; real inputs, since activations are measured on them, and golden data are made of them.
         dynamic: for each input, axis -> (name, smallest, largest).
+        calibration: further real inputs that activations are measured on.
     """
 
     module: torch.nn.Module
     inputs: tuple[str, ...]
     examples: tuple[Inputs, ...]
     dynamic: Mapping[str, Mapping[int, tuple[str, int, int]]] = field(default_factory=dict)
+    calibration: tuple[Inputs, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from satchel.export.calibration.texts import shipped_texts
 from satchel.export.module.program import Inputs
 from satchel.export.tasks.base import Graph, Wrapped
 from satchel.export.tasks.checkpoint import TaskCheckpoint
@@ -18,6 +19,10 @@ SEQUENCE = "sequence"
 SIZES = (32, 128)
 """Ids of the functions that a Core ML package gets; the longest counts for everything else as an example."""
 LONGEST = 512
+MEASURED = 96
+"""Texts that activations are measured on besides the examples."""
+SHORTEST = 120
+"""Characters of a paragraph among them."""
 TEXTS = (
     "The first train leaves at six in the morning, and the last one returns shortly before midnight.",
     "A committee of five scientists published its report on the river's water in March 2021.",
@@ -46,8 +51,9 @@ def text_graph(
     longest = longest_text(checkpoint)
     sizes = [size for size in SIZES if size <= longest] or [longest]
     examples = tuple(example(checkpoint, names, size, texts, pairs=pairs) for size in sizes)
+    measured = tuple(calibration(checkpoint, names, sizes[-1], pairs=pairs))
     dynamic = {name: {1: (SEQUENCE, 2, longest)} for name in names}
-    return Graph(Wrapped(checkpoint.model, names, outputs, {"return_dict": True}), names, examples, dynamic)
+    return Graph(Wrapped(checkpoint.model, names, outputs, {"return_dict": True}), names, examples, dynamic, measured)
 
 
 def input_names(checkpoint: TaskCheckpoint) -> tuple[str, ...]:
@@ -81,6 +87,21 @@ def example(
         return_tensors="pt", return_token_type_ids=TYPES in names, return_attention_mask=True,
     )  # fmt: skip
     return {name: torch.as_tensor(found[name]) for name in names}
+
+
+def calibration(checkpoint: TaskCheckpoint, names: Sequence[str], longest: int, *, pairs: bool) -> Iterator[Inputs]:
+    """Sentences and paragraphs of the texts that ship with Satchel, one an input, not padded."""
+    paragraphs = [" ".join(part.split()) for part in shipped_texts() for part in part.split("\n\n")]
+    long = [part for part in paragraphs if len(part) > SHORTEST]
+    for i in range(MEASURED):
+        part = long[i * len(long) // MEASURED]
+        sentence = part.split(". ")[0]
+        given = {"text": sentence, "text_pair": part} if pairs else {"text": part if i % 2 else sentence}
+        found = checkpoint.tokenizer(
+            **given, truncation="only_second" if pairs else True, max_length=longest, return_tensors="pt",
+            return_token_type_ids=TYPES in names, return_attention_mask=True,
+        )  # fmt: skip
+        yield {name: torch.as_tensor(found[name]) for name in names}
 
 
 def tokens_step(checkpoint: TaskCheckpoint) -> dict[str, Any]:

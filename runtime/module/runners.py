@@ -99,58 +99,25 @@ class OnnxRunner:
 
 
 class ExecutorchRunner:
-    """A program in ExecuTorch's runtime; one for Core ML's delegate in our interpreter where there is no Core ML.
+    """A program in ExecuTorch's runtime.
 
     Args:
         folder: of the bundle.
         file: its entry.
         threads: as ExecutorchBackend has it.
-        precision: of the interpreter, "fp32" or "fp16".
     """
 
-    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None, precision: str = "fp32") -> None:
-        self._file, self._threads = file, threads
-        self._call = (
-            self._delegated(folder, precision)
-            if file.options["target"] == "coreml" and sys.platform != "darwin"
-            else self._native(folder)
-        )
-
-    def _native(self, folder: Path) -> Callable[[Arrays], list[np.ndarray]]:
+    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None) -> None:
         from satchel.runtime.backends.executorch import Methods
 
-        name = self._file.options["method"]
-        methods = Methods(folder / self._file.path, [name], self._threads)
-        return lambda inputs: methods.outputs(
-            name, *(np.ascontiguousarray(inputs[spec.name]) for spec in self._file.inputs)
-        )
-
-    def _delegated(self, folder: Path, precision: str) -> Callable[[Arrays], list[np.ndarray]]:
-        import tempfile
-
-        from satchel.runtime.coreml.model import load
-        from satchel.runtime.pte import open_pte, unpack_coreml
-
-        self._folder = tempfile.TemporaryDirectory()  # as long as this object: weights are read when they are needed
-        with open_pte(folder / self._file.path) as pte:
-            package = unpack_coreml(pte.payload(pte.plan.delegates[0]), Path(self._folder.name))
-        model = load(package)
-
-        def call(inputs: Arrays) -> list[np.ndarray]:
-            given = {name: _as_coreml(values) for name, values in inputs.items()}
-            found = model.predict(given, precision=precision)
-            return [np.asarray(found[spec.name], spec.dtype) for spec in self._file.outputs]
-
-        return call
+        self._file, self._name = file, file.options["method"]
+        self._methods = Methods(folder / file.path, [self._name], threads)
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """One execution."""
-        return {spec.name: value for spec, value in zip(self._file.outputs, self._call(inputs), strict=True)}
-
-
-def _as_coreml(values: np.ndarray) -> np.ndarray:
-    """The delegate converts integers and floats to what the program declares."""
-    return values.astype(np.int32) if values.dtype == np.int64 else values
+        given = (np.ascontiguousarray(inputs[spec.name]) for spec in self._file.inputs)
+        found = self._methods.outputs(self._name, *given)
+        return {spec.name: value for spec, value in zip(self._file.outputs, found, strict=True)}
 
 
 RUNNERS: dict[str, Callable[..., Runner]] = {

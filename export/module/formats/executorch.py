@@ -36,10 +36,6 @@ from satchel.runtime.quiet import quiet_imports
 def write(folder: Path, request: Request) -> Written:
     """Writes the file; arguments and errors as write_module has them."""
     plan = request.plan
-    if plan["target"] == "coreml":
-        from satchel.export.module.formats.executorch_coreml import write as write_delegated
-
-        return write_delegated(folder, request)
     program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
         data = _lower(program.export(request.examples[0]), held)
@@ -112,5 +108,7 @@ def _places(program: Any) -> Iterator[tuple[str, dict[str, str]]]:
         if node.op != "get_attr":
             continue
         output = getattr(getattr(program.graph_module, node.target), "named_data_store_output", None)
-        for key, entry in (output.pte_data if output is not None else {}).items():
+        if output is None:
+            continue
+        for key, entry in output.pte_data.items():
             yield hashlib.sha256(output.buffers[entry.buffer_index]).hexdigest(), {"blob": key}

@@ -10,18 +10,31 @@ from rich import box
 from rich.table import Table
 
 from satchel.cli.console import Bars, errors, megabytes, out, print_json
+from satchel.cli.modules import export_modules, is_module, refuse
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.cli.validate import judged, print_report
+from satchel.runtime.errors import UsageError
 
 
 def command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, or smollm2.")
+        str,
+        typer.Argument(metavar="MODEL", help="A Hugging Face folder, a GGUF file, a hub id, smollm2, or a .pt2 file."),
     ],
     device: Annotated[
         list[str],
         typer.Option("--device", "-d", help="A device or group (see `satchel devices`), such as ios; repeat for more."),
     ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="Such as feature-extraction, text-classification, image-classification, auto."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of a .pt2 file's bundles; the file's own by default.")] = None,
+    skip_format: Annotated[
+        list[str] | None, typer.Option(metavar="FORMAT", help="For a module: a format that no device gets.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
@@ -71,12 +84,27 @@ def command(
 
     with errors(as_json):
         with Bars(enabled=not as_json) as bars:
-            bundles = export(
-                model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
-                effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
-                tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, parallel=parallel,
-                overrides=parse_overrides(settings), golden_layers=golden_layers, progress=bars,
-            )  # fmt: skip
+            bundles: list[Any] = []
+            if is_module(model, task):
+                refuse({
+                    "context": context, "calibration": calibration, "seed": seed, "max-size": max_size,
+                    "max-kl": max_kl, "recipe": recipe, "work": work, "no-tokenizer": no_tokenizer,
+                    "max-memory": max_memory, "parallel": parallel, "golden-layers": golden_layers,
+                })  # fmt: skip
+                bundles += export_modules(model, task, device, name, {
+                    "format": format, "skip_formats": skip_format or (), "weights": weights, "bits": bits or 4,
+                    "effort": effort or "normal", "output": output, "overwrite": overwrite,
+                    "overrides": parse_overrides(settings), "progress": bars,
+                })  # fmt: skip
+            else:
+                if name or skip_format:
+                    raise UsageError("--name and --skip-format are for modules", got=model, wanted="--task, or a .pt2")
+                bundles += export(
+                    model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
+                    effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,
+                    tokenizer=not no_tokenizer, overwrite=overwrite, max_memory=max_memory, parallel=parallel,
+                    overrides=parse_overrides(settings), golden_layers=golden_layers, progress=bars,
+                )  # fmt: skip
             reports = [judged(b, bars) for b in bundles] if check else []
         if as_json:
             print_json({"bundles": [_record(b) for b in bundles], "validation": [r.to_json() for r in reports]})
@@ -96,7 +124,7 @@ def _record(bundle: Any) -> dict[str, Any]:
         "devices": list(manifest.devices),
         "format": manifest.plan.format,
         "weights": manifest.weights.scheme,
-        "context_length": manifest.plan.context_length,
+        "context_length": manifest.plan.context_length or None,
         "bytes": bundle.bytes,
         "parameters": manifest.model.parameters,
         **({"bits": str(chosen)} if (chosen := manifest.weights.selection) else {}),

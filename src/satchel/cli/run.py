@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from satchel.cli.console import errors, out, print_json
+from satchel.cli.modules import answer
+from satchel.runtime.bundle import read_manifest
 from satchel.runtime.errors import UsageError
+from satchel.runtime.module.session import load_module
 from satchel.runtime.session import Session, load
 
 
@@ -20,6 +23,12 @@ def command(
     image: Annotated[
         list[Path] | None,
         typer.Option("--image", "-i", help="A picture that the prompt is about; may be given again."),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", "-t", help="For a module with a task; may be given again.")
+    ] = None,
+    text_pair: Annotated[
+        list[str] | None, typer.Option("--text-pair", help="What a question is about, or the other of two texts.")
     ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")
@@ -36,6 +45,13 @@ def command(
 ) -> None:
     """Stream the answer to a prompt, or keep a conversation with --chat."""
     with errors(as_json):
+        if "module" in read_manifest(bundle):
+            given = {"text": text, "text_pair": text_pair, "image": [str(path) for path in image or []]}
+            with load_module(bundle) as module:
+                answer(module, {kind: values for kind, values in given.items() if values}, as_json)
+            return
+        if text or text_pair:
+            raise UsageError("--text is for modules with a task", wanted="--prompt TEXT")
         if prompt is None and not chat:
             raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
         sampling: dict[str, Any] = {
