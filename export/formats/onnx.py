@@ -11,6 +11,7 @@ Opset 21 and IR version 10 are what onnxruntime 1.20 reads. What a file needs be
     8-bit MatMulNBits                      1.22 (1.20 has the 4-bit kernel only)
     8-bit GatherBlockQuantized             1.23 (pull request 25214; before, 4 bits only)
     Cast from uint4, in a palette          1.23 (1.22 answers that it is not implemented)
+    masks that differ by head              1.22 (GroupQueryAttention's attention_bias; tried with 1.31 only)
     windows of attention                   1.24 (pull request 25927; before, a token saw one more than the window has)
 
 Files were loaded with the 1.20.1, 1.22.1 and 1.23.2 wheels to see it, windows with 1.24.4 too. So every file with an

@@ -184,6 +184,7 @@ class OnnxOps:
         if c.attention_softcap:
             attributes["softcap"] = c.attention_softcap
         if blocks := options.blocked(cache.context):
+            self._graph.require("1.22", "attention with a mask for each head")
             inputs += [None] * (10 - len(inputs)) + [self._block_bias(blocks, options.heads)]
         name = f"layers.{layer}.self_attn"
         values = self._graph.nodes_out(
