@@ -45,7 +45,12 @@ def _verdict(comparison: Comparison) -> str:
         said.append(f'<b class="bad">Beyond its own limits: {escape("; ".join(failed))}.</b>')
     if apart:
         said.append(f'<b class="bad">Parts from {escape(comparison.sides[0].name)}: {escape("; ".join(apart))}.</b>')
-    return f"<p>{' '.join(said) or 'All are within their limits, and say the same but for near ties.'}</p>"
+    unknown = [part.other.name for part in comparison.parts if not part.common]
+    if not said:
+        said.append("All are within their limits" + ("." if unknown else ", and say the same but for near ties."))
+    if unknown:
+        said.append(f"Not compared token by token: {escape('; '.join(unknown))}.")
+    return f"<p>{' '.join(said)}</p>"
 
 
 def _parts(comparison: Comparison) -> Iterator[str]:

@@ -115,6 +115,7 @@ def test_what_cannot_be_compared_is_said(value):
 
     found = compare([record(value), record(value, other)])
     assert found.parts[0].common == 0 and not found.agrees and "different models" in found.notes[0]
+    assert "Not compared token by token: there (2)." in page(found) and "say the same" not in page(found)
     old = compare(
         [record(value), record(value, lambda v: (v["runs"][0].pop("positions"), v["bundle"].pop("manifest")))]
     )
