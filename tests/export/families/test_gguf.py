@@ -58,6 +58,9 @@ FAMILIES = {
     "stablelm-parallel": {"qk_layernorm": True, "use_parallel_residual": True},
     "olmo2": {"num_key_value_heads": 4},
 }
+QUICK = ("llama", "gemma3_text", "openelm", "phi", "phi3", "qwen3", "stablelm-parallel")
+"""For every run: between them every way in which files differ; the others are for `pytest -m families`."""
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.families) for name in FAMILIES]
 IDS = [int(t) for t in np.random.default_rng(1).integers(3, VOCAB, CONTEXT)]
 
 
@@ -84,7 +87,7 @@ def tiny(name):
     return random_model(options | FAMILIES[name])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_the_model_that_it_was_made_of(tmp_path, name):
     path, want = saved(tmp_path / "tiny.gguf", name)
     config, tensors = load_family(open_checkpoint(path))
@@ -105,7 +108,7 @@ def test_a_scaled_embedding_is_streamed_as_such(tmp_path, kind):
         np.testing.assert_allclose(reference.logits([3, 9, 31, 44]), want, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_llama_cpp_says_the_same(tmp_path, name):
     """In F32, since it multiplies quantized matrices with rounded activations; its GELU is a table in fp16."""
     path, _ = saved(tmp_path / "tiny.gguf", name)
