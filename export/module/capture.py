@@ -102,6 +102,7 @@ def _placeholder(
         elif not isinstance(spec.arg, ConstantArgument):
             raise UsageError("an input that is no tensor", got=node.name, wanted="tensors", hint="make it a constant")
         made = graph.node_copy(node)
+        made.target = node.name  # its own name may differ, where that is one of Python's, such as "input"
         if isinstance(spec.arg, ConstantArgument):
             graph.erase_node(made)  # it is written into the graph already
         return made
@@ -151,7 +152,7 @@ def _rename(graph: Graph, names: Sequence[str]) -> list[str]:
 def _dynamic(
     graph: Graph, traced: torch.export.ExportedProgram, names: Sequence[str]
 ) -> dict[str, dict[int, Dimension]]:
-    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    nodes = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
     return {name: dict(_axes(traced, nodes[name].meta["val"])) for name in names}
 
 

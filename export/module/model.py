@@ -99,7 +99,7 @@ def make_part(
 
 def checked_inputs(program: Program, example: Inputs) -> Inputs:
     """The inputs that the program takes; raises UsageError where one is missing or of another rank or dtype."""
-    nodes = {n.name: n.meta["val"] for n in program.graph.graph.nodes if n.op == "placeholder"}
+    nodes = {str(n.target): n.meta["val"] for n in program.graph.graph.nodes if n.op == "placeholder"}
     if set(example) != set(program.inputs):
         raise UsageError("example inputs of other names", got=sorted(example), wanted=list(program.inputs))
     for name in program.inputs:

@@ -117,6 +117,6 @@ def _symbols(program: Program) -> dict[str, str]:
     found = {}
     for node in program.graph.graph.nodes:
         if node.op == "placeholder":
-            for axis, dimension in program.dynamic.get(node.name, {}).items():
+            for axis, dimension in program.dynamic.get(str(node.target), {}).items():
                 found[str(node.meta["val"].shape[axis].node.expr)] = dimension.name
     return found
