@@ -32,6 +32,7 @@ main() {
   fi
   "$here/tools/android_toolchain.sh" $quick
   mkdir -p "$out"
+  [ -n "$quick" ] || style
   jvm_modules
   [ -z "${SATCHEL_BUNDLE:-}" ] || whole_model
   if [ -z "$quick" ]; then
@@ -70,6 +71,12 @@ kotlin() {
   "${java[@]}" -Xmx1g -cp "$tools/kotlin/compiler.jar" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect \
     -jvm-target 1.8 -Werror -nowarn -module-name "$name" -cp "$stdlib:$path" "${options[@]}" -d "$out/$name" "${sources[@]}"
   echo "$stamp" > "$out/$name.stamp"
+}
+
+style() {
+  (cd "$project" && "${java[@]}" --add-opens=java.base/java.lang=ALL-UNNAMED -Xmx1g -cp "$tools/kotlin/compiler.jar" \
+    com.pinterest.ktlint.Main --log-level=warn '**/*.kt' '**/*.kts') || { echo "ktlint: add -F to its command to correct" >&2; exit 1; }
+  report+=("CHECKED       style, by ktlint")
 }
 
 jvm_modules() {
@@ -134,10 +141,9 @@ package() {
   kotlin dex-jvm "$tools/apis/onnxruntime.jar" "${flags[@]}" -- "$project/core/src/main" "$project/onnx/src/main"
   kotlin dex-app "$out/dex-jvm:$path" -no-jdk "${flags[@]}" -- "$project/app/src/main"
   rm -rf "$work" && mkdir -p "$work"
-  cp "$tools/apis/onnxruntime.jar" "$work/onnxruntime.jar"
-  zip -q -d "$work/onnxruntime.jar" ai/onnxruntime/BuildConfig.class # of a newer Java than dx reads, and used by nobody
+  # ONNX Runtime's classes for Android are of a newer Java than dx reads; those for the JVM have the same API.
   "${java[@]}" -Xmx1g -cp "$tools/dex/dx.jar" com.android.dx.command.Main --dex --min-sdk-version=26 --multi-dex "--output=$work" \
-    "$out/dex-jvm" "$out/dex-app" "$out/resources/classes" "$stdlib" "$work/onnxruntime.jar" "$tools/apis/executorch.jar"
+    "$out/dex-jvm" "$out/dex-app" "$out/resources/classes" "$stdlib" "$tools/ort-jvm/onnxruntime.jar" "$tools/apis/executorch.jar"
   cp "$out/resources/app.apk" "$work/app.apk"
   cp -r "$project/core/src/main/resources/." "$work/java-resources"
   (cd "$work" && zip -q -j app.apk ./*.dex && cd java-resources && zip -q -r ../app.apk .)

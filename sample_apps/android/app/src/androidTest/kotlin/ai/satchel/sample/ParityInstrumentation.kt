@@ -19,8 +19,8 @@ private const val FAILED = -2
  * Replays a bundle's golden prompts on the device, without a screen, and writes parity-<device>.json where `adb pull`
  * finds it. README.md has the commands.
  *
- * Arguments: `bundle`, the name of a folder below files/bundles, with or without ".satchel"; by default the only one that
- * is there or in the app. `device`, a name for the report. `prompts`, to replay only the first so many.
+ * Arguments: `bundle`, the name of a folder below files/bundles, with or without ".satchel"; by default the only one
+ * that is there or in the app. `device`, a name for the report. `prompts`, to replay only the first so many.
  *
  * The result is -1 (OK) when the report was written, with `report`, its path, and `passed`; else 0, with `error`.
  */
@@ -57,7 +57,9 @@ class ParityInstrumentation : Instrumentation() {
         val (places, device) = Places(targetContext) to Device(targetContext)
         val bundle = places.open(place(places), { _, _, _ -> }, Cancellation())
         Engine.load(bundle, device).use { engine ->
-            val progress = { done: Int, total: Int -> sendStatus(STARTED, Bundle().apply { putString("progress", "$done of $total prompts") }) }
+            val progress = { done: Int, total: Int ->
+                sendStatus(STARTED, Bundle().apply { putString("progress", "$done of $total prompts") })
+            }
             val prompts = arguments.getString("prompts")?.toIntOrNull()
             val report = engine.parity(arguments.getString("device").orEmpty(), ReplayOptions(prompts, progress))
             return report to places.writeReport(report.fileName, report.json)
@@ -70,11 +72,19 @@ class ParityInstrumentation : Instrumentation() {
         if (pushed != null && pushed.isDirectory) return Place.Pushed(pushed, 0)
         val all = places.list()
         return all.filter { name == null || it.name == name }.singleOrNull()
-            ?: throw usageError("no such bundle on this device", got = name ?: "none named", wanted = all.map { it.name }, hint = "push it, or name one: -e bundle NAME")
+            ?: throw usageError(
+                "no such bundle on this device",
+                got = name ?: "none named",
+                wanted = all.map {
+                    it.name
+                },
+                hint = "push it, or name one: -e bundle NAME",
+            )
     }
 
-    private fun failures(report: ParityReport): String =
-        report.rows.filter { !it.passed }.joinToString("\n") { "${it.comparison} ${it.route} ${it.figure}: ${it.value}, limit ${it.limit?.value}" }
+    private fun failures(report: ParityReport): String = report.rows.filter {
+        !it.passed
+    }.joinToString("\n") { "${it.comparison} ${it.route} ${it.figure}: ${it.value}, limit ${it.limit?.value}" }
 
     /** As test runners report, so that Gradle's connectedAndroidTest understands it. */
     private fun tell(code: Int, stack: String) {

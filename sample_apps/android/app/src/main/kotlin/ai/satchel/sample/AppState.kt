@@ -9,8 +9,8 @@ import ai.satchel.core.Memory
 import ai.satchel.core.Message
 import ai.satchel.core.ParityReport
 import ai.satchel.core.ReplayOptions
-import ai.satchel.core.SatchelError
 import ai.satchel.core.Sampling
+import ai.satchel.core.SatchelError
 import ai.satchel.core.reasonOf
 import java.io.File
 
@@ -90,7 +90,9 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
         screen = Screen.Bundle
         run({ task ->
             before?.engine?.close()
-            val bundle = places.open(place(), { stage, done, total -> task.tell { change { working = Working(stage, done, total) } } }, task.cancellation)
+            val bundle = places.open(place(), { stage, done, total ->
+                task.tell { change { working = Working(stage, done, total) } }
+            }, task.cancellation)
             task.tell { change { working = Working(R.string.stage_starting, 0, 0) } }
             Loaded(Engine.load(bundle, device), Memory.read()?.resident)
         }) {
@@ -109,7 +111,9 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
         answer = ""
         generation = null
         val asked = chat
-        val work = { task: Worker.Task -> engine.session.chat(asked.messages, optionsOf(settings, task)) { piece -> told(task, piece) } }
+        val work = { task: Worker.Task ->
+            engine.session.chat(asked.messages, optionsOf(settings, task)) { piece -> told(task, piece) }
+        }
         // A message without an answer would stand in the way of the next one: most templates want the roles in turn.
         run(work, failed = { chat = asked.copy(messages = asked.messages.dropLast(1)) }) {
             generation = it
@@ -118,7 +122,10 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
     }
 
     private fun optionsOf(settings: AnswerSettings, task: Worker.Task) =
-        GenerateOptions(settings.sampling, settings.maxNewTokens, settings.seed, cancellation = task.cancellation) { done, total ->
+        GenerateOptions(settings.sampling, settings.maxNewTokens, settings.seed, cancellation = task.cancellation) {
+                done,
+                total,
+            ->
             task.tell { change { reading = done to total } }
         }
 
@@ -131,7 +138,9 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
         if (busy) return
         report = null
         run({ task ->
-            val told = { done: Int, total: Int -> task.tell { change { working = Working(R.string.stage_replaying, done.toLong(), total.toLong()) } } }
+            val told = { done: Int, total: Int ->
+                task.tell { change { working = Working(R.string.stage_replaying, done.toLong(), total.toLong()) } }
+            }
             val report = engine.parity(deviceName, ReplayOptions(prompts, told, task.cancellation))
             report to places.writeReport(report.fileName, report.json)
         }) { (found, file) ->
@@ -188,18 +197,16 @@ class AppState(private val worker: Worker, val places: Places, val device: Devic
 }
 
 /** Null where a person has cancelled. */
-private fun failureOf(error: Throwable): Failure? =
-    when (error) {
-        is Cancelled -> null
-        is SatchelError -> Failure(error.message.orEmpty().replaceFirstChar(Char::uppercaseChar), unexpected = false)
-        else -> Failure(reasonOf(error), unexpected = true)
-    }
+private fun failureOf(error: Throwable): Failure? = when (error) {
+    is Cancelled -> null
+    is SatchelError -> Failure(error.message.orEmpty().replaceFirstChar(Char::uppercaseChar), unexpected = false)
+    else -> Failure(reasonOf(error), unexpected = true)
+}
 
 /** What a person is told of why an answer ended; null where it ended by itself. */
-fun noteOf(reason: FinishReason): Int? =
-    when (reason) {
-        FinishReason.stop -> null
-        FinishReason.length -> R.string.ended_length
-        FinishReason.context -> R.string.ended_context
-        FinishReason.cancelled -> R.string.ended_cancelled
-    }
+fun noteOf(reason: FinishReason): Int? = when (reason) {
+    FinishReason.stop -> null
+    FinishReason.length -> R.string.ended_length
+    FinishReason.context -> R.string.ended_context
+    FinishReason.cancelled -> R.string.ended_cancelled
+}

@@ -22,12 +22,13 @@ class AssetSource(private val assets: AssetManager, override val name: String) :
         for (name in inside) collect("$path/$name", found)
     }
 
-    private fun size(path: String): Long =
-        try {
-            assets.openFd(path).use { it.length }
-        } catch (error: IOException) { // compressed, as small files are: it has to be read
-            assets.open(path).use { stream -> generateSequence { stream.skip(Long.MAX_VALUE / 2).takeIf { it > 0 } }.sum() }
+    private fun size(path: String): Long = try {
+        assets.openFd(path).use { it.length }
+    } catch (error: IOException) { // compressed, as small files are: it has to be read
+        assets.open(path).use { stream ->
+            generateSequence { stream.skip(Long.MAX_VALUE / 2).takeIf { it > 0 } }.sum()
         }
+    }
 
     companion object {
         fun all(assets: AssetManager): List<AssetSource> =

@@ -30,14 +30,19 @@ class ChatScreen(private val root: View, private val state: AppState) {
         button(R.id.new_chat) { state.newChat() }
         button(R.id.earlier_chats) { chooseChat() }
         button(R.id.delete_chat) { state.deleteChat() }
-        root.view<ToggleButton>(R.id.show_settings).setOnCheckedChangeListener { _, on -> view<View>(R.id.settings).shown = on }
+        root.view<ToggleButton>(R.id.show_settings).setOnCheckedChangeListener { _, on ->
+            view<View>(R.id.settings).shown = on
+        }
         view<View>(R.id.settings).shown = view<ToggleButton>(R.id.show_settings).isChecked
     }
 
     fun render() {
         val loaded = state.loaded
         if (loaded != null && loaded !== defaultsOf) showDefaults(loaded)
-        for (id in listOf(R.id.send, R.id.new_chat, R.id.earlier_chats, R.id.delete_chat)) view<View>(id).isEnabled = !state.busy
+        for (id in listOf(R.id.send, R.id.new_chat, R.id.earlier_chats, R.id.delete_chat)) {
+            view<View>(id).isEnabled =
+                !state.busy
+        }
         view<View>(R.id.stop).isEnabled = state.answer != null
         showMessages()
         view<TextView>(R.id.speed).textIfNew = speed()
@@ -57,15 +62,25 @@ class ChatScreen(private val root: View, private val state: AppState) {
 
     /** What the fields say; a UsageError where one is no number or out of range. */
     private fun settings(): AnswerSettings {
-        fun <T : Any> field(id: Int, label: Int, read: (String) -> T?): T =
-            read(view<EditText>(id).string()) ?: throw usageError("'${context.getString(label)}' is no number in range", got = view<EditText>(id).string())
+        fun <T : Any> field(id: Int, label: Int, read: (String) -> T?): T = read(view<EditText>(id).string())
+            ?: throw usageError(
+                "'${context.getString(label)}' is no number in range",
+                got = view<EditText>(id).string(),
+            )
         val sampling = Sampling(
             field(R.id.temperature, R.string.temperature, String::toDoubleOrNull),
             field(R.id.top_k, R.string.top_k, String::toIntOrNull),
             field(R.id.top_p, R.string.top_p, String::toDoubleOrNull),
         )
         sampling.check()
-        val seed = if (view<EditText>(R.id.seed).string().isEmpty()) null else field(R.id.seed, R.string.seed, String::toLongOrNull)
+        val seed = if (view<EditText>(
+                R.id.seed,
+            ).string().isEmpty()
+        ) {
+            null
+        } else {
+            field(R.id.seed, R.string.seed, String::toLongOrNull)
+        }
         return AnswerSettings(sampling, seed, field(R.id.max_tokens, R.string.longest_answer, String::toIntOrNull))
     }
 
@@ -73,7 +88,10 @@ class ChatScreen(private val root: View, private val state: AppState) {
         defaultsOf = loaded
         val (longest, sampling) = loaded.engine.bundle.manifest.generation
         val values = mapOf(
-            R.id.temperature to sampling.temperature, R.id.top_k to sampling.topK, R.id.top_p to sampling.topP, R.id.max_tokens to longest,
+            R.id.temperature to sampling.temperature,
+            R.id.top_k to sampling.topK,
+            R.id.top_p to sampling.topP,
+            R.id.max_tokens to longest,
         )
         for ((id, value) in values) view<EditText>(id).setText(value.toString())
     }
@@ -85,7 +103,11 @@ class ChatScreen(private val root: View, private val state: AppState) {
         chatShown = state.chat.id
         while (messages.childCount > all.size) messages.removeViewAt(messages.childCount - 1)
         for ((i, message) in all.withIndex()) {
-            if (i == messages.childCount) messages.addView(LayoutInflater.from(context).inflate(R.layout.message, messages, false))
+            if (i ==
+                messages.childCount
+            ) {
+                messages.addView(LayoutInflater.from(context).inflate(R.layout.message, messages, false))
+            }
             show(message, messages.getChildAt(i) as TextView)
         }
         if (atEnd) scroll.post { scroll.fullScroll(View.FOCUS_DOWN) }
@@ -102,9 +124,15 @@ class ChatScreen(private val root: View, private val state: AppState) {
         val reading = state.reading
         val generation = state.generation
         return when {
-            state.answer.isNullOrEmpty() && reading != null -> context.getString(R.string.stage_reading, reading.first, reading.second)
+            state.answer.isNullOrEmpty() && reading != null -> context.getString(
+                R.string.stage_reading,
+                reading.first,
+                reading.second,
+            )
             generation != null -> described(generation)
-            state.loaded?.engine?.session?.template == null && state.loaded != null -> context.getString(R.string.no_template)
+            state.loaded?.engine?.session?.template == null && state.loaded != null -> context.getString(
+                R.string.no_template,
+            )
             else -> ""
         }
     }
@@ -112,7 +140,14 @@ class ChatScreen(private val root: View, private val state: AppState) {
     private fun described(generation: Generation): String {
         val memory = megabytes(Memory.read()?.resident)
         val rate = oneDigit(generation.tokensPerSecond)
-        val said = context.getString(R.string.speed, generation.tokens, rate, generation.promptTokens, generation.prefillSeconds, memory)
+        val said = context.getString(
+            R.string.speed,
+            generation.tokens,
+            rate,
+            generation.promptTokens,
+            generation.prefillSeconds,
+            memory,
+        )
         return listOfNotNull(said, noteOf(generation.reason)?.let(context::getString)).joinToString(" · ")
     }
 

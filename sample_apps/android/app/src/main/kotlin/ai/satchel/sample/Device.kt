@@ -12,8 +12,11 @@ private const val MOST_THREADS = 4
 class Device(private val context: Context) {
     /** Such as "Google Pixel 9". */
     val title: String
-        get() = if (Build.MODEL.startsWith(Build.MANUFACTURER, ignoreCase = true)) Build.MODEL
-        else "${Build.MANUFACTURER.replaceFirstChar(Char::uppercaseChar)} ${Build.MODEL}"
+        get() = if (Build.MODEL.startsWith(Build.MANUFACTURER, ignoreCase = true)) {
+            Build.MODEL
+        } else {
+            "${Build.MANUFACTURER.replaceFirstChar(Char::uppercaseChar)} ${Build.MODEL}"
+        }
 
     /** Such as "Google Pixel 9 Android 16": figures change with the system's version. */
     val name: String get() = "$title Android ${Build.VERSION.RELEASE}"
@@ -22,19 +25,25 @@ class Device(private val context: Context) {
     val threads: Int get() = Runtime.getRuntime().availableProcessors().coerceIn(1, MOST_THREADS)
 
     /** runtime: the library that ran the model, with its version. */
-    fun host(name: String, runtime: String): Host =
-        Host(
-            name.ifBlank { this.name },
-            mapOf(
-                "title" to title, "os" to "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT})", "chip" to chip(),
-                "machine" to Build.SUPPORTED_ABIS.firstOrNull(), "memory_gb" to memoryGigabytes(), "runtime" to runtime,
-                "threads" to threads, "build" to Build.FINGERPRINT,
-            ),
-        )
+    fun host(name: String, runtime: String): Host = Host(
+        name.ifBlank { this.name },
+        mapOf(
+            "title" to title,
+            "os" to "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT})",
+            "chip" to chip(),
+            "machine" to Build.SUPPORTED_ABIS.firstOrNull(),
+            "memory_gb" to memoryGigabytes(),
+            "runtime" to runtime,
+            "threads" to threads,
+            "build" to Build.FINGERPRINT,
+        ),
+    )
 
     private fun chip(): String {
         if (Build.VERSION.SDK_INT < SOC_SINCE) return Build.HARDWARE
-        return listOf("SOC_MANUFACTURER", "SOC_MODEL").joinToString(" ") { Build::class.java.getField(it).get(null).toString() }
+        return listOf("SOC_MANUFACTURER", "SOC_MODEL").joinToString(" ") {
+            Build::class.java.getField(it).get(null).toString()
+        }
     }
 
     private fun memoryGigabytes(): Double {

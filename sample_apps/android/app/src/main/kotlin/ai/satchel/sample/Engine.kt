@@ -22,12 +22,11 @@ class Engine private constructor(
     val bundle: Bundle get() = session.bundle
 
     /** Replays the golden prompts. deviceName: for the report; "" for the device's own. */
-    fun parity(deviceName: String, options: ReplayOptions): ParityReport =
-        try {
-            checkParity(bundle, session.backend, device.host(deviceName, runtime), run, loadSeconds, options)
-        } finally {
-            session.forget() // what the cache holds now is of no conversation
-        }
+    fun parity(deviceName: String, options: ReplayOptions): ParityReport = try {
+        checkParity(bundle, session.backend, device.host(deviceName, runtime), run, loadSeconds, options)
+    } finally {
+        session.forget() // what the cache holds now is of no conversation
+    }
 
     override fun close() = session.close()
 
@@ -46,11 +45,24 @@ class Engine private constructor(
 
         private fun backend(bundle: Bundle, threads: Int): Triple<Backend, String, String> =
             when (val format = bundle.manifest.entry.format) {
-                "onnx" -> Triple(OrtBackend.open(bundle, threads), OrtBackend.NAME, "${OrtBackend.NAME} ${OrtBackend.version}")
-                "executorch" -> Triple(ExecutorchBackend.open(bundle, threads), ExecutorchBackend.NAME, ExecutorchBackend.NAME)
+                "onnx" -> Triple(
+                    OrtBackend.open(bundle, threads),
+                    OrtBackend.NAME,
+                    "${OrtBackend.NAME} ${OrtBackend.version}",
+                )
+                "executorch" -> Triple(
+                    ExecutorchBackend.open(bundle, threads),
+                    ExecutorchBackend.NAME,
+                    ExecutorchBackend.NAME,
+                )
                 else -> {
                     val hint = "make one for Android: satchel export MODEL --device pixel-9"
-                    throw formatError("Android cannot run this bundle", got = format, wanted = "onnx or executorch", hint = hint)
+                    throw formatError(
+                        "Android cannot run this bundle",
+                        got = format,
+                        wanted = "onnx or executorch",
+                        hint = hint,
+                    )
                 }
             }
     }

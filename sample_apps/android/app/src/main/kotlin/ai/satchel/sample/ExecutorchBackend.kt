@@ -61,10 +61,19 @@ class ExecutorchBackend private constructor(private val module: Module, private 
         val total = position + ids.size
         if (total > entry.contextLength) {
             val hint = "begin a new chat, shorten the prompt, or export with a larger --context"
-            throw usageError("more tokens than the cache holds", got = total, wanted = "at most ${entry.contextLength}", hint = hint)
+            throw usageError(
+                "more tokens than the cache holds",
+                got = total,
+                wanted = "at most ${entry.contextLength}",
+                hint = hint,
+            )
         }
         val bad = ids.firstOrNull { it !in 0 until vocabulary } // ExecuTorch's kernel would end the process
-        if (bad != null) throw usageError("a token that the model does not have", got = bad, wanted = "0 to ${vocabulary - 1}")
+        if (bad !=
+            null
+        ) {
+            throw usageError("a token that the model does not have", got = bad, wanted = "0 to ${vocabulary - 1}")
+        }
     }
 
     companion object {
@@ -78,12 +87,21 @@ class ExecutorchBackend private constructor(private val module: Module, private 
                 val hint = "export for an Android device: satchel export MODEL --device pixel-9 --format executorch"
                 throw formatError("this bundle is for Apple devices", got = "coreml", wanted = "xnnpack", hint = hint)
             }
-            if (entry.sees) throw formatError("this app shows no pictures to a model", hint = "use a bundle of a model of text only")
+            if (entry.sees) {
+                throw formatError(
+                    "this app shows no pictures to a model",
+                    hint = "use a bundle of a model of text only",
+                )
+            }
             val module =
                 try {
                     Module.load(bundle.file(entry.path).path, Module.LOAD_MODE_MMAP, threads)
                 } catch (error: RuntimeException) {
-                    throw formatError("ExecuTorch cannot load the model", got = reasonOf(error), hint = "copy the bundle again, or export it again")
+                    throw formatError(
+                        "ExecuTorch cannot load the model",
+                        got = reasonOf(error),
+                        hint = "copy the bundle again, or export it again",
+                    )
                 }
             return ExecutorchBackend(module, entry)
         }

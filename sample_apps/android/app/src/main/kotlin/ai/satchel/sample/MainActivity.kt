@@ -78,15 +78,20 @@ class MainActivity : Activity() {
         val failure = state.failure
         val error = view<TextView>(R.id.error)
         error.shown = failure != null
-        error.textIfNew = failure?.let { if (it.unexpected) getString(R.string.unexpected, it.message) else it.message }.orEmpty()
+        error.textIfNew = failure?.let {
+            if (it.unexpected) getString(R.string.unexpected, it.message) else it.message
+        }.orEmpty()
     }
 
     private fun renderProgress() {
         val working = state.working
         view<View>(R.id.progress).shown = working != null
         // While something is computed nobody touches the screen, and a device that sleeps computes no more.
-        if (state.busy) window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        else window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        if (state.busy) {
+            window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        } else {
+            window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        }
         if (working == null) return
         val known = working.total > 0
         val stage = getString(working.stage)
@@ -95,19 +100,30 @@ class MainActivity : Activity() {
         if (known) bar.progress = (1000 * working.done / working.total).toInt()
         // Told in steps of ten, as a screen reader reads each change.
         val percent = if (known) (10 * working.done / working.total).toInt() * 10 else 0
-        view<TextView>(R.id.progress_text).textIfNew = if (known) getString(R.string.progress_percent, stage, percent) else stage
+        view<TextView>(R.id.progress_text).textIfNew =
+            if (known) getString(R.string.progress_percent, stage, percent) else stage
     }
 
     private fun described(loaded: Loaded): String {
         val (bundle, engine) = loaded.engine.bundle to loaded.engine
         val manifest = bundle.manifest
         return getString(
-            R.string.described, manifest.model.modelId, manifest.plan.device, manifest.scheme, megabytes(bundle.bytes),
-            megabytes(loaded.memory), engine.loadSeconds, engine.runtime,
+            R.string.described,
+            manifest.model.modelId,
+            manifest.plan.device,
+            manifest.scheme,
+            megabytes(bundle.bytes),
+            megabytes(loaded.memory),
+            engine.loadSeconds,
+            engine.runtime,
         )
     }
 
     private companion object {
-        val TABS = mapOf(Screen.Bundle to R.id.show_bundle, Screen.Chat to R.id.show_chat, Screen.Parity to R.id.show_parity)
+        val TABS = mapOf(
+            Screen.Bundle to R.id.show_bundle,
+            Screen.Chat to R.id.show_chat,
+            Screen.Parity to R.id.show_parity,
+        )
     }
 }

@@ -43,30 +43,58 @@ class ParityScreen(private val root: View, private val state: AppState) {
         if (report == null) return
         verdict.text = verdict(report)
         for (row in report.rows) addLine(line(row), row.passed, row.limit?.reason)
-        for ((comparison, answers) in report.answers) for (answer in answers) addLine(line(comparison, answer), true, null)
+        for ((comparison, answers) in report.answers) {
+            for (answer in answers) {
+                addLine(
+                    line(comparison, answer),
+                    true,
+                    null,
+                )
+            }
+        }
     }
 
     private fun verdict(report: ParityReport): String {
         val (prefill, decode) = Route.prefill to Route.decode
         val speeds = arrayOf(prefill, decode).map { oneDigit(report.tokensPerSecond[it]) }
         val failed = report.rows.count { !it.passed }
-        val said = if (failed == 0) context.getString(R.string.passed, speeds[0], speeds[1])
-        else context.getString(R.string.failed, failed, speeds[0], speeds[1])
+        val said = if (failed == 0) {
+            context.getString(R.string.passed, speeds[0], speeds[1])
+        } else {
+            context.getString(R.string.failed, failed, speeds[0], speeds[1])
+        }
         val skipped = if (report.skipped > 0) context.getString(R.string.skipped, report.skipped) else null
         val written = state.reportFile?.let { context.getString(R.string.written, it.path) }
         return listOfNotNull(said, skipped, written).joinToString("\n")
     }
 
     private fun line(row: Row): String {
-        val said = context.getString(R.string.figure_line, row.comparison.name, row.route, row.figure, fourDigits(row.value))
+        val said = context.getString(
+            R.string.figure_line,
+            row.comparison.name,
+            row.route,
+            row.figure,
+            fourDigits(row.value),
+        )
         val limit = row.limit ?: return said
         val bound = if (Limits.isMaximum(row.figure)) R.string.figure_limit_most else R.string.figure_limit_least
         val judged = context.getString(if (row.passed) R.string.good else R.string.beyond)
-        return context.getString(R.string.figure_judged, said, context.getString(bound, fourDigits(limit.value)), judged)
+        return context.getString(
+            R.string.figure_judged,
+            said,
+            context.getString(bound, fourDigits(limit.value)),
+            judged,
+        )
     }
 
     private fun line(comparison: Comparison, answer: Answer): String {
-        val said = context.getString(R.string.answer_line, comparison.name, answer.prompt + 1, answer.agreed, answer.steps)
+        val said = context.getString(
+            R.string.answer_line,
+            comparison.name,
+            answer.prompt + 1,
+            answer.agreed,
+            answer.steps,
+        )
         val parted = answer.parted ?: return said
         return context.getString(R.string.answer_parted, said, parted.got, parted.wanted, fourDigits(parted.gap))
     }

@@ -61,12 +61,17 @@ class Places(private val context: Context) {
 
     fun list(): List<Place> {
         val stored = store.list().map { Place.Stored(it.folder, it.bytes) }
-        val inApp = AssetSource.all(context.assets).filter { asset -> stored.none { it.name == asset.name } || !store.holds(asset) }
-        return inApp.map { Place.InApp(it) } + stored + pushed?.list().orEmpty().map { Place.Pushed(it.folder, it.bytes) }
+        val inApp = AssetSource.all(context.assets).filter { asset ->
+            stored.none { it.name == asset.name } || !store.holds(asset)
+        }
+        return inApp.map {
+            Place.InApp(it)
+        } + stored + pushed?.list().orEmpty().map { Place.Pushed(it.folder, it.bytes) }
     }
 
     /** The bundle that `adb push` has put in this app's folder. */
-    fun pushed(name: String): File = File(pushed?.folder ?: throw outputError("this device has no shared storage now"), name)
+    fun pushed(name: String): File =
+        File(pushed?.folder ?: throw outputError("this device has no shared storage now"), name)
 
     fun delete(place: Place) {
         if (place is Place.Stored) store.remove(place.name)
@@ -74,13 +79,12 @@ class Places(private val context: Context) {
     }
 
     /** The bundle in a folder, checked; copied there before where need be. */
-    fun open(place: Place, progress: Progress, cancellation: Cancellation): Bundle =
-        when (place) {
-            is Place.InApp -> openStored(copied(place.source, progress, cancellation))
-            is Place.Picked -> openStored(copied(place.source, progress, cancellation))
-            is Place.Stored -> openStored(place.folder)
-            is Place.Pushed -> openChecked(place.folder, progress, cancellation)
-        }
+    fun open(place: Place, progress: Progress, cancellation: Cancellation): Bundle = when (place) {
+        is Place.InApp -> openStored(copied(place.source, progress, cancellation))
+        is Place.Picked -> openStored(copied(place.source, progress, cancellation))
+        is Place.Stored -> openStored(place.folder)
+        is Place.Pushed -> openChecked(place.folder, progress, cancellation)
+    }
 
     /** A bundle in a folder, every byte of it checked. */
     fun openChecked(folder: File, progress: Progress, cancellation: Cancellation): Bundle {

@@ -24,27 +24,43 @@ class ReportProvider : ContentProvider() {
         return ParcelFileDescriptor.open(file(uri), ParcelFileDescriptor.MODE_READ_ONLY)
     }
 
-    override fun query(uri: Uri, columns: Array<String>?, selection: String?, arguments: Array<String>?, order: String?): Cursor {
-        val known = mapOf<String, Any>(OpenableColumns.DISPLAY_NAME to file(uri).name, OpenableColumns.SIZE to file(uri).length())
+    override fun query(
+        uri: Uri,
+        columns: Array<String>?,
+        selection: String?,
+        arguments: Array<String>?,
+        order: String?,
+    ): Cursor {
+        val known = mapOf<String, Any>(
+            OpenableColumns.DISPLAY_NAME to file(uri).name,
+            OpenableColumns.SIZE to file(uri).length(),
+        )
         val asked = (columns ?: known.keys.toTypedArray()).filter { it in known }
         return MatrixCursor(asked.toTypedArray()).apply { addRow(asked.map { known[it] }) }
     }
 
     override fun insert(uri: Uri, values: ContentValues?): Uri? = throw UnsupportedOperationException()
 
-    override fun update(uri: Uri, values: ContentValues?, selection: String?, arguments: Array<String>?): Int = throw UnsupportedOperationException()
+    override fun update(uri: Uri, values: ContentValues?, selection: String?, arguments: Array<String>?): Int =
+        throw UnsupportedOperationException()
 
-    override fun delete(uri: Uri, selection: String?, arguments: Array<String>?): Int = throw UnsupportedOperationException()
+    override fun delete(uri: Uri, selection: String?, arguments: Array<String>?): Int =
+        throw UnsupportedOperationException()
 
     private fun file(uri: Uri): File {
         val name = uri.lastPathSegment.orEmpty()
         val application = context!!.applicationContext as SampleApplication
         val file = File(application.state.places.reports, name)
-        if (uri.pathSegments.size != 1 || !NAME.matches(name) || !file.isFile) throw FileNotFoundException("no report $name")
+        if (uri.pathSegments.size != 1 || !NAME.matches(name) ||
+            !file.isFile
+        ) {
+            throw FileNotFoundException("no report $name")
+        }
         return file
     }
 
     companion object {
-        fun uriOf(report: File): Uri = Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(report.name).build()
+        fun uriOf(report: File): Uri =
+            Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(report.name).build()
     }
 }

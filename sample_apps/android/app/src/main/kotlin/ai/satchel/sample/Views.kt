@@ -31,8 +31,13 @@ var TextView.textIfNew: CharSequence
 
 fun EditText.string(): String = text.toString().trim()
 
-fun megabytes(bytes: Long?): String =
-    if (bytes == null) "–" else String.format(Locale.getDefault(), if (bytes < 10_000_000) "%.1f MB" else "%.0f MB", bytes / 1e6)
+fun megabytes(bytes: Long?): String = if (bytes ==
+    null
+) {
+    "–"
+} else {
+    String.format(Locale.getDefault(), if (bytes < 10_000_000) "%.1f MB" else "%.0f MB", bytes / 1e6)
+}
 
 fun oneDigit(value: Double?): String = if (value == null) "–" else String.format(Locale.getDefault(), "%.1f", value)
 

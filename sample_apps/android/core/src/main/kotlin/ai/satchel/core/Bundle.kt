@@ -42,7 +42,7 @@ class FolderSource(val folder: File) : BundleSource {
 
 /** What opening a bundle tells and asks. */
 class OpenOptions(
-    /** Hash every file. Without it names and sizes are still checked: for a bundle that was verified when it was stored. */
+    /** Hash every file. Without it names and sizes are still checked: for a bundle that was verified when stored. */
     val verify: Boolean = true,
     /** Bytes done, and bytes in all. */
     val progress: (done: Long, total: Long) -> Unit = { _, _ -> },
@@ -75,8 +75,14 @@ class Bundle(
 
     /** A listed file, whole; a BundleError if there is none, or not of its size. */
     fun read(path: String): ByteArray {
-        val entry = files[path] ?: throw bundleError("the bundle has no such file", got = path, hint = "export the bundle again")
-        if (entry.bytes > LARGEST_READ) throw bundleError("$path is too large to be read", got = entry.bytes, wanted = LARGEST_READ)
+        val entry =
+            files[path]
+                ?: throw bundleError("the bundle has no such file", got = path, hint = "export the bundle again")
+        if (entry.bytes >
+            LARGEST_READ
+        ) {
+            throw bundleError("$path is too large to be read", got = entry.bytes, wanted = LARGEST_READ)
+        }
         val content = reading(entry) { source.open(path).use { it.readBytes() } }
         if (content.size.toLong() != entry.bytes) throw altered(entry, "size", content.size, entry.bytes)
         return content
@@ -95,13 +101,17 @@ class Bundle(
     /** The path of a listed file on disk, for runtimes that open files themselves. */
     fun file(path: String): File {
         val folder = (source as? FolderSource)?.folder
-            ?: throw usageError("the bundle has to be in a folder to be run", got = source.name, hint = "store it first")
+            ?: throw usageError(
+                "the bundle has to be in a folder to be run",
+                got = source.name,
+                hint = "store it first",
+            )
         return File(folder, path)
     }
 }
 
 /**
- * Opens a bundle and checks that it is whole. Nothing in it is executed. See runtime/FORMAT.md, "Rules for the whole folder".
+ * Opens a bundle and checks that it is whole. Nothing in it is executed. See runtime/FORMAT.md.
  *
  * @throws SatchelError a BundleError
  * @throws Cancelled where a person has cancelled
@@ -150,7 +160,8 @@ private fun readManifestBytes(source: BundleSource): ByteArray {
         } catch (error: IOException) {
             throw bundleError("not a bundle: manifest.json cannot be read", got = reasonOf(error), hint = hint)
         }
-    return bytes ?: throw bundleError("manifest.json is too large", wanted = "at most $LARGEST_MANIFEST bytes", hint = hint)
+    return bytes
+        ?: throw bundleError("manifest.json is too large", wanted = "at most $LARGEST_MANIFEST bytes", hint = hint)
 }
 
 /** All bytes of a stream, or null if there are more. */
@@ -168,19 +179,36 @@ private fun upTo(limit: Int, stream: InputStream): ByteArray? {
 private fun checkNames(found: Map<String, Long>, files: List<FileEntry>) {
     val hint = "copy the bundle again, or export it again"
     val missing = files.map { it.path }.filter { it !in found }
-    if (missing.isNotEmpty()) throw bundleError("files are missing from the bundle", got = "no ${missing.take(5)}", hint = hint)
+    if (missing.isNotEmpty()) {
+        throw bundleError(
+            "files are missing from the bundle",
+            got = "no ${missing.take(5)}",
+            hint = hint,
+        )
+    }
     val extra = found.keys - files.map { it.path }.toSet() - UNLISTED
     val strange = extra.filter { it.substringAfterLast('/') != IGNORED }.sorted()
-    if (strange.isNotEmpty()) throw bundleError("files that the manifest does not list", got = strange.take(5), hint = hint)
-    for (entry in files) if (found[entry.path] != entry.bytes) throw altered(entry, "size", found[entry.path], entry.bytes)
+    if (strange.isNotEmpty()) {
+        throw bundleError(
+            "files that the manifest does not list",
+            got = strange.take(5),
+            hint = hint,
+        )
+    }
+    for (entry in files) {
+        if (found[entry.path] !=
+            entry.bytes
+        ) {
+            throw altered(entry, "size", found[entry.path], entry.bytes)
+        }
+    }
 }
 
-private fun <T> reading(entry: FileEntry, read: () -> T): T =
-    try {
-        read()
-    } catch (error: IOException) {
-        throw bundleError("${entry.path} cannot be read", got = reasonOf(error), hint = "copy the bundle again")
-    }
+private fun <T> reading(entry: FileEntry, read: () -> T): T = try {
+    read()
+} catch (error: IOException) {
+    throw bundleError("${entry.path} cannot be read", got = reasonOf(error), hint = "copy the bundle again")
+}
 
 private fun altered(entry: FileEntry, what: String, got: Any?, wanted: Any): SatchelError {
     val hint = "the file was altered or damaged: copy the bundle again, or export it again"

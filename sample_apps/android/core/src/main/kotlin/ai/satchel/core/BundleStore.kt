@@ -50,7 +50,12 @@ class BundleStore(val folder: File) {
      * @throws SatchelError a BundleError: it is not whole; an OutputError: it cannot be written
      * @throws Cancelled where a person has cancelled; nothing is left behind
      */
-    fun add(source: BundleSource, progress: (Long, Long) -> Unit = { _, _ -> }, cancellation: Cancellation = Cancellation()): File {
+    fun add(
+        source: BundleSource,
+        progress: (Long, Long) -> Unit = { _, _ ->
+        },
+        cancellation: Cancellation = Cancellation(),
+    ): File {
         val place = place(source.name)
         val partial = File(folder, PARTIAL + UUID.randomUUID())
         try {
@@ -67,7 +72,9 @@ class BundleStore(val folder: File) {
     }
 
     private fun place(name: String): File {
-        val good = name.endsWith(SUFFIX) && name.length > SUFFIX.length && !name.startsWith(".") && name.none { it == '/' || it == '\\' }
+        val good = name.endsWith(SUFFIX) && name.length > SUFFIX.length && !name.startsWith(".") && name.none {
+            it == '/' || it == '\\'
+        }
         if (!good) throw usageError("this is no name of a bundle", got = name, wanted = "<model>-<device>$SUFFIX")
         return File(folder, name)
     }
@@ -76,9 +83,20 @@ class BundleStore(val folder: File) {
         val writer = Writer(into)
         val bundle =
             writer.use {
-                openBundle(source, OpenOptions(verify = true, progress, cancellation, onBytes = { entry, bytes, count -> writer.write(entry.path, bytes, count) }))
+                openBundle(
+                    source,
+                    OpenOptions(verify = true, progress, cancellation, onBytes = { entry, bytes, count ->
+                        writer.write(entry.path, bytes, count)
+                    }),
+                )
             }
-        for (entry in bundle.manifest.files) if (entry.bytes == 0L) writing { File(into, entry.path).apply { parentFile?.mkdirs() }.createNewFile() }
+        for (entry in bundle.manifest.files) {
+            if (entry.bytes == 0L) {
+                writing {
+                    File(into, entry.path).apply { parentFile?.mkdirs() }.createNewFile()
+                }
+            }
+        }
         writing { File(into, MANIFEST).writeBytes(bundle.manifestBytes) }
     }
 
@@ -117,9 +135,12 @@ class BundleStore(val folder: File) {
     }
 }
 
-private fun <T> writing(write: () -> T): T =
-    try {
-        write()
-    } catch (error: IOException) {
-        throw outputError("the bundle cannot be stored on this device", got = reasonOf(error), hint = "free some space and try again")
-    }
+private fun <T> writing(write: () -> T): T = try {
+    write()
+} catch (error: IOException) {
+    throw outputError(
+        "the bundle cannot be stored on this device",
+        got = reasonOf(error),
+        hint = "free some space and try again",
+    )
+}

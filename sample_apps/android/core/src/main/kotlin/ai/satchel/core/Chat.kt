@@ -37,7 +37,10 @@ class ChatTemplate(source: String, private val special: Map<String, String> = em
 /** The special tokens by name, as templates know them, out of tokenizer_config.json. */
 fun specialTokens(config: ByteArray): Map<String, String> {
     val found = LinkedHashMap<String, String>()
-    for ((key, value) in objectOf(parseJson(config, "tokenizer_config.json", exactIntegers = false), "tokenizer_config.json")) {
+    for ((key, value) in objectOf(
+        parseJson(config, "tokenizer_config.json", exactIntegers = false),
+        "tokenizer_config.json",
+    )) {
         val content = if (value is Map<*, *>) value["content"] else value
         if (key.endsWith("_token") && !key.startsWith("add_") && content is String) found[key] = content
     }
@@ -49,8 +52,8 @@ class EncodedChat(val rendered: String, val ids: IntArray)
 
 /**
  * A conversation -> ids. Text in messages cannot pass for control tokens: their spellings are replaced by one rare
- * character each before rendering, and put back when the pieces of the rendered text are encoded, as the characters that
- * they are made of. runtime/chat.py is its twin.
+ * character each before rendering, and put back when the pieces of the rendered text are encoded, as the characters
+ * that they are made of. runtime/chat.py is its twin.
  */
 fun encodeChat(tokenizer: Tokenizer, template: ChatTemplate, messages: List<Message>): EncodedChat {
     val guard = Guard(messages, tokenizer.controls.keys)
@@ -67,7 +70,9 @@ class Guard(messages: List<Message>, controls: Collection<String>) {
     init {
         val text = messages.joinToString("\u0000") { "${it.role}\u0000${it.content}" }
         val used = controls.filter { it.isNotEmpty() && it in text }.sortedWith(LONGEST_FIRST)
-        val free = STAND_INS.asSequence().map { String(Character.toChars(it)) }.filter { it !in text }.take(used.size).toList()
+        val free = STAND_INS.asSequence().map {
+            String(Character.toChars(it))
+        }.filter { it !in text }.take(used.size).toList()
         if (free.size < used.size) {
             throw usageError("a conversation spells out too many control tokens", got = used.size, wanted = free.size)
         }

@@ -19,17 +19,18 @@ data class Chat(val id: String, val model: String, val messages: List<Message>) 
 /** Earlier chats, the latest first, in one file; the oldest beyond MOST go. */
 class ChatHistory(private val file: File) {
     private val message = record("role", "content") { f -> Message(f("role", text), f("content", text)) }
-    private val chat = record("id", "model", "messages") { f -> Chat(f("id", text), f("model", text), f("messages", list(message))) }
+    private val chat = record("id", "model", "messages") { f ->
+        Chat(f("id", text), f("model", text), f("messages", list(message)))
+    }
 
     /** None where there is no file, or one that cannot be read. */
-    fun read(): List<Chat> =
-        try {
-            list(chat)(parseJson(file.readBytes(), file.name), file.name)
-        } catch (error: IOException) {
-            emptyList()
-        } catch (error: SatchelError) {
-            emptyList()
-        }
+    fun read(): List<Chat> = try {
+        list(chat)(parseJson(file.readBytes(), file.name), file.name)
+    } catch (error: IOException) {
+        emptyList()
+    } catch (error: SatchelError) {
+        emptyList()
+    }
 
     /** Puts a chat in front of the others. Throws an OutputError. */
     fun save(chat: Chat) = write(listOf(chat) + read().filter { it.id != chat.id })
@@ -38,7 +39,13 @@ class ChatHistory(private val file: File) {
 
     private fun write(chats: List<Chat>) {
         val value = chats.take(MOST).map { chat ->
-            mapOf("id" to chat.id, "model" to chat.model, "messages" to chat.messages.map { mapOf("role" to it.role, "content" to it.content) })
+            mapOf(
+                "id" to chat.id,
+                "model" to chat.model,
+                "messages" to chat.messages.map {
+                    mapOf("role" to it.role, "content" to it.content)
+                },
+            )
         }
         val partial = File(file.path + ".partial")
         try {

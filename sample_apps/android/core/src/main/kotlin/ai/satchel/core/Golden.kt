@@ -22,7 +22,7 @@ class GoldenSet(
     val topLogits: FloatArray,
     /** [positions], over the ids that are not among the top; -Infinity where there are none. */
     val restLogsumexp: FloatArray,
-    /** [prompts, steps]: the set's own greedy answers, their second choices, and by how much the first was preferred. */
+    /** [prompts, steps]: the set's own greedy answers, their second choices, by how much the first was preferred. */
     val greedyIds: IntArray,
     val greedyRunnerUp: IntArray,
     val greedyGap: FloatArray,
@@ -36,11 +36,19 @@ class Golden(val top: Int, val prompts: List<GoldenPrompt>, val sets: Map<SetNam
 
 private class ArrayFile(val file: String, val shape: List<Int>)
 
-private class Structure(val vocabSize: Int, val prompts: List<GoldenPrompt>, val sets: Map<String, Map<String, ArrayFile>>)
+private class Structure(
+    val vocabSize: Int,
+    val prompts: List<GoldenPrompt>,
+    val sets: Map<String, Map<String, ArrayFile>>,
+)
 
 private val prompt = record("text", "ids", "continuation", "?picture") { f ->
     f.optional("picture", orNull(text)) // of a model that sees, which this app does not run
-    GoldenPrompt(f("text", orNull(text)), f("ids", list(small)).toIntArray(), f("continuation", list(small)).toIntArray())
+    GoldenPrompt(
+        f("text", orNull(text)),
+        f("ids", list(small)).toIntArray(),
+        f("continuation", list(small)).toIntArray(),
+    )
 }
 
 private val arrayFile = record("file", "shape") { f -> ArrayFile(f("file", text), f("shape", list(small))) }
@@ -52,22 +60,37 @@ private val structure = record("schema_version", "vocab_size", "prompts", "sets"
 /** Array -> how its numbers are stored. */
 private val ARRAYS =
     mapOf(
-        "top_ids" to "i32", "top_logits" to "f32", "logsumexp" to "f32", "rest_logsumexp" to "f32",
-        "greedy_ids" to "i32", "greedy_runner_up" to "i32", "greedy_gap" to "f32",
+        "top_ids" to "i32",
+        "top_logits" to "f32",
+        "logsumexp" to "f32",
+        "rest_logsumexp" to "f32",
+        "greedy_ids" to "i32",
+        "greedy_runner_up" to "i32",
+        "greedy_gap" to "f32",
     )
 
 /** Reads `golden/`. Throws a BundleError: a file is missing, of the wrong size, or does not fit the others. */
 fun readGolden(bundle: Bundle): Golden {
     if (!bundle.has("$FOLDER/golden.json")) {
-        throw bundleError("the bundle has no golden data", wanted = "golden/golden.json", hint = "export the bundle again")
+        throw bundleError(
+            "the bundle has no golden data",
+            wanted = "golden/golden.json",
+            hint = "export the bundle again",
+        )
     }
     val value = parseJson(bundle.read("$FOLDER/golden.json"), "golden.json")
     val version = objectOf(value, "golden.json")["schema_version"]
-    if (version != GOLDEN_SCHEMA) throw bundleError("golden.json is of an unknown schema", got = version ?: "none", wanted = GOLDEN_SCHEMA)
+    if (version !=
+        GOLDEN_SCHEMA
+    ) {
+        throw bundleError("golden.json is of an unknown schema", got = version ?: "none", wanted = GOLDEN_SCHEMA)
+    }
     val read = structure(value, "golden.json")
     check(read, bundle.manifest.tokens.vocabSize)
     val top = minOf(TOP, read.vocabSize)
-    val sets = SetName.entries.filter { it.name in read.sets }.associateWith { SetReader(bundle, read, it.name, top).read() }
+    val sets = SetName.entries.filter {
+        it.name in read.sets
+    }.associateWith { SetReader(bundle, read, it.name, top).read() }
     return Golden(top, read.prompts, sets)
 }
 
@@ -85,10 +108,20 @@ private fun check(read: Structure, vocabulary: Int) {
             throw bundleError("a golden prompt is empty or outside the vocabulary", wanted = "0..${vocabulary - 1}")
         }
     }
-    if (read.prompts.map { it.continuation.size }.toSet().size > 1) throw bundleError("golden continuations differ in length")
+    if (read.prompts.map {
+            it.continuation.size
+        }.toSet().size > 1
+    ) {
+        throw bundleError("golden continuations differ in length")
+    }
 }
 
-private class SetReader(private val bundle: Bundle, private val read: Structure, private val set: String, private val top: Int) {
+private class SetReader(
+    private val bundle: Bundle,
+    private val read: Structure,
+    private val set: String,
+    private val top: Int,
+) {
     private val files = read.sets.getValue(set)
 
     fun read(): GoldenSet {
@@ -109,7 +142,9 @@ private class SetReader(private val bundle: Bundle, private val read: Structure,
     }
 
     private fun ids(key: String, vararg shape: Int): IntArray {
-        val found = numbers(key, shape).asIntBuffer().let { buffer -> IntArray(buffer.remaining()).also { buffer.get(it) } }
+        val found = numbers(key, shape).asIntBuffer().let { buffer ->
+            IntArray(buffer.remaining()).also { buffer.get(it) }
+        }
         if (found.any { it !in 0 until read.vocabSize }) {
             throw bundleError("golden $key is outside the vocabulary", wanted = "0..${read.vocabSize - 1}")
         }
@@ -121,7 +156,12 @@ private class SetReader(private val bundle: Bundle, private val read: Structure,
 
     private fun finite(key: String, vararg shape: Int): FloatArray {
         val found = floats(key, *shape)
-        if (!found.all { it.isFinite() }) throw bundleError("golden $key holds NaN or infinity", hint = "export the bundle again")
+        if (!found.all {
+                it.isFinite()
+            }
+        ) {
+            throw bundleError("golden $key holds NaN or infinity", hint = "export the bundle again")
+        }
         return found
     }
 
@@ -130,11 +170,19 @@ private class SetReader(private val bundle: Bundle, private val read: Structure,
         val expected = "$set.$key.${ARRAYS[key]}"
         if (given.file != expected || given.shape != shape.toList()) {
             val wanted = "$expected of ${shape.toList()}"
-            throw bundleError("golden.json names an unexpected array", got = "${given.file} of ${given.shape}", wanted = wanted)
+            throw bundleError(
+                "golden.json names an unexpected array",
+                got = "${given.file} of ${given.shape}",
+                wanted = wanted,
+            )
         }
         val bytes = bundle.read("$FOLDER/$expected")
         val size = 4 * shape.fold(1, Int::times)
-        if (bytes.size != size) throw bundleError("golden/$expected is of the wrong size", got = bytes.size, wanted = size)
+        if (bytes.size !=
+            size
+        ) {
+            throw bundleError("golden/$expected is of the wrong size", got = bytes.size, wanted = size)
+        }
         return ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
     }
 }

@@ -7,7 +7,13 @@ data class TensorSpec(val name: String, val shape: List<Any>, val dtype: String)
 
 data class FileEntry(val path: String, val bytes: Long, val sha256: String)
 
-data class ModelFacts(val modelId: String, val family: String, val author: String, val license: String, val parameters: Long)
+data class ModelFacts(
+    val modelId: String,
+    val family: String,
+    val author: String,
+    val license: String,
+    val parameters: Long,
+)
 
 data class PlanFacts(val device: String, val format: String, val contextLength: Int, val prefillLength: Int)
 
@@ -51,7 +57,12 @@ fun readManifest(bytes: ByteArray): Manifest {
     val version = objectOf(value, "manifest.json")["schema_version"]
     if (version != SCHEMA_VERSION) {
         val hint = "use the app of the Satchel that wrote it, or export it again"
-        throw bundleError("the bundle is of an unknown schema", got = version ?: "none", wanted = SCHEMA_VERSION, hint = hint)
+        throw bundleError(
+            "the bundle is of an unknown schema",
+            got = version ?: "none",
+            wanted = SCHEMA_VERSION,
+            hint = hint,
+        )
     }
     return manifest(value, "manifest.json").also(::check)
 }
@@ -74,10 +85,18 @@ private val model =
     record("model_id", "family", "author", "license", "license_text", "source", "parameters") { f ->
         f("license_text", text)
         f("source", text)
-        ModelFacts(f("model_id", text), f("family", text), f("author", text), f("license", text), f("parameters", integer))
+        ModelFacts(
+            f("model_id", text),
+            f("family", text),
+            f("author", text),
+            f("license", text),
+            f("parameters", integer),
+        )
     }
 
-private val rejection = record("value", "reason", "source") { f -> f("value", text).also { f("reason", text); f("source", text) } }
+private val rejection = record("value", "reason", "source") { f ->
+    f("value", text).also { f("reason", text); f("source", text) }
+}
 
 private val choice = record("role", "value", "reason", "source", "rejected") { f ->
     val alternative: Decode<String> = { value, where -> if (value is String) value else rejection(value, where) }
@@ -95,7 +114,8 @@ private val plan = record("device", "format", "context_length", "prefill_length"
 // Chunks are of Core ML alone, which no Android runs; models that see are refused by the backends.
 private val entry =
     record(
-        "format", "path", "context_length", "prefill_length", "inputs", "outputs", "states", "options", "?chunks", "?vision",
+        "format", "path", "context_length", "prefill_length", "inputs", "outputs", "states", "options",
+        "?chunks", "?vision",
     ) { f ->
         ModelEntry(
             format = f("format", format),
@@ -131,7 +151,9 @@ private val generation = record("max_new_tokens", "temperature", "top_k", "top_p
     GenerationDefaults(f("max_new_tokens", small), sampling)
 }
 
-private val file = record("path", "bytes", "sha256") { f -> FileEntry(f("path", text), f("bytes", integer), f("sha256", text)) }
+private val file = record("path", "bytes", "sha256") { f ->
+    FileEntry(f("path", text), f("bytes", integer), f("sha256", text))
+}
 
 private val manifest =
     record(
@@ -140,8 +162,13 @@ private val manifest =
         f("tools", dictionary(text))
         f.optional("also_for", list(text))
         Manifest(
-            f("model", model), f("plan", plan), f("entry", entry), f("weights", weights), f("tokens", tokens),
-            f("generation", generation), f("files", list(file)),
+            f("model", model),
+            f("plan", plan),
+            f("entry", entry),
+            f("weights", weights),
+            f("tokens", tokens),
+            f("generation", generation),
+            f("files", list(file)),
         )
     }
 
@@ -162,7 +189,11 @@ private fun check(manifest: Manifest) {
     if (rules.vocabSize < 1 || ids.any { it !in 0 until rules.vocabSize }) {
         throw bundleError("token ids lie outside the vocabulary", got = ids, wanted = "0..${rules.vocabSize - 1}")
     }
-    if (rules.prependBos && rules.bosId == null) throw bundleError("the manifest wants a bos id in front and names none")
+    if (rules.prependBos &&
+        rules.bosId == null
+    ) {
+        throw bundleError("the manifest wants a bos id in front and names none")
+    }
 }
 
 private val SHA256 = Regex("[0-9a-f]{64}")

@@ -6,7 +6,7 @@ import kotlin.math.floor
 import kotlin.math.sqrt
 
 /*
- * How far logits are from the golden ones, sums in fp64. runtime/metrics.py is the twin, and says what KL is taken over.
+ * How far logits are from the golden ones, sums in fp64. runtime/metrics.py is the twin, and says what KL is over.
  */
 
 /**
@@ -19,7 +19,11 @@ import kotlin.math.sqrt
 fun klFromTop(topIds: IntArray, topLogits: FloatArray, rest: Double, candidate: FloatArray): Double {
     val p = normalized(DoubleArray(topIds.size + 1) { if (it < topIds.size) topLogits[it].toDouble() else rest })
     val others = logsumexpWithout(candidate, topIds)
-    val q = normalized(DoubleArray(topIds.size + 1) { if (it < topIds.size) candidate[topIds[it]].toDouble() else others })
+    val q = normalized(
+        DoubleArray(topIds.size + 1) {
+            if (it < topIds.size) candidate[topIds[it]].toDouble() else others
+        },
+    )
     var sum = 0.0
     for (i in p.indices) if (p[i] != Double.NEGATIVE_INFINITY) sum += StrictMath.exp(p[i]) * (p[i] - q[i])
     return if (sum > 0 || sum.isNaN()) sum else 0.0
@@ -44,7 +48,7 @@ fun percentile(values: List<Double>, fraction: Double): Double {
     return low + (sorted[ceil(place).toInt()] - low) * (place - floor(place))
 }
 
-/** Standard error of the mean, from the means of consecutive blocks, since neighbours are alike; NaN below two blocks. */
+/** Standard error of the mean, from the means of consecutive blocks: neighbours are alike. NaN below two blocks. */
 fun standardError(values: List<Double>, block: Int): Double {
     val means = values.chunked(block).filter { it.size == block }.map { it.average() }
     if (means.size < 2) return Double.NaN

@@ -78,15 +78,18 @@ private class Judgement(private val bundle: Bundle, private val golden: Golden, 
         val limits = Limits.limitsFor(comparison, arithmetic, scheme)
         val routes = result.rows.getValue(comparison.set).map { (route, figures) -> route.name to figures.figures(tie) }
         val all = routes + ("greedy" to greedyFigures(answers.getValue(comparison), tie))
-        return all.flatMap { (route, figures) -> figures.map { (name, value) -> Row(comparison, route, name, value, limits[name]) } }
+        return all.flatMap { (route, figures) ->
+            figures.map { (name, value) -> Row(comparison, route, name, value, limits[name]) }
+        }
     }
 
-    private fun greedyFigures(answers: List<Answer>, tie: Double): Figures =
-        linkedMapOf(
-            "greedy_agreement" to answers.map { it.agreed.toDouble() / it.steps }.average(),
-            "greedy_diverged" to answers.map { if (it.parted != null && !(it.parted.gap < tie)) 1.0 else 0.0 }.average(),
-            "prompts" to answers.size.toDouble(),
-        )
+    private fun greedyFigures(answers: List<Answer>, tie: Double): Figures = linkedMapOf(
+        "greedy_agreement" to answers.map { it.agreed.toDouble() / it.steps }.average(),
+        "greedy_diverged" to answers.map {
+            if (it.parted != null && !(it.parted.gap < tie)) 1.0 else 0.0
+        }.average(),
+        "prompts" to answers.size.toDouble(),
+    )
 
     private fun json(host: Host, run: String, loadSeconds: Double): Map<String, Any?> {
         val manifest = bundle.manifest
@@ -95,15 +98,23 @@ private class Judgement(private val bundle: Bundle, private val golden: Golden, 
             "schema_version" to 1L,
             "passed" to failures.isEmpty(),
             "bundle" to mapOf(
-                "model" to manifest.model.modelId, "device" to manifest.plan.device, "format" to manifest.entry.format,
-                "weights" to scheme, "bytes" to bundle.bytes, "manifest" to bundle.id,
+                "model" to manifest.model.modelId,
+                "device" to manifest.plan.device,
+                "format" to manifest.entry.format,
+                "weights" to scheme,
+                "bytes" to bundle.bytes,
+                "manifest" to bundle.id,
             ),
             "host" to host.facts + ("device" to host.device),
             "skipped_prompts" to result.skipped,
             "runs" to listOf(
                 mapOf(
-                    "name" to run, "arithmetic" to arithmetic.name, "comparisons" to nested(),
-                    "answers" to answers.entries.associate { (comparison, all) -> comparison.name to all.map { answerJson(comparison, it) } },
+                    "name" to run,
+                    "arithmetic" to arithmetic.name,
+                    "comparisons" to nested(),
+                    "answers" to answers.entries.associate { (comparison, all) ->
+                        comparison.name to all.map { answerJson(comparison, it) }
+                    },
                     "positions" to positionsJson(),
                 ),
             ),
@@ -118,23 +129,36 @@ private class Judgement(private val bundle: Bundle, private val golden: Golden, 
         )
     }
 
-    private fun nested(): Map<String, Any?> =
-        rows.groupBy { it.comparison.name }.mapValues { (_, of) -> of.groupBy { it.route }.mapValues { (_, all) -> all.map(::rowJson) } }
+    private fun nested(): Map<String, Any?> = rows.groupBy {
+        it.comparison.name
+    }.mapValues { (_, of) -> of.groupBy { it.route }.mapValues { (_, all) -> all.map(::rowJson) } }
 
     private fun answerJson(comparison: Comparison, answer: Answer): Map<String, Any?> {
-        val said = mapOf("prompt" to answer.prompt, "agreed" to answer.agreed, "steps" to answer.steps, "ids" to answer.ids)
+        val said = mapOf(
+            "prompt" to answer.prompt,
+            "agreed" to answer.agreed,
+            "steps" to answer.steps,
+            "ids" to answer.ids,
+        )
         val (got, wanted, gap, runnerUp) = answer.parted ?: return said
         val tie = gap < Limits.tieOf(comparison, arithmetic)
-        return said + mapOf("got" to got, "wanted" to wanted, "gap" to rounded(gap), "near_tie" to tie, "runner_up" to runnerUp)
+        return said +
+            mapOf("got" to got, "wanted" to wanted, "gap" to rounded(gap), "near_tie" to tie, "runner_up" to runnerUp)
     }
 
     /** Figures of single positions, of the decode route. */
     private fun positionsJson(): Map<String, Any?> {
         val decode = result.rows.getValue(SetName.reference).getValue(Route.decode)
-        val kl = comparisons.associate { it.name to result.rows.getValue(it.set).getValue(Route.decode).kl.map(::rounded) }
+        val kl = comparisons.associate {
+            it.name to result.rows.getValue(it.set).getValue(Route.decode).kl.map(::rounded)
+        }
         return mapOf(
-            "starts" to golden.starts, "rows" to decode.rows, "best" to decode.best,
-            "margin" to decode.margin.map(::rounded), "logits" to decode.logits.map(::rounded), "kl" to kl,
+            "starts" to golden.starts,
+            "rows" to decode.rows,
+            "best" to decode.best,
+            "margin" to decode.margin.map(::rounded),
+            "logits" to decode.logits.map(::rounded),
+            "kl" to kl,
         )
     }
 }
@@ -147,17 +171,28 @@ private fun rowJson(row: Row): Map<String, Any?> {
 }
 
 private fun failureJson(row: Row, run: String, failures: List<Row>): Map<String, Any?> =
-    mapOf("run" to run, "comparison" to row.comparison.name, "route" to row.route) + rowJson(row) + ("next" to whereToLook(row, failures))
+    mapOf("run" to run, "comparison" to row.comparison.name, "route" to row.route) + rowJson(row) +
+        ("next" to whereToLook(row, failures))
 
 /** The likeliest place of the fault, from which other figures are good; runtime/parity.py has the same words. */
 private fun whereToLook(row: Row, failures: List<Row>): String {
     val lowered = failures.filter { it.comparison == Comparison.lowering }.map { it.route }
     if (row.comparison == Comparison.quality) {
-        if (lowered.isNotEmpty()) return "look at the lowering first: this run does not even agree with the bundle's own weights"
+        if (lowered.isNotEmpty()) {
+            return "look at the lowering first: this run does not even agree with the bundle's own weights"
+        }
         return "the program is right and the weights are not good enough: try other --weights or more calibration text"
     }
-    if (Route.decode.name !in lowered) return "decode steps are right: look at the prefill function, its positions, mask and padding"
-    if (Route.prefill.name !in lowered) return "prefill is right: look at the decode function and at how it writes the cache"
+    if (Route.decode.name !in
+        lowered
+    ) {
+        return "decode steps are right: look at the prefill function, its positions, mask and padding"
+    }
+    if (Route.prefill.name !in
+        lowered
+    ) {
+        return "prefill is right: look at the decode function and at how it writes the cache"
+    }
     return "both routes differ: compare `satchel inspect --weights` with another format's, then the ops of this format"
 }
 

@@ -76,7 +76,9 @@ class Answer(val prompt: Int, val agreed: Int, val parted: Parted?, val ids: Lis
 }
 
 class Replay(names: Collection<SetName>) {
-    val rows: Map<SetName, Map<Route, RowFigures>> = names.associateWith { Route.entries.associateWith { RowFigures() } }
+    val rows: Map<SetName, Map<Route, RowFigures>> = names.associateWith {
+        Route.entries.associateWith { RowFigures() }
+    }
     val answers: Map<SetName, MutableList<Answer>> = names.associateWith { ArrayList() }
     val seconds = Route.entries.associateWithTo(HashMap()) { 0.0 }
     val tokens = Route.entries.associateWithTo(HashMap()) { 0 }
@@ -143,7 +145,11 @@ private class Player(private val backend: Timed, private val golden: Golden, pri
             backend.reset()
             if (half > 0) found(half - 1, backend.prefill(prompt.ids.copyOf(half)))
             found(last, backend.prefill(prompt.ids.copyOfRange(half, prompt.ids.size)))
-            for ((i, id) in prompt.continuation.dropLast(1).take(FORCED).withIndex()) found(last + 1 + i, backend.step(id))
+            for ((i, id) in prompt.continuation.dropLast(
+                1,
+            ).take(FORCED).withIndex()) {
+                found(last + 1 + i, backend.step(id))
+            }
         }
         backend.reset()
         found(prompt.sequence.size - 1, backend.prefill(prompt.sequence))
@@ -158,9 +164,12 @@ private class Player(private val backend: Timed, private val golden: Golden, pri
 
     private fun compared(number: Int, ids: List<Int>, set: GoldenSet): Answer {
         val row = number * golden.prompts[0].continuation.size
-        val agreed = ids.indices.firstOrNull { ids[it] != set.greedyIds[row + it] } ?: return Answer(number, ids.size, null, ids)
+        val agreed = ids.indices.firstOrNull {
+            ids[it] != set.greedyIds[row + it]
+        } ?: return Answer(number, ids.size, null, ids)
         val (got, wanted) = ids[agreed] to set.greedyIds[row + agreed]
-        val parted = Parted(got, wanted, set.greedyGap[row + agreed].toDouble(), got == set.greedyRunnerUp[row + agreed])
+        val parted =
+            Parted(got, wanted, set.greedyGap[row + agreed].toDouble(), got == set.greedyRunnerUp[row + agreed])
         return Answer(number, agreed, parted, ids)
     }
 }

@@ -29,7 +29,13 @@ class Sampler(private val how: Sampling, private val random: Pcg64) {
         how.check()
     }
 
-    fun choose(logits: FloatArray): Int = if (how.temperature == 0.0) greedy(logits) else choose(logits, how, random.next())
+    fun choose(logits: FloatArray): Int = if (how.temperature ==
+        0.0
+    ) {
+        greedy(logits)
+    } else {
+        choose(logits, how, random.next())
+    }
 }
 
 /** The id of the largest logit; of equal ones the lowest. A NaN counts as the largest, as numpy has it. */
@@ -59,7 +65,13 @@ fun choose(logits: FloatArray, how: Sampling, u: Double): Int {
 
 /** Ids by falling logit, equal ones by rising id: the first topK, or all. */
 fun likeliest(logits: FloatArray, topK: Int): IntArray {
-    val keys = if (topK in 1 until logits.size) candidates(logits, topK) else LongArray(logits.size) { key(logits[it], it) }
+    val keys = if (topK in 1 until logits.size) {
+        candidates(logits, topK)
+    } else {
+        LongArray(logits.size) {
+            key(logits[it], it)
+        }
+    }
     keys.sort()
     val count = if (topK in 1 until logits.size) topK else keys.size
     return IntArray(count) { (keys[it] and 0xffffffffL).toInt() }

@@ -28,7 +28,9 @@ fun oneOf(vararg known: String): Decode<String> = { value, where ->
     if (value in known) value as String else refuse(value, known.joinToString(" or "), where)
 }
 
-fun <T : Any> orNull(decode: Decode<T>): Decode<T?> = { value, where -> if (value == null) null else decode(value, where) }
+fun <T : Any> orNull(decode: Decode<T>): Decode<T?> = { value, where ->
+    if (value == null) null else decode(value, where)
+}
 
 fun <T> list(decode: Decode<T>): Decode<List<T>> = { value, where ->
     val items = value as? List<*> ?: refuse(value, "a list", where)

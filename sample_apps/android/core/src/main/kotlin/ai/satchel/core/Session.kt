@@ -46,12 +46,19 @@ class Session private constructor(
     fun encode(text: String): IntArray {
         val rules = bundle.manifest.tokens
         val ids = needTokenizer().encode(text)
-        return if (rules.prependBos && rules.bosId != null && ids.firstOrNull() != rules.bosId) intArrayOf(rules.bosId) + ids else ids
+        return if (rules.prependBos && rules.bosId != null &&
+            ids.firstOrNull() != rules.bosId
+        ) {
+            intArrayOf(rules.bosId) + ids
+        } else {
+            ids
+        }
     }
 
     /** A conversation -> ids, ready for the answer. */
     fun encodeChat(messages: List<Message>): IntArray {
-        val template = template ?: throw tokenizerError("the bundle has no chat template", wanted = "chat_template.jinja")
+        val template =
+            template ?: throw tokenizerError("the bundle has no chat template", wanted = "chat_template.jinja")
         return encodeChat(needTokenizer(), template, messages).ids
     }
 
@@ -64,7 +71,11 @@ class Session private constructor(
      * The answer to a conversation, in pieces as it comes. What the cache holds of it already is not computed again.
      * Without a chat template the model goes on from the last message.
      */
-    fun chat(messages: List<Message>, options: GenerateOptions = GenerateOptions(), onText: (String) -> Unit): Generation {
+    fun chat(
+        messages: List<Message>,
+        options: GenerateOptions = GenerateOptions(),
+        onText: (String) -> Unit,
+    ): Generation {
         val ids = if (template != null) encodeChat(messages) else encode(messages.last().content)
         val stream = TextStream(needTokenizer()::decode)
         val generation = generate(ids, options, reuse = true) { onText(stream.push(it)) }
@@ -73,7 +84,12 @@ class Session private constructor(
     }
 
     /** Gives out the ids that follow `ids`, one by one as they are chosen. */
-    fun generate(ids: IntArray, options: GenerateOptions = GenerateOptions(), reuse: Boolean = false, onId: (Int) -> Unit): Generation {
+    fun generate(
+        ids: IntArray,
+        options: GenerateOptions = GenerateOptions(),
+        reuse: Boolean = false,
+        onId: (Int) -> Unit,
+    ): Generation {
         val (room, atEnd) = room(ids, options.maxNewTokens)
         val sampler = Sampler(options.sampling ?: bundle.manifest.generation.sampling, options.seed)
         val stop = (options.stopIds ?: bundle.manifest.tokens.stopIds).toSet()
@@ -107,8 +123,13 @@ class Session private constructor(
         }
         val free = context - ids.size + 1
         if (free < 1) {
-            val hint = "begin a new chat or shorten the message; `satchel export --context` makes a bundle with more room"
-            throw usageError("the context cannot hold this conversation", got = "${ids.size} ids", wanted = "at most $context ids", hint = hint)
+            val hint = "begin a new chat or shorten the message; `satchel export --context` gives more room"
+            throw usageError(
+                "the context cannot hold this conversation",
+                got = "${ids.size} ids",
+                wanted = "at most $context ids",
+                hint = hint,
+            )
         }
         val wanted = maxNewTokens ?: bundle.manifest.generation.maxNewTokens
         return if (wanted <= free) wanted to FinishReason.length else free to FinishReason.context
@@ -145,9 +166,19 @@ class Session private constructor(
     companion object {
         /** Reads the tokenizer and the template. Throws a TokenizerError or BundleError. */
         fun open(bundle: Bundle, backend: Backend): Session {
-            val tokenizer = if (!bundle.has("tokenizer.json")) null
-            else Tokenizer.read(bundle.read("tokenizer.json"), bundle.manifest.tokens.vocabSize)
-            val special = if (bundle.has("tokenizer_config.json")) specialTokens(bundle.read("tokenizer_config.json")) else emptyMap()
+            val tokenizer = if (!bundle.has("tokenizer.json")) {
+                null
+            } else {
+                Tokenizer.read(bundle.read("tokenizer.json"), bundle.manifest.tokens.vocabSize)
+            }
+            val special = if (bundle.has(
+                    "tokenizer_config.json",
+                )
+            ) {
+                specialTokens(bundle.read("tokenizer_config.json"))
+            } else {
+                emptyMap()
+            }
             val template = bundle.text("chat_template.jinja")?.let { ChatTemplate(it, special) }
             return Session(bundle, backend, tokenizer, template)
         }

@@ -17,21 +17,19 @@ private const val DEEPEST = 200
  * @param exactIntegers off for tokenizers' files, which hold larger integers
  * @throws SatchelError a BundleError that names the file
  */
-fun parseJson(bytes: ByteArray, what: String, exactIntegers: Boolean = true): Any? =
-    try {
-        JsonReader(decodeUtf8(bytes), exactIntegers).document()
-    } catch (error: IllegalArgumentException) {
-        throw bundleError("$what is not valid JSON", got = reasonOf(error), hint = "export the bundle again")
-    }
+fun parseJson(bytes: ByteArray, what: String, exactIntegers: Boolean = true): Any? = try {
+    JsonReader(decodeUtf8(bytes), exactIntegers).document()
+} catch (error: IllegalArgumentException) {
+    throw bundleError("$what is not valid JSON", got = reasonOf(error), hint = "export the bundle again")
+}
 
 /** UTF-8 without replacement characters; throws IllegalArgumentException. */
-fun decodeUtf8(bytes: ByteArray): String =
-    try {
-        val decoder = Charsets.UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPORT)
-        decoder.onUnmappableCharacter(CodingErrorAction.REPORT).decode(ByteBuffer.wrap(bytes)).toString()
-    } catch (error: CharacterCodingException) {
-        throw IllegalArgumentException("bytes that are not UTF-8", error)
-    }
+fun decodeUtf8(bytes: ByteArray): String = try {
+    val decoder = Charsets.UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPORT)
+    decoder.onUnmappableCharacter(CodingErrorAction.REPORT).decode(ByteBuffer.wrap(bytes)).toString()
+} catch (error: CharacterCodingException) {
+    throw IllegalArgumentException("bytes that are not UTF-8", error)
+}
 
 /** JSON with sorted keys, two spaces of indentation and a newline at the end, as runtime/strict_json.py writes it. */
 fun canonicalJson(value: Any?): String = buildString { writeJson(value, "\n") }.plus("\n")
@@ -127,7 +125,11 @@ private class JsonReader(private val text: String, private val exactIntegers: Bo
 
     private fun hexadecimal(): Char {
         val digits = text.substring(at, minOf(at + 4, text.length))
-        require(digits.length == 4 && digits.all { Character.digit(it, 16) >= 0 && it < '\u0080' }) { "the escape \\u$digits" }
+        require(
+            digits.length == 4 && digits.all {
+                Character.digit(it, 16) >= 0 && it < '\u0080'
+            },
+        ) { "the escape \\u$digits" }
         at += 4
         return digits.toInt(16).toChar()
     }
@@ -192,7 +194,14 @@ private fun StringBuilder.writeJson(value: Any?, newline: String) {
         null, is Boolean, is Int, is Long -> append(value)
         is Double -> append(numberText(value))
         is String -> writeString(value)
-        is Map<*, *> -> writeAll(value.entries.sortedBy { it.key as String }, "{", "}", newline) { (key, item), indent ->
+        is Map<*, *> -> writeAll(
+            value.entries.sortedBy {
+                it.key as String
+            },
+            "{",
+            "}",
+            newline,
+        ) { (key, item), indent ->
             writeString(key as String)
             append(": ")
             writeJson(item, indent)

@@ -1,8 +1,5 @@
 package ai.satchel.core
 
-import java.io.File
-import java.nio.file.Files
-import java.nio.file.Path
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertThrows
@@ -12,6 +9,9 @@ import org.junit.jupiter.api.DynamicTest.dynamicTest
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 import org.junit.jupiter.api.io.TempDir
+import java.io.File
+import java.nio.file.Files
+import java.nio.file.Path
 
 class BundleTest {
     private fun source() = MemorySource.of(Vectors.tinyBundle)
@@ -23,7 +23,12 @@ class BundleTest {
     @Test
     fun `a whole bundle opens, with progress up to its size`() {
         val told = ArrayList<Pair<Long, Long>>()
-        val bundle = openBundle(FolderSource(Vectors.tinyBundle), OpenOptions(progress = { done, total -> told.add(done to total) }))
+        val bundle = openBundle(
+            FolderSource(Vectors.tinyBundle),
+            OpenOptions(progress = { done, total ->
+                told.add(done to total)
+            }),
+        )
         assertEquals(bundle.bytes to bundle.bytes, told.last())
         assertEquals(told.sortedBy { it.first }, told)
         assertEquals("pixel-9", bundle.manifest.plan.device)
@@ -31,27 +36,42 @@ class BundleTest {
     }
 
     @TestFactory
-    fun `a damaged bundle is refused`(): List<DynamicTest> =
-        listOf<Triple<String, (MemorySource) -> Unit, String>>(
-            Triple("without a manifest", { it.files.remove(MANIFEST) }, "not a bundle: manifest.json cannot be read"),
-            Triple("with a file missing", { it.files.remove("model.onnx") }, "files are missing from the bundle; got no [model.onnx]"),
-            Triple("with a file too many", { it.files["x.txt"] = byteArrayOf(1) }, "that the manifest does not list"),
-            Triple("with a bit turned", { it.files.getValue("model.onnx.data")[5]++ }, "model.onnx.data: its sha256 is not"),
-            Triple("cut short", { it.files["LICENSE"] = byteArrayOf() }, "LICENSE: its size is not the manifest's"),
-            Triple("of a later schema", { edited(it) { t -> t.replace("\"schema_version\": 1", "\"schema_version\": 2") } }, "unknown schema"),
-            Triple("with an unknown key", { edited(it) { t -> t.replace("\"bos_id\"", "\"bos\": 1,\n\"bos_id\"") } }, "unknown keys in manifest.json.tokens"),
-            Triple("with a key missing", { edited(it) { t -> t.replace(Regex("\"prepend_bos\": \\w+,"), "") } }, "keys missing from manifest.json.tokens"),
-            Triple("with a repeated key", { edited(it) { t -> t.replace("\"tokens\": {", "\"model\": 1, \"tokens\": {") } }, "occurs twice"),
-            Triple("with a path outside", { edited(it) { t -> t.replace("\"path\": \"LICENSE\"", "\"path\": \"../LICENSE\"") } }, "outside the bundle"),
-            Triple("with a manifest cut short", { edited(it) { t -> t.take(500) } }, "manifest.json is not valid JSON"),
-            Triple("with a stop id outside", { edited(it) { t -> t.replace(Regex("\"stop_ids\": \\["), "\"stop_ids\": [320, ") } }, "outside the vocabulary"),
-        ).map { (name, damage, words) ->
-            dynamicTest(name) {
-                val error = assertThrows(SatchelError::class.java) { openBundle(source().also(damage)) }
-                assertEquals(ErrorKind.BundleError, error.kind)
-                assertTrue(words in error.message!!, error.message)
-            }
+    fun `a damaged bundle is refused`(): List<DynamicTest> = listOf<Triple<String, (MemorySource) -> Unit, String>>(
+        Triple("without a manifest", { it.files.remove(MANIFEST) }, "not a bundle: manifest.json cannot be read"),
+        Triple("with a file missing", {
+            it.files.remove("model.onnx")
+        }, "files are missing from the bundle; got no [model.onnx]"),
+        Triple("with a file too many", { it.files["x.txt"] = byteArrayOf(1) }, "that the manifest does not list"),
+        Triple("with a bit turned", {
+            it.files.getValue("model.onnx.data")[5]++
+        }, "model.onnx.data: its sha256 is not"),
+        Triple("cut short", { it.files["LICENSE"] = byteArrayOf() }, "LICENSE: its size is not the manifest's"),
+        Triple("of a later schema", {
+            edited(it) { t -> t.replace("\"schema_version\": 1", "\"schema_version\": 2") }
+        }, "unknown schema"),
+        Triple("with an unknown key", {
+            edited(it) { t -> t.replace("\"bos_id\"", "\"bos\": 1,\n\"bos_id\"") }
+        }, "unknown keys in manifest.json.tokens"),
+        Triple("with a key missing", {
+            edited(it) { t -> t.replace(Regex("\"prepend_bos\": \\w+,"), "") }
+        }, "keys missing from manifest.json.tokens"),
+        Triple("with a repeated key", {
+            edited(it) { t -> t.replace("\"tokens\": {", "\"model\": 1, \"tokens\": {") }
+        }, "occurs twice"),
+        Triple("with a path outside", {
+            edited(it) { t -> t.replace("\"path\": \"LICENSE\"", "\"path\": \"../LICENSE\"") }
+        }, "outside the bundle"),
+        Triple("with a manifest cut short", { edited(it) { t -> t.take(500) } }, "manifest.json is not valid JSON"),
+        Triple("with a stop id outside", {
+            edited(it) { t -> t.replace(Regex("\"stop_ids\": \\["), "\"stop_ids\": [320, ") }
+        }, "outside the vocabulary"),
+    ).map { (name, damage, words) ->
+        dynamicTest(name) {
+            val error = assertThrows(SatchelError::class.java) { openBundle(source().also(damage)) }
+            assertEquals(ErrorKind.BundleError, error.kind)
+            assertTrue(words in error.message!!, error.message)
         }
+    }
 
     @Test
     fun `what the Finder leaves is passed over`() {
@@ -62,7 +82,9 @@ class BundleTest {
     fun `a verified bundle is told by names and sizes`() {
         val quick = OpenOptions(verify = false)
         openBundle(source().also { it.files.getValue("LICENSE")[0]++ }, quick)
-        assertThrows(SatchelError::class.java) { openBundle(source().also { it.files["LICENSE"] = byteArrayOf() }, quick) }
+        assertThrows(SatchelError::class.java) {
+            openBundle(source().also { it.files["LICENSE"] = byteArrayOf() }, quick)
+        }
     }
 
     @Test
@@ -83,7 +105,12 @@ class BundleTest {
         assertEquals("memory.satchel", place.name)
         assertTrue(store.holds(source))
         openBundle(FolderSource(place))
-        assertEquals(source.files.values.sumOf { it.size.toLong() }, store.list().single().bytes + source.files.getValue("parity.json").size)
+        assertEquals(
+            source.files.values.sumOf {
+                it.size.toLong()
+            },
+            store.list().single().bytes + source.files.getValue("parity.json").size,
+        )
 
         val damaged = source().also { it.files.getValue("model.onnx.data")[5]++ }
         assertThrows(SatchelError::class.java) { store.add(damaged) }
@@ -98,7 +125,11 @@ class BundleTest {
         store.clean()
         store.remove("memory.satchel")
         assertEquals(0, folder.list()!!.size)
-        for (name in listOf("../x.satchel", "x", ".satchel", ".x.satchel")) assertThrows(SatchelError::class.java) { store.remove(name) }
+        for (name in listOf("../x.satchel", "x", ".satchel", ".x.satchel")) {
+            assertThrows(SatchelError::class.java) {
+                store.remove(name)
+            }
+        }
     }
 
     @Test

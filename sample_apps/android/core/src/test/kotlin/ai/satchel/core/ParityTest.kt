@@ -1,10 +1,10 @@
 package ai.satchel.core
 
-import kotlin.math.exp
-import kotlin.math.ln
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import kotlin.math.exp
+import kotlin.math.ln
 
 class ParityTest {
     @Test
@@ -13,9 +13,17 @@ class ParityTest {
         assertTrue(own.contentEquals(Vectors.bytes("limits.json")))
         val limits = Limits.limitsFor(Comparison.lowering, Arithmetic.fp32, "fp32")
         assertEquals(1e-5, limits.getValue("kl_mean").value)
-        assertTrue(Limits.allows(limits["kl_mean"], "kl_mean", 1e-5) && !Limits.allows(limits["kl_mean"], "kl_mean", 2e-5))
-        assertTrue(!Limits.allows(limits["top1_or_tie"], "top1_or_tie", 0.9) && !Limits.allows(limits["top1_or_tie"], "top1_or_tie", null))
-        assertEquals(listOf(Arithmetic.fp32, Arithmetic.fp16, Arithmetic.int8, Arithmetic.int8), listOf("fp32", "fp16", "int8", "palette").map(Limits::arithmeticOf))
+        assertTrue(
+            Limits.allows(limits["kl_mean"], "kl_mean", 1e-5) && !Limits.allows(limits["kl_mean"], "kl_mean", 2e-5),
+        )
+        assertTrue(
+            !Limits.allows(limits["top1_or_tie"], "top1_or_tie", 0.9) &&
+                !Limits.allows(limits["top1_or_tie"], "top1_or_tie", null),
+        )
+        assertEquals(
+            listOf(Arithmetic.fp32, Arithmetic.fp16, Arithmetic.int8, Arithmetic.int8),
+            listOf("fp32", "fp16", "int8", "palette").map(Limits::arithmeticOf),
+        )
     }
 
     @Test
@@ -36,12 +44,25 @@ class ParityTest {
         val bundle = openBundle(FolderSource(Vectors.tinyBundle))
         val golden = readGolden(bundle)
         val good = checkParity(bundle, Echo(golden, 1f), Host("Pixel 9 Pro"), "echo", 1.0)
-        assertEquals(emptyList<Row>(), good.rows.filter { it.comparison == Comparison.lowering && it.route != "greedy" && !it.passed })
+        assertEquals(
+            emptyList<Row>(),
+            good.rows.filter {
+                it.comparison == Comparison.lowering && it.route != "greedy" && !it.passed
+            },
+        )
         assertEquals("parity-pixel-9-pro.json", good.fileName)
         val bad = checkParity(bundle, Echo(golden, -1f), Host("x"), "echo", 1.0)
-        assertTrue(!bad.passed && bad.rows.any { it.figure == "kl_mean" && it.comparison == Comparison.lowering && !it.passed })
+        assertTrue(
+            !bad.passed && bad.rows.any {
+                it.figure == "kl_mean" && it.comparison == Comparison.lowering && !it.passed
+            },
+        )
         val nan = checkParity(bundle, Echo(golden, Float.NaN), Host("x"), "echo", 1.0, ReplayOptions(prompts = 1))
-        assertTrue(nan.rows.filter { it.figure == "kl_max" && it.comparison == Comparison.lowering }.all { it.value == 1e30 })
+        assertTrue(
+            nan.rows.filter {
+                it.figure == "kl_max" && it.comparison == Comparison.lowering
+            }.all { it.value == 1e30 },
+        )
         parseJson(nan.json.toByteArray(), "report")
     }
 
@@ -55,11 +76,16 @@ class ParityTest {
 
         override fun prefill(ids: IntArray): FloatArray {
             this.ids.addAll(ids.toList())
-            val prompt = golden.prompts.indices.firstOrNull { golden.prompts[it].sequence.take(this.ids.size) == this.ids } ?: return FloatArray(320)
+            val prompt = golden.prompts.indices.firstOrNull {
+                golden.prompts[it].sequence.take(this.ids.size) == this.ids
+            } ?: return FloatArray(320)
             val row = golden.starts[prompt] + this.ids.size - 1
             val rest = set.restLogsumexp[row] - ln((320 - golden.top).toFloat())
             val logits = FloatArray(320) { rest * factor }
-            for (i in 0 until golden.top) logits[set.topIds[row * golden.top + i]] = set.topLogits[row * golden.top + i] * factor
+            for (i in 0 until golden.top) {
+                logits[set.topIds[row * golden.top + i]] =
+                    set.topLogits[row * golden.top + i] * factor
+            }
             return logits
         }
 

@@ -1,18 +1,21 @@
 package ai.satchel.core
 
-import java.math.BigInteger
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import java.math.BigInteger
 
 class SamplingTest {
     private val vectors = Vectors.json("sampling.json")
 
     private fun logits(case: Any?): FloatArray = case["logits"].doubles().map { it.toFloat() }.toFloatArray()
 
-    private fun sampling(case: Any?) =
-        Sampling((case["temperature"] as Number).toDouble(), (case["top_k"] as Long).toInt(), (case["top_p"] as Number).toDouble())
+    private fun sampling(case: Any?) = Sampling(
+        (case["temperature"] as Number).toDouble(),
+        (case["top_k"] as Long).toInt(),
+        (case["top_p"] as Number).toDouble(),
+    )
 
     @Test
     fun `numpy's random numbers are drawn`() {
@@ -47,8 +50,21 @@ class SamplingTest {
     @Test
     fun `settings out of range are refused`() {
         val good = Sampling(1.0, 0, 1.0)
-        val bad = listOf(good.copy(temperature = -1.0), good.copy(temperature = Double.NaN), good.copy(topK = -1), good.copy(topP = 0.0), good.copy(topP = 1.1))
-        for (how in bad) assertTrue("out of range" in assertThrows(SatchelError::class.java) { Sampler(how, 1L) }.message!!)
+        val bad =
+            listOf(
+                good.copy(temperature = -1.0),
+                good.copy(temperature = Double.NaN),
+                good.copy(topK = -1),
+                good.copy(topP = 0.0),
+                good.copy(topP = 1.1),
+            )
+        for (how in bad) {
+            assertTrue(
+                "out of range" in assertThrows(SatchelError::class.java) {
+                    Sampler(how, 1L)
+                }.message!!,
+            )
+        }
         assertThrows(SatchelError::class.java) { Pcg64(-1) }
     }
 

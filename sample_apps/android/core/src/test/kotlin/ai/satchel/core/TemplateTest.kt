@@ -1,7 +1,6 @@
 package ai.satchel.core
 
 import ai.satchel.core.tokenizer.Tokenizer
-import java.io.File
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
@@ -9,6 +8,7 @@ import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.DynamicTest.dynamicTest
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
+import java.io.File
 
 class TemplateTest {
     private val vectors = Vectors.json("templates.json")
@@ -28,14 +28,18 @@ class TemplateTest {
         val template = ChatTemplate(vectors["templates"][case["template"] as String] as String, special)
         val messages = case["messages"].items().map { Message(it["role"] as String, it["content"] as String) }
         if (case["rendered"] == null) {
-            assertTrue("refuses this conversation" in assertThrows(SatchelError::class.java) { template.render(messages) }.message!!)
+            assertTrue(
+                "refuses this conversation" in assertThrows(SatchelError::class.java) {
+                    template.render(messages)
+                }.message!!,
+            )
         } else {
             assertEquals(case["rendered"], template.render(messages))
             assertEquals(case["ids"].ints(), encodeChat(tokenizer, template, messages).ids.toList())
         }
     }
 
-    /** Small templates, with what Jinja in Python makes of them; tests/sample_apps/test_android.py holds the file to it. */
+    /** Small templates, with what Jinja makes of them; tests/sample_apps/test_android.py holds the file to it. */
     @TestFactory
     fun `templates are rendered as Jinja renders them`(): List<DynamicTest> {
         val folder = File(System.getProperty("satchel.resources") ?: "src/test/resources")
@@ -49,8 +53,11 @@ class TemplateTest {
 
     private fun checkJinja(case: Any?, variables: Map<String, Any?>) {
         fun render() = ai.satchel.core.jinja.Template(case["template"] as String).render(variables)
-        if (case["rendered"] != null) assertEquals(case["rendered"], render())
-        else assertThrows(ai.satchel.core.jinja.TemplateError::class.java) { render() }
+        if (case["rendered"] != null) {
+            assertEquals(case["rendered"], render())
+        } else {
+            assertThrows(ai.satchel.core.jinja.TemplateError::class.java) { render() }
+        }
     }
 
     /** The constructs that the iOS app's interpreter is held to, likewise made by Jinja. */
@@ -67,7 +74,15 @@ class TemplateTest {
 
     private fun checkOther(case: Any?, messages: List<Message>, special: Map<String, String>) {
         fun render() = ChatTemplate(case["source"] as String, special).render(messages)
-        if (case["rendered"] != null) assertEquals(case["rendered"], render()) else assertThrows(SatchelError::class.java) { render() }
+        if (case["rendered"] !=
+            null
+        ) {
+            assertEquals(case["rendered"], render())
+        } else {
+            assertThrows(SatchelError::class.java) {
+                render()
+            }
+        }
     }
 
     @Test
@@ -78,16 +93,33 @@ class TemplateTest {
 
     @Test
     fun `what is no template or no conversation is refused`() {
-        assertTrue("not a valid template" in assertThrows(SatchelError::class.java) { ChatTemplate("{% for %}") }.message!!)
-        assertTrue("list of messages" in assertThrows(SatchelError::class.java) { ChatTemplate("").render(emptyList()) }.message!!)
+        assertTrue(
+            "not a valid template" in assertThrows(SatchelError::class.java) {
+                ChatTemplate("{% for %}")
+            }.message!!,
+        )
+        assertTrue(
+            "list of messages" in assertThrows(SatchelError::class.java) {
+                ChatTemplate("").render(emptyList())
+            }.message!!,
+        )
     }
 
     @Test
     fun `a template that runs on and on comes to an end`() {
         val loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-        for (source in listOf(loops, "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ 'x' * 99999999 }}", "{{ 9 ** 99999 }}", "((".repeat(9999))) {
-            if (source.startsWith("((")) ChatTemplate(source) // text
-            else assertThrows(SatchelError::class.java) { ChatTemplate(source).render(listOf(Message("user", "x"))) }
+        for (source in listOf(
+            loops,
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{{ 'x' * 99999999 }}",
+            "{{ 9 ** 99999 }}",
+            "((".repeat(9999),
+        )) {
+            if (source.startsWith("((")) {
+                ChatTemplate(source) // text
+            } else {
+                assertThrows(SatchelError::class.java) { ChatTemplate(source).render(listOf(Message("user", "x"))) }
+            }
         }
         assertThrows(SatchelError::class.java) { ChatTemplate("{{ " + "(".repeat(9999)) }
     }

@@ -1,12 +1,12 @@
 package ai.satchel.core
 
 import ai.satchel.core.tokenizer.Tokenizer
-import java.io.File
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.DynamicTest.dynamicTest
 import org.junit.jupiter.api.TestFactory
+import java.io.File
 
 /** Every text of every tokenizer, as the Python library has it. */
 class TokenizerTest {
@@ -31,7 +31,10 @@ class TokenizerTest {
         val stream = TextStream(tokenizer::decode)
         assertEquals(case["pieces"], ids.map(stream::push) + stream.flush(), text)
         val literal = case["literal"]
-        if (literal != null) assertEquals(literal.ints(), tokenizer.encodeLiterally(text).toList(), text)
-        else assertThrows(SatchelError::class.java, { tokenizer.encodeLiterally(text) }, text)
+        if (literal != null) {
+            assertEquals(literal.ints(), tokenizer.encodeLiterally(text).toList(), text)
+        } else {
+            assertThrows(SatchelError::class.java, { tokenizer.encodeLiterally(text) }, text)
+        }
     }
 }

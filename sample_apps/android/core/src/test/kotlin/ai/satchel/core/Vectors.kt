@@ -35,7 +35,11 @@ class MemorySource(val files: MutableMap<String, ByteArray>) : BundleSource {
     companion object {
         fun of(folder: File): MemorySource {
             val source = FolderSource(folder)
-            return MemorySource(source.list().keys.associateWithTo(HashMap()) { path -> source.open(path).use { it.readBytes() } })
+            return MemorySource(
+                source.list().keys.associateWithTo(HashMap()) { path ->
+                    source.open(path).use { it.readBytes() }
+                },
+            )
         }
     }
 }

@@ -42,7 +42,11 @@ class OrtBackend private constructor(private val session: OrtSession, private va
         val context = entry.contextLength
         for (spec in entry.inputs.filter { it.name.startsWith(PAST) }) {
             val shape = longArrayOf(1, spec.shape[1] as Long, context.toLong(), spec.shape[3] as Long)
-            val tensor = OnnxTensor.createTensor(environment, direct(shape.fold(1L, Long::times) * 4).asFloatBuffer(), shape)
+            val tensor = OnnxTensor.createTensor(
+                environment,
+                direct(shape.fold(1L, Long::times) * 4).asFloatBuffer(),
+                shape,
+            )
             cache[spec.name] = tensor
             outputs[spec.name.replace(PAST, PRESENT)] = tensor
         }
@@ -94,11 +98,20 @@ class OrtBackend private constructor(private val session: OrtSession, private va
         val total = position + ids.size
         if (total > entry.contextLength) {
             val hint = "begin a new chat, shorten the prompt, or export with a larger --context"
-            throw usageError("more tokens than the cache holds", got = total, wanted = "at most ${entry.contextLength}", hint = hint)
+            throw usageError(
+                "more tokens than the cache holds",
+                got = total,
+                wanted = "at most ${entry.contextLength}",
+                hint = hint,
+            )
         }
         // The quantized embedding would read beyond its end.
         val bad = ids.firstOrNull { it !in 0 until vocabulary }
-        if (bad != null) throw usageError("a token that the model does not have", got = bad, wanted = "0 to ${vocabulary - 1}")
+        if (bad !=
+            null
+        ) {
+            throw usageError("a token that the model does not have", got = bad, wanted = "0 to ${vocabulary - 1}")
+        }
         return total
     }
 
@@ -124,7 +137,10 @@ class OrtBackend private constructor(private val session: OrtSession, private va
             } catch (error: OrtException) {
                 throw formatError("ONNX Runtime cannot read the model", got = reasonOf(error), hint = hintFor(error))
             } catch (error: OutOfMemoryError) {
-                throw formatError("there is too little memory for this model's cache", hint = "export with a smaller --context")
+                throw formatError(
+                    "there is too little memory for this model's cache",
+                    hint = "export with a smaller --context",
+                )
             }
         }
 
@@ -138,22 +154,49 @@ class OrtBackend private constructor(private val session: OrtSession, private va
 }
 
 private fun direct(bytes: Long): ByteBuffer {
-    if (bytes > Int.MAX_VALUE) throw usageError("the context is too long for this device", got = "$bytes bytes a layer", hint = "export with a smaller --context")
+    if (bytes >
+        Int.MAX_VALUE
+    ) {
+        throw usageError(
+            "the context is too long for this device",
+            got = "$bytes bytes a layer",
+            hint = "export with a smaller --context",
+        )
+    }
     return ByteBuffer.allocateDirect(bytes.toInt()).order(ByteOrder.nativeOrder())
 }
 
 private fun vocabularyOf(entry: ModelEntry): Int {
     val last = entry.outputs.find { it.name == LOGITS }?.shape?.lastOrNull()
-    return (last as? Long)?.toInt() ?: throw formatError("the model's signature has no logits", got = entry.outputs.map { it.name })
+    return (last as? Long)?.toInt() ?: throw formatError(
+        "the model's signature has no logits",
+        got = entry.outputs.map {
+            it.name
+        },
+    )
 }
 
 private fun checkRunnable(entry: ModelEntry, installed: String) {
-    if (entry.format != "onnx") throw formatError("ONNX Runtime cannot run this bundle", got = entry.format, wanted = "onnx")
-    if (entry.sees) throw formatError("this app shows no pictures to a model", hint = "use a bundle of a model of text only")
+    if (entry.format !=
+        "onnx"
+    ) {
+        throw formatError("ONNX Runtime cannot run this bundle", got = entry.format, wanted = "onnx")
+    }
+    if (entry.sees) {
+        throw formatError(
+            "this app shows no pictures to a model",
+            hint = "use a bundle of a model of text only",
+        )
+    }
     val wanted = entry.options["minimum_onnxruntime"]?.toString() ?: "0"
     if (older(installed, wanted)) {
         val reason = entry.options["minimum_onnxruntime_reason"]
-        throw formatError("ONNX Runtime is too old for this model", got = installed, wanted = "$wanted ($reason)", hint = "update the app")
+        throw formatError(
+            "ONNX Runtime is too old for this model",
+            got = installed,
+            wanted = "$wanted ($reason)",
+            hint = "update the app",
+        )
     }
 }
 
@@ -168,8 +211,12 @@ private fun hintFor(error: OrtException): String {
     if (Regex("alloc|memory", RegexOption.IGNORE_CASE).containsMatchIn(message)) {
         return "the device has too little memory for this model: close other apps, or export a smaller one (--max-size)"
     }
-    if (Regex("not implemented|not a registered function|could not find an implementation", RegexOption.IGNORE_CASE).containsMatchIn(message)) {
-        return "this ONNX Runtime lacks an operator that the model needs: update the app, or export with other --weights"
+    if (Regex(
+            "not implemented|not a registered function|could not find an implementation",
+            RegexOption.IGNORE_CASE,
+        ).containsMatchIn(message)
+    ) {
+        return "this ONNX Runtime lacks an operator of the model: update the app, or export with other --weights"
     }
     return "copy the bundle again, or export it again"
 }

@@ -18,7 +18,6 @@ import ai.satchel.core.checkParity
 import ai.satchel.core.openBundle
 import ai.satchel.core.parseJson
 import ai.satchel.core.readGolden
-import java.io.File
 import org.junit.jupiter.api.AfterAll
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
@@ -28,6 +27,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.BeforeAll
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestInstance
+import java.io.File
 
 /** In fp32, where rounding turns nothing: Parity passes, and every greedy answer is golden's to the last id. */
 class Fp32BundleTest : OrtBackendTest(single(File(System.getProperty("satchel.fp32") ?: "src/test/bundle")), 1e-3) {
@@ -44,16 +44,22 @@ class Fp32BundleTest : OrtBackendTest(single(File(System.getProperty("satchel.fp
         val steps = golden.prompts[0].continuation.size
         for ((number, prompt) in golden.prompts.withIndex()) {
             val wanted = golden.sets.getValue(SetName.weights).greedyIds.drop(number * steps).take(steps)
-            assertEquals(wanted, ids(prompt.ids, GenerateOptions(sampling = GREEDY, maxNewTokens = steps, stopIds = emptyList())))
+            assertEquals(
+                wanted,
+                ids(prompt.ids, GenerateOptions(sampling = GREEDY, maxNewTokens = steps, stopIds = emptyList())),
+            )
         }
     }
 }
 
 /**
- * Palettes of 4 bits, as an export makes them: activations are rounded to 8 bits, so that kernels of another version may
- * turn near ties. Its weights are random, and its quality is not good enough, as Python says too.
+ * Palettes of 4 bits, as an export makes them: activations are rounded to 8 bits, so that kernels of another version
+ * may turn near ties. Its weights are random, and its quality is not good enough, as Python says too.
  */
-class PaletteBundleTest : OrtBackendTest(single(File(System.getProperty("satchel.vectors") ?: "../../vectors", "bundle")), 0.1) {
+class PaletteBundleTest : OrtBackendTest(
+    single(File(System.getProperty("satchel.vectors") ?: "../../vectors", "bundle")),
+    0.1,
+) {
     @Test
     fun `parity to its own weights passes`() {
         assertEquals(emptyList<Any>(), report.rows.filter { it.comparison == Comparison.lowering && !it.passed })
@@ -90,7 +96,9 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
         val python = (parseJson(File(folder, "parity.json").readBytes(), "parity.json") as Map<*, *>).run()
         assertEquals(python["name"] to python["arithmetic"], run["name"] to run["arithmetic"])
         compareFigures(python["comparisons"], run["comparisons"])
-        System.getProperty("satchel.reports")?.let { File(it, "parity-${bundle.manifest.scheme}.json").writeText(report.json) }
+        System.getProperty("satchel.reports")?.let {
+            File(it, "parity-${bundle.manifest.scheme}.json").writeText(report.json)
+        }
     }
 
     private fun Map<*, *>.run() = (this["runs"] as List<*>).single() as Map<*, *>
@@ -104,9 +112,20 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
             }
             is List<*> -> {
                 assertEquals(wanted.size, (got as List<*>).size, where)
-                for ((i, value) in wanted.withIndex()) compareFigures(value, got[i], "$where ${(value as? Map<*, *>)?.get("figure")}")
+                for ((i, value) in wanted.withIndex()) {
+                    compareFigures(
+                        value,
+                        got[i],
+                        "$where ${(value as? Map<*, *>)?.get("figure")}",
+                    )
+                }
             }
-            is Number -> assertEquals(wanted.toDouble(), (got as Number).toDouble(), tolerance * (Math.abs(wanted.toDouble()) + 0.1), where)
+            is Number -> assertEquals(
+                wanted.toDouble(),
+                (got as Number).toDouble(),
+                tolerance * (Math.abs(wanted.toDouble()) + 0.1),
+                where,
+            )
             else -> assertEquals(wanted, got, where)
         }
     }
@@ -124,8 +143,15 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
     fun `golden's prompts are encoded as golden has them`() {
         for (prompt in readGolden(bundle).prompts) {
             val text = checkNotNull(prompt.text)
-            val chatted = if (session.template == null) intArrayOf() else session.encodeChat(listOf(Message("user", text)))
-            val encoded = listOf(session.encode(text), chatted).map { it.take(prompt.ids.size) } // golden cuts long prompts
+            val chatted = if (session.template ==
+                null
+            ) {
+                intArrayOf()
+            } else {
+                session.encodeChat(listOf(Message("user", text)))
+            }
+            // Golden cuts long prompts.
+            val encoded = listOf(session.encode(text), chatted).map { it.take(prompt.ids.size) }
             assertTrue(prompt.ids.toList() in encoded, text)
         }
     }
@@ -143,8 +169,13 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
 
     @Test
     fun `an answer stops at a stop id, at its length, at the context, and when it is cancelled`() {
-        val id = ids(intArrayOf(1), GenerateOptions(sampling = GREEDY, maxNewTokens = 1, stopIds = emptyList())).single()
-        val stopped = session.generate(intArrayOf(1), GenerateOptions(sampling = GREEDY, stopIds = listOf(id))) { error("not stopped") }
+        val id = ids(
+            intArrayOf(1),
+            GenerateOptions(sampling = GREEDY, maxNewTokens = 1, stopIds = emptyList()),
+        ).single()
+        val stopped = session.generate(intArrayOf(1), GenerateOptions(sampling = GREEDY, stopIds = listOf(id))) {
+            error("not stopped")
+        }
         assertEquals(FinishReason.stop to 0, stopped.reason to stopped.tokens)
         val short = session.generate(intArrayOf(1, 2), GenerateOptions(maxNewTokens = 3, stopIds = emptyList())) {}
         assertEquals(FinishReason.length to 3, short.reason to short.tokens)
@@ -152,21 +183,35 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
         assertEquals(FinishReason.context to bundle.manifest.entry.contextLength - 1, full.reason to full.tokens)
         assertTrue(full.tokensPerSecond!! > 0)
         val cancellation = Cancellation()
-        val ended = session.generate(intArrayOf(1, 2), GenerateOptions(cancellation = cancellation, stopIds = emptyList())) { cancellation.cancel() }
+        val ended = session.generate(
+            intArrayOf(1, 2),
+            GenerateOptions(cancellation = cancellation, stopIds = emptyList()),
+        ) {
+            cancellation.cancel()
+        }
         assertEquals(FinishReason.cancelled to 1, ended.reason to ended.tokens)
     }
 
     @Test
     fun `a seed gives the same answer again, and another seed another`() {
-        fun answer(seed: Long) =
-            ids(intArrayOf(5, 6), GenerateOptions(sampling = Sampling(2.0, 0, 1.0), seed = seed, maxNewTokens = 12, stopIds = emptyList()))
+        fun answer(seed: Long) = ids(
+            intArrayOf(5, 6),
+            GenerateOptions(
+                sampling = Sampling(2.0, 0, 1.0),
+                seed = seed,
+                maxNewTokens = 12,
+                stopIds = emptyList(),
+            ),
+        )
         assertEquals(answer(3), answer(3))
         assertNotEquals(answer(3), answer(4))
     }
 
     @Test
     fun `what cannot be run is said in words`() {
-        refused("cannot hold this conversation") { text(listOf(Message("user", "a b ".repeat(bundle.manifest.entry.contextLength)))) }
+        refused("cannot hold this conversation") {
+            text(listOf(Message("user", "a b ".repeat(bundle.manifest.entry.contextLength))))
+        }
         refused("does not have") { backend.step(bundle.manifest.tokens.vocabSize) }
         refused("at least one") { backend.prefill(intArrayOf()) }
         val entry = bundle.manifest.entry
@@ -182,19 +227,30 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
         assertTrue(words in error.message!!, error.message)
     }
 
-    protected fun ids(prompt: IntArray, options: GenerateOptions): List<Int> = ArrayList<Int>().also { found -> session.generate(prompt, options) { found.add(it) } }
+    protected fun ids(prompt: IntArray, options: GenerateOptions): List<Int> = ArrayList<Int>().also { found ->
+        session.generate(prompt, options) { found.add(it) }
+    }
 
-    private fun text(messages: List<Message>): String =
-        StringBuilder().also { out -> session.chat(messages, GenerateOptions(sampling = GREEDY, maxNewTokens = 4)) { out.append(it) } }.toString()
+    private fun text(messages: List<Message>): String = StringBuilder().also { out ->
+        session.chat(messages, GenerateOptions(sampling = GREEDY, maxNewTokens = 4)) { out.append(it) }
+    }.toString()
 
-    private fun Bundle.with(entry: ai.satchel.core.ModelEntry) = Bundle(source, manifest.copy(entry = entry), manifestBytes, id)
+    private fun Bundle.with(entry: ai.satchel.core.ModelEntry) =
+        Bundle(source, manifest.copy(entry = entry), manifestBytes, id)
 
     /** The same bundle, whose golden logits lie in the wrong order. */
     private fun Bundle.withReversedLogits(): Bundle {
         val disk = source
         val altered = object : ai.satchel.core.BundleSource by disk {
-            override fun open(path: String) =
-                if (!path.endsWith("top_logits.f32")) disk.open(path) else reversed(disk.open(path).use { it.readBytes() }).inputStream()
+            override fun open(path: String) = if (!path.endsWith("top_logits.f32")) {
+                disk.open(path)
+            } else {
+                reversed(
+                    disk.open(path).use {
+                        it.readBytes()
+                    },
+                ).inputStream()
+            }
         }
         return Bundle(altered, manifest, manifestBytes, id)
     }
@@ -202,6 +258,13 @@ abstract class OrtBackendTest(protected val folder: File, private val tolerance:
     private fun reversed(bytes: ByteArray): ByteArray = bytes.toList().chunked(4).asReversed().flatten().toByteArray()
 
     private companion object {
-        val HOST = Host("A JVM", mapOf("title" to "a JVM", "runtime" to "onnxruntime ${OrtBackend.version}", "threads" to 1))
+        val HOST = Host(
+            "A JVM",
+            mapOf(
+                "title" to "a JVM",
+                "runtime" to "onnxruntime ${OrtBackend.version}",
+                "threads" to 1,
+            ),
+        )
     }
 }

@@ -24,9 +24,25 @@ fun main(arguments: Array<String>) {
     val generation = session.chat(listOf(question), GenerateOptions(maxNewTokens = 24)) { print(it) }
     println("\n${generation.tokens} tokens, ${generation.tokensPerSecond} a second, ${generation.reason}")
     session.forget()
-    val report = checkParity(bundle, session.backend, Host("a JVM"), OrtBackend.NAME, loadSeconds, ReplayOptions(arguments[1].toInt()))
-    for (row in report.rows) println("${row.comparison} ${row.route} ${row.figure}: ${row.value} ${if (row.passed) "" else "BEYOND ${row.limit?.value}"}")
-    println("passed ${report.passed}, decode ${report.tokensPerSecond[Route.decode]} tokens a second, memory ${megabytes()} MB")
+    val report =
+        checkParity(
+            bundle,
+            session.backend,
+            Host("a JVM"),
+            OrtBackend.NAME,
+            loadSeconds,
+            ReplayOptions(arguments[1].toInt()),
+        )
+    for (row in report.rows) {
+        println(
+            "${row.comparison} ${row.route} ${row.figure}: ${row.value}" +
+                if (row.passed) "" else " BEYOND ${row.limit?.value}",
+        )
+    }
+    println(
+        "passed ${report.passed}, memory ${megabytes()} MB, " +
+            "decode ${report.tokensPerSecond[Route.decode]} tokens a second",
+    )
     session.close()
     if (!report.passed) exitProcess(1)
 }

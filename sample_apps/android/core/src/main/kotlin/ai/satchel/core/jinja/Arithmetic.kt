@@ -7,7 +7,17 @@ private const val LARGEST_POWER = 64L
 internal fun operated(operator: String, left: Any?, right: Any?): Any? {
     val (a, b) = defined(left) to defined(right)
     val (x, y) = numeric(a) to numeric(b)
-    if (x != null && y != null) return if (x is Long && y is Long) integers(operator, x, y) else floats(operator, x.toDouble(), y.toDouble())
+    if (x != null &&
+        y != null
+    ) {
+        return if (x is Long &&
+            y is Long
+        ) {
+            integers(operator, x, y)
+        } else {
+            floats(operator, x.toDouble(), y.toDouble())
+        }
+    }
     return when {
         operator == "+" && a is String && b is String -> a + b
         operator == "+" && a is Tuple && b is Tuple -> Tuple(a.toList() + b.toList())
@@ -19,25 +29,28 @@ internal fun operated(operator: String, left: Any?, right: Any?): Any? {
     }
 }
 
-private fun integers(operator: String, x: Long, y: Long): Any =
-    try {
-        when (operator) {
-            "+" -> Math.addExact(x, y)
-            "-" -> Math.subtractExact(x, y)
-            "*" -> Math.multiplyExact(x, y)
-            "/" -> x.toDouble() / notZero(y)
-            "//" -> Math.floorDiv(x, notZero(y))
-            "%" -> Math.floorMod(x, notZero(y))
-            else -> power(x, y)
-        }
-    } catch (error: ArithmeticException) {
-        throw TemplateError("a number that is too large")
+private fun integers(operator: String, x: Long, y: Long): Any = try {
+    when (operator) {
+        "+" -> Math.addExact(x, y)
+        "-" -> Math.subtractExact(x, y)
+        "*" -> Math.multiplyExact(x, y)
+        "/" -> x.toDouble() / notZero(y)
+        "//" -> Math.floorDiv(x, notZero(y))
+        "%" -> Math.floorMod(x, notZero(y))
+        else -> power(x, y)
     }
+} catch (error: ArithmeticException) {
+    throw TemplateError("a number that is too large")
+}
 
 private fun notZero(y: Long): Long = if (y == 0L) throw TemplateError("division by zero") else y
 
 private fun power(x: Long, y: Long): Any {
-    if (maxOf(kotlin.math.abs(x), kotlin.math.abs(y)) > LARGEST_POWER) throw TemplateError("a product that is too large")
+    if (maxOf(kotlin.math.abs(x), kotlin.math.abs(y)) >
+        LARGEST_POWER
+    ) {
+        throw TemplateError("a product that is too large")
+    }
     if (y < 0) return Math.pow(x.toDouble(), y.toDouble())
     return (0 until y).fold(1L) { product, _ -> Math.multiplyExact(product, x) }
 }
@@ -72,7 +85,9 @@ internal fun formatted(pattern: String, values: List<Any?>): String {
             "%" -> "%"
             "s" -> textOf(value())
             "r" -> represented(value())
-            "f" -> "%.${match.groupValues[1].ifEmpty { "6" }}f".format(java.util.Locale.ROOT, numeric(value())?.toDouble())
+            "f" -> "%.${match.groupValues[1].ifEmpty {
+                "6"
+            }}f".format(java.util.Locale.ROOT, numeric(value())?.toDouble())
             else -> numeric(value())?.toLong()?.toString() ?: throw TemplateError("a number is wanted in '$pattern'")
         }
     }.also { if (next < values.size) throw TemplateError("too many values for '$pattern'") }
@@ -99,7 +114,9 @@ internal fun sliced(value: Any?, start: Any?, stop: Any?, step: Any?): Any {
     }
     val from = bound(start, if (by < 0) highest else 0)
     val to = bound(stop, if (by < 0) -1 else size)
-    val places = generateSequence(from) { it + by }.takeWhile { if (by < 0) it > to else it < to }.map { it.toInt() }.toList()
+    val places = generateSequence(from) {
+        it + by
+    }.takeWhile { if (by < 0) it > to else it < to }.map { it.toInt() }.toList()
     return when (value) {
         is String -> codes(value).let { all -> textOf(IntArray(places.size) { all[places[it]] }) }
         is Tuple -> Tuple(places.map { value[it] })

@@ -26,7 +26,8 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
 
     protected fun name(): String = if (token.kind == Kind.Name) next().text else fail("a name")
 
-    protected fun fail(wanted: String): Nothing = throw TemplateError("$token where $wanted is wanted, in line ${token.line}")
+    protected fun fail(wanted: String): Nothing =
+        throw TemplateError("$token where $wanted is wanted, in line ${token.line}")
 
     fun expression(): Expression {
         if (++depth > DEEPEST) throw TemplateError("an expression that is nested too deeply")
@@ -105,7 +106,11 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
     }
 
     protected fun unary(withFilters: Boolean = true): Expression {
-        if (acceptOperator("-")) return unary(false).let { of -> withFilters(Binary("-", Constant(0L), of), withFilters) }
+        if (acceptOperator("-")) {
+            return unary(false).let { of ->
+                withFilters(Binary("-", Constant(0L), of), withFilters)
+            }
+        }
         if (acceptOperator("+")) return withFilters(unary(false), withFilters)
         return withFilters(postfix(primary()), withFilters)
     }
@@ -116,7 +121,11 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
         val token = next()
         return when (token.kind) {
             Kind.Name -> named(token.text)
-            Kind.Text -> Constant(generateSequence(token.text) { if (this.token.kind == Kind.Text) next().text else null }.joinToString(""))
+            Kind.Text -> Constant(
+                generateSequence(token.text) {
+                    if (this.token.kind == Kind.Text) next().text else null
+                }.joinToString(""),
+            )
             Kind.Integer -> Constant(integer(token.text))
             Kind.Float -> Constant(token.text.replace("_", "").toDouble())
             else -> when (token.text) {
@@ -128,13 +137,12 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
         }
     }
 
-    private fun named(name: String): Expression =
-        when (name) {
-            "true", "True" -> Constant(true)
-            "false", "False" -> Constant(false)
-            "none", "None" -> Constant(null)
-            else -> Name(name)
-        }
+    private fun named(name: String): Expression = when (name) {
+        "true", "True" -> Constant(true)
+        "false", "False" -> Constant(false)
+        "none", "None" -> Constant(null)
+        else -> Name(name)
+    }
 
     private fun integer(text: String): Long {
         val digits = text.replace("_", "").lowercase()
@@ -179,7 +187,9 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
             expectOperator(":")
             entries.add(key to expression())
         }
-        return Expression { scope -> entries.associateTo(LinkedHashMap()) { (key, value) -> key.value(scope) to value.value(scope) } }
+        return Expression { scope ->
+            entries.associateTo(LinkedHashMap()) { (key, value) -> key.value(scope) to value.value(scope) }
+        }
     }
 
     protected fun postfix(first: Expression): Expression {
@@ -219,8 +229,11 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
                 if (acceptOperator(")")) break
             }
             val isNamed = token.kind == Kind.Name && tokens[at + 1].let { it.kind == Kind.Operator && it.text == "=" }
-            if (isNamed) named.add(name().also { expectOperator("=") } to expression())
-            else values.add(expression().also { if (named.isNotEmpty()) fail("a named argument") })
+            if (isNamed) {
+                named.add(name().also { expectOperator("=") } to expression())
+            } else {
+                values.add(expression().also { if (named.isNotEmpty()) fail("a named argument") })
+            }
         }
         return Given(values, named)
     }
@@ -245,7 +258,8 @@ internal open class ExpressionParser(private val tokens: List<Token>) {
         return value
     }
 
-    protected fun filter(of: Expression): Expression = Filtered(of, dottedName(), if (isOperator("(")) arguments() else NOTHING)
+    protected fun filter(of: Expression): Expression =
+        Filtered(of, dottedName(), if (isOperator("(")) arguments() else NOTHING)
 
     private fun dottedName(): String {
         var name = name()

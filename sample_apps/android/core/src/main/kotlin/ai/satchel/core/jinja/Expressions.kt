@@ -8,12 +8,11 @@ internal class Scope(private val outer: Scope? = null, private val run: Run = ou
         values[name] = value
     }
 
-    operator fun get(name: String): Any? =
-        when {
-            name in values -> values[name]
-            outer != null -> outer[name]
-            else -> Undefined(name)
-        }
+    operator fun get(name: String): Any? = when {
+        name in values -> values[name]
+        outer != null -> outer[name]
+        else -> Undefined(name)
+    }
 
     /** Ends a template that runs on and on. */
     fun count() = run.count()
@@ -52,25 +51,46 @@ internal class Item(val of: Expression, val key: Expression) : Expression {
         val value = defined(of.value(scope))
         val key = key.value(scope)
         val found = itemOf(value, key)
-        return if (found != null) found.value else if (key is String) attributeOf(value, key) else Undefined(textOf(key))
+        return if (found !=
+            null
+        ) {
+            found.value
+        } else if (key is String) {
+            attributeOf(value, key)
+        } else {
+            Undefined(textOf(key))
+        }
     }
 }
 
-internal class Slice(val of: Expression, val start: Expression?, val stop: Expression?, val step: Expression?) : Expression {
+internal class Slice(
+    val of: Expression,
+    val start: Expression?,
+    val stop: Expression?,
+    val step: Expression?,
+) : Expression {
     override fun value(scope: Scope): Any =
         sliced(defined(of.value(scope)), start?.value(scope), stop?.value(scope), step?.value(scope))
 }
 
 internal class Given(val values: List<Expression>, val named: List<Pair<String, Expression>>) {
-    fun arguments(scope: Scope, vararg first: Any?) =
-        Arguments(first.toList() + values.map { it.value(scope) }, named.associate { (name, value) -> name to value.value(scope) })
+    fun arguments(scope: Scope, vararg first: Any?) = Arguments(
+        first.toList() + values.map {
+            it.value(scope)
+        },
+        named.associate { (name, value) -> name to value.value(scope) },
+    )
 }
 
 internal class Call(val of: Expression, val given: Given) : Expression {
     override fun value(scope: Scope): Any? {
         scope.count()
         val function = of.value(scope)
-        if (function !is Callable) throw TemplateError("${if (function is Undefined) "'${function.what}'" else typeName(function)} cannot be called")
+        if (function !is Callable) {
+            throw TemplateError(
+                "${if (function is Undefined) "'${function.what}'" else typeName(function)} cannot be called",
+            )
+        }
         return function.call(given.arguments(scope))
     }
 }
@@ -108,32 +128,29 @@ internal class Comparison(val first: Expression, val rest: List<Pair<String, Exp
         return true
     }
 
-    private fun holds(operator: String, a: Any?, b: Any?): Boolean =
-        when (operator) {
-            "==" -> same(a, b)
-            "!=" -> !same(a, b)
-            "in" -> contains(b, a)
-            "not in" -> !contains(b, a)
-            "<" -> compared(defined(a), defined(b)) < 0
-            "<=" -> compared(defined(a), defined(b)) <= 0
-            ">" -> compared(defined(a), defined(b)) > 0
-            else -> compared(defined(a), defined(b)) >= 0
-        }
+    private fun holds(operator: String, a: Any?, b: Any?): Boolean = when (operator) {
+        "==" -> same(a, b)
+        "!=" -> !same(a, b)
+        "in" -> contains(b, a)
+        "not in" -> !contains(b, a)
+        "<" -> compared(defined(a), defined(b)) < 0
+        "<=" -> compared(defined(a), defined(b)) <= 0
+        ">" -> compared(defined(a), defined(b)) > 0
+        else -> compared(defined(a), defined(b)) >= 0
+    }
 }
 
 /** An attribute as a template sees it: a method first, then a key. */
-internal fun attributeOf(value: Any?, name: String): Any? =
-    when (value) {
-        is Undefined -> throw TemplateError("'${value.what}' is undefined")
-        is Namespace -> if (name in value.values) value.values[name] else Undefined(name)
-        is Loop -> value.attribute(name)
-        else -> methodOf(value, name) ?: itemOf(value, name).let { if (it == null) Undefined(name) else it.value }
-    }
+internal fun attributeOf(value: Any?, name: String): Any? = when (value) {
+    is Undefined -> throw TemplateError("'${value.what}' is undefined")
+    is Namespace -> if (name in value.values) value.values[name] else Undefined(name)
+    is Loop -> value.attribute(name)
+    else -> methodOf(value, name) ?: itemOf(value, name).let { if (it == null) Undefined(name) else it.value }
+}
 
-private fun itemOf(value: Any?, key: Any?): Arguments.Given? =
-    when (value) {
-        is Map<*, *> -> if (value.containsKey(key)) Arguments.Given(value[key]) else null
-        is String, is List<*> -> numeric(key)?.let { if (it is Long) indexed(value, it) else null }
-        is Namespace -> if (key in value.values) Arguments.Given(value.values[key]) else null
-        else -> null
-    }
+private fun itemOf(value: Any?, key: Any?): Arguments.Given? = when (value) {
+    is Map<*, *> -> if (value.containsKey(key)) Arguments.Given(value[key]) else null
+    is String, is List<*> -> numeric(key)?.let { if (it is Long) indexed(value, it) else null }
+    is Namespace -> if (key in value.values) Arguments.Given(value.values[key]) else null
+    else -> null
+}

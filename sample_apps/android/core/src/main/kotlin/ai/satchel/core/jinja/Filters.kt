@@ -6,7 +6,9 @@ internal fun filterNamed(name: String): Callable =
 private typealias Filter = (Any?, Arguments) -> Any?
 
 private val FILTERS: Map<String, Callable> by lazy {
-    (TEXT_FILTERS + NUMBER_FILTERS + LIST_FILTERS).mapValues { (_, filter) -> Callable { given -> filter(given.values[0], given) } }
+    (TEXT_FILTERS + NUMBER_FILTERS + LIST_FILTERS).mapValues { (_, filter) ->
+        Callable { given -> filter(given.values[0], given) }
+    }
 }
 
 private val TEXT_FILTERS: Map<String, Filter> =
@@ -32,8 +34,12 @@ private val TEXT_FILTERS: Map<String, Filter> =
 private val NUMBER_FILTERS: Map<String, Filter> =
     mapOf(
         "int" to { value, given -> wholeNumber(value) ?: given.get(1, "default", 0L) },
-        "float" to { value, given -> numeric(value)?.toDouble() ?: (value as? String)?.trim()?.toDoubleOrNull() ?: given.get(1, "default", 0.0) },
-        "abs" to { value, _ -> numeric(value).let { if (it is Long) kotlin.math.abs(it) else kotlin.math.abs(it!!.toDouble()) } },
+        "float" to { value, given ->
+            numeric(value)?.toDouble() ?: (value as? String)?.trim()?.toDoubleOrNull() ?: given.get(1, "default", 0.0)
+        },
+        "abs" to { value, _ ->
+            numeric(value).let { if (it is Long) kotlin.math.abs(it) else kotlin.math.abs(it!!.toDouble()) }
+        },
         "round" to { value, given -> rounded(value, given) },
     )
 
@@ -41,24 +47,52 @@ private val LIST_FILTERS: Map<String, Filter> =
     mapOf(
         "length" to { value, _ -> lengthOf(value) },
         "count" to { value, _ -> lengthOf(value) },
-        "first" to { value, _ -> itemsOf(value).let { if (it.isEmpty()) Undefined("the first of nothing") else it.first() } },
-        "last" to { value, _ -> itemsOf(value).let { if (it.isEmpty()) Undefined("the last of nothing") else it.last() } },
+        "first" to { value, _ ->
+            itemsOf(value).let { if (it.isEmpty()) Undefined("the first of nothing") else it.first() }
+        },
+        "last" to { value, _ ->
+            itemsOf(value).let { if (it.isEmpty()) Undefined("the last of nothing") else it.last() }
+        },
         "list" to { value, _ -> itemsOf(value).toList() },
         "join" to { value, given ->
             val attribute = given.get(2, "attribute")
-            itemsOf(value).joinToString(textOf(given.get(1, "d", ""))) { textOf(if (attribute == null) it else reached(it, attribute)) }
+            itemsOf(value).joinToString(textOf(given.get(1, "d", ""))) {
+                textOf(if (attribute == null) it else reached(it, attribute))
+            }
         },
         "default" to ::defaulted,
         "d" to ::defaulted,
-        "attr" to { value, given -> // without keys, unlike `value.name`
+        "attr" to { value, given ->
+            // without keys, unlike `value.name`
             val name = textOf(given.need(1, "name"))
-            if (value is Namespace || value is Loop) attributeOf(value, name) else methodOf(value, name) ?: Undefined(name)
+            if (value is Namespace ||
+                value is Loop
+            ) {
+                attributeOf(value, name)
+            } else {
+                methodOf(value, name) ?: Undefined(name)
+            }
         },
-        "reverse" to { value, _ -> if (value is String) textOf(codes(value).reversedArray()) else itemsOf(value).reversed() },
+        "reverse" to { value, _ ->
+            if (value is String) textOf(codes(value).reversedArray()) else itemsOf(value).reversed()
+        },
         "sort" to { value, given -> sorted(value, given) },
-        "unique" to { value, _ -> itemsOf(value).fold(ArrayList<Any?>()) { found, item -> found.also { if (found.none { same(it, item) }) found.add(item) } } },
+        "unique" to { value, _ ->
+            itemsOf(value).fold(ArrayList<Any?>()) { found, item ->
+                found.also { if (found.none { same(it, item) }) found.add(item) }
+            }
+        },
         "items" to { value, _ -> if (value is Undefined) emptyList() else pairs(value) },
-        "dictsort" to { value, given -> pairs(value).sortedWith(ordering(given.get(2, "by", "key").let { if (it == "value") 1L else 0L }, isTrue(given.get(1, "case_sensitive")))) },
+        "dictsort" to { value, given ->
+            pairs(value).sortedWith(
+                ordering(
+                    given.get(2, "by", "key").let {
+                        if (it == "value") 1L else 0L
+                    },
+                    isTrue(given.get(1, "case_sensitive")),
+                ),
+            )
+        },
         "map" to ::mapped,
         "select" to { value, given -> selected(value, given, attribute = false, wanted = true) },
         "reject" to { value, given -> selected(value, given, attribute = false, wanted = false) },
@@ -66,7 +100,9 @@ private val LIST_FILTERS: Map<String, Filter> =
         "rejectattr" to { value, given -> selected(value, given, attribute = true, wanted = false) },
         "sum" to { value, given ->
             val attribute = given.get(1, "attribute")
-            itemsOf(value).fold(given.get(2, "start", 0L)) { sum, item -> operated("+", sum, if (attribute == null) item else reached(item, attribute)) }
+            itemsOf(value).fold(given.get(2, "start", 0L)) { sum, item ->
+                operated("+", sum, if (attribute == null) item else reached(item, attribute))
+            }
         },
         "min" to { value, _ -> itemsOf(value).minWithOrNull(::compared) ?: Undefined("the least of nothing") },
         "max" to { value, _ -> itemsOf(value).maxWithOrNull(::compared) ?: Undefined("the largest of nothing") },
@@ -109,7 +145,9 @@ private fun indented(text: String, given: Arguments): String {
 }
 
 private fun pairs(value: Any?): List<Tuple> =
-    (value as? Map<*, *> ?: throw TemplateError("a dict is wanted, not ${typeName(value)}")).entries.map { Tuple(listOf(it.key, it.value)) }
+    (value as? Map<*, *> ?: throw TemplateError("a dict is wanted, not ${typeName(value)}")).entries.map {
+        Tuple(listOf(it.key, it.value))
+    }
 
 /** "a.b.0" of a value. */
 private fun reached(value: Any?, path: Any?): Any? {
@@ -136,7 +174,11 @@ private fun ordering(attribute: Any?, caseSensitive: Boolean): Comparator<Any?> 
 private fun mapped(value: Any?, given: Arguments): List<Any?> {
     val attribute = given.named["attribute"]
     if (attribute != null) {
-        return itemsOf(value).map { item -> reached(item, attribute).let { if (it is Undefined && "default" in given.named) given.named["default"] else it } }
+        return itemsOf(value).map { item ->
+            reached(item, attribute).let {
+                if (it is Undefined && "default" in given.named) given.named["default"] else it
+            }
+        }
     }
     val filter = filterNamed(textOf(given.need(1, "filter")))
     return itemsOf(value).map { filter.call(Arguments(listOf(it) + given.values.drop(2), given.named)) }
@@ -148,7 +190,13 @@ private fun selected(value: Any?, given: Arguments, attribute: Boolean, wanted: 
     val test = rest.firstOrNull()?.let { testNamed(textOf(it)) }
     return itemsOf(value).filter { item ->
         val subject = if (attribute) reached(item, name) else item
-        val holds = if (test == null) isTrue(subject) else isTrue(test.call(Arguments(listOf(subject) + rest.drop(1), given.named)))
+        val holds = if (test ==
+            null
+        ) {
+            isTrue(subject)
+        } else {
+            isTrue(test.call(Arguments(listOf(subject) + rest.drop(1), given.named)))
+        }
         holds == wanted
     }
 }

@@ -3,7 +3,19 @@ package ai.satchel.core.jinja
 /** A template that is no Jinja, or that fails as it runs. */
 class TemplateError(message: String) : Exception(message)
 
-internal enum class Kind { Data, VariableBegin, VariableEnd, BlockBegin, BlockEnd, Name, Text, Integer, Float, Operator, End }
+internal enum class Kind {
+    Data,
+    VariableBegin,
+    VariableEnd,
+    BlockBegin,
+    BlockEnd,
+    Name,
+    Text,
+    Integer,
+    Float,
+    Operator,
+    End,
+}
 
 internal class Token(val kind: Kind, val text: String, val line: Int) {
     override fun toString(): String = if (kind == Kind.End) "the end of the template" else "'$text'"
@@ -84,7 +96,15 @@ internal class Lexer(source: String) {
         afterTag(sign(begin.groupValues[1]), trims = true)
         val end = ENDRAW.find(source, at) ?: fail("'raw' without an end")
         val text = source.substring(at, end.range.first)
-        val kept = if (end.groupValues[1] == "-") text.trimEnd() else if (end.groupValues[1] == "+") text else withoutIndentation(text)
+        val kept = if (end.groupValues[1] ==
+            "-"
+        ) {
+            text.trimEnd()
+        } else if (end.groupValues[1] == "+") {
+            text
+        } else {
+            withoutIndentation(text)
+        }
         if (kept.isNotEmpty()) add(Kind.Data, kept)
         at = end.range.last + 1
         afterTag(sign(end.groupValues[2]), trims = true)
@@ -178,7 +198,11 @@ internal class Lexer(source: String) {
     private fun operator(open: MutableList<Char>) {
         val operator = OPERATORS.firstOrNull { source.startsWith(it, at) } ?: fail("an unexpected '${source[at]}'")
         if (operator in BRACKETS) open.add(operator[0])
-        if (operator in BRACKETS.values && BRACKETS[open.removeLastOrNull()?.toString()] != operator) fail("an unexpected '$operator'")
+        if (operator in BRACKETS.values &&
+            BRACKETS[open.removeLastOrNull()?.toString()] != operator
+        ) {
+            fail("an unexpected '$operator'")
+        }
         add(Kind.Operator, operator)
         at += operator.length
     }

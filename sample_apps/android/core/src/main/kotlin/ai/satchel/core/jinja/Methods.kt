@@ -3,13 +3,12 @@ package ai.satchel.core.jinja
 private typealias Method<T> = (T, Arguments) -> Any?
 
 /** A method of a value, as something to call, or null if it has none of that name. */
-internal fun methodOf(value: Any?, name: String): Callable? =
-    when (value) {
-        is String -> bound(value, TEXT_METHODS[name])
-        is Map<*, *> -> if (name in CHANGING) changing(name) else bound(value, MAP_METHODS[name])
-        is List<*> -> if (name in CHANGING) changing(name) else bound(value, LIST_METHODS[name])
-        else -> null
-    }
+internal fun methodOf(value: Any?, name: String): Callable? = when (value) {
+    is String -> bound(value, TEXT_METHODS[name])
+    is Map<*, *> -> if (name in CHANGING) changing(name) else bound(value, MAP_METHODS[name])
+    is List<*> -> if (name in CHANGING) changing(name) else bound(value, LIST_METHODS[name])
+    else -> null
+}
 
 private fun <T> bound(value: T, method: Method<T>?): Callable? = method?.let { Callable { given -> it(value, given) } }
 
@@ -21,7 +20,9 @@ private fun changing(name: String) = Callable { throw TemplateError("'$name' wou
 
 private val MAP_METHODS: Map<String, Method<Map<*, *>>> =
     mapOf(
-        "get" to { map, given -> given.need(0, "key").let { if (map.containsKey(it)) map[it] else given.get(1, "default") } },
+        "get" to { map, given ->
+            given.need(0, "key").let { if (map.containsKey(it)) map[it] else given.get(1, "default") }
+        },
         "items" to { map, _ -> map.entries.map { Tuple(listOf(it.key, it.value)) } },
         "keys" to { map, _ -> map.keys.toList() },
         "values" to { map, _ -> map.values.toList() },
@@ -32,7 +33,9 @@ private val LIST_METHODS: Map<String, Method<List<*>>> =
     mapOf(
         "index" to { list, given ->
             val item = given.need(0, "value")
-            list.indexOfFirst { same(it, item) }.toLong().also { if (it < 0) throw TemplateError("${represented(item)} is not in the list") }
+            list.indexOfFirst {
+                same(it, item)
+            }.toLong().also { if (it < 0) throw TemplateError("${represented(item)} is not in the list") }
         },
         "count" to { list, given -> given.need(0, "value").let { item -> list.count { same(it, item) }.toLong() } },
         "copy" to { list, _ -> list.toList() },
@@ -47,7 +50,9 @@ private val TEXT_METHODS: Map<String, Method<String>> =
         "rsplit" to { text, given -> split(text, given, fromRight = true) },
         "splitlines" to { text, given -> lines(text, isTrue(given.get(0, "keepends"))) },
         "partition" to { text, given -> partitioned(text, string(given, 0), text.indexOf(string(given, 0)), false) },
-        "rpartition" to { text, given -> partitioned(text, string(given, 0), text.lastIndexOf(string(given, 0)), true) },
+        "rpartition" to { text, given ->
+            partitioned(text, string(given, 0), text.lastIndexOf(string(given, 0)), true)
+        },
         "startswith" to { text, given -> any(given.need(0, "prefix")) { text.startsWith(it) } },
         "endswith" to { text, given -> any(given.need(0, "suffix")) { text.endsWith(it) } },
         "removeprefix" to { text, given -> text.removePrefix(string(given, 0)) },
@@ -59,9 +64,15 @@ private val TEXT_METHODS: Map<String, Method<String>> =
         "title" to { text, _ -> titled(text) },
         "find" to { text, given -> place(text, text.indexOf(string(given, 0))) },
         "rfind" to { text, given -> place(text, text.lastIndexOf(string(given, 0))) },
-        "index" to { text, given -> place(text, text.indexOf(string(given, 0))).also { if (it < 0) throw TemplateError("substring not found") } },
+        "index" to { text, given ->
+            place(text, text.indexOf(string(given, 0))).also { if (it < 0) throw TemplateError("substring not found") }
+        },
         "count" to { text, given -> occurrences(text, string(given, 0)) },
-        "join" to { text, given -> itemsOf(given.need(0, "iterable")).joinToString(text) { it as? String ?: throw TemplateError("join wants strings") } },
+        "join" to { text, given ->
+            itemsOf(given.need(0, "iterable")).joinToString(text) {
+                it as? String ?: throw TemplateError("join wants strings")
+            }
+        },
         "format" to { text, given -> filled(text, given) },
         "zfill" to { text, given -> text.padStart(integerOf(given.need(0, "width")).toInt(), '0') },
         "ljust" to { text, given -> text.padEnd(integerOf(given.need(0, "width")).toInt()) },
@@ -81,7 +92,8 @@ private fun string(given: Arguments, place: Int): String =
 private fun every(text: String, holds: (Int) -> Boolean) = text.isNotEmpty() && codes(text).all(holds)
 
 /** What str.isspace and str.strip take for white space. */
-internal fun isPythonSpace(code: Int): Boolean = Character.isWhitespace(code) || Character.isSpaceChar(code) || code == 0x85
+internal fun isPythonSpace(code: Int): Boolean =
+    Character.isWhitespace(code) || Character.isSpaceChar(code) || code == 0x85
 
 internal fun stripped(text: String, characters: Any?, left: Boolean, right: Boolean): String {
     val given = (characters as String?)?.let(::codes)
@@ -94,7 +106,9 @@ internal fun stripped(text: String, characters: Any?, left: Boolean, right: Bool
 }
 
 private fun any(given: Any?, holds: (String) -> Boolean): Boolean =
-    (if (given is Tuple) given.toList() else listOf(given)).any { holds(it as? String ?: throw TemplateError("a string is wanted")) }
+    (if (given is Tuple) given.toList() else listOf(given)).any {
+        holds(it as? String ?: throw TemplateError("a string is wanted"))
+    }
 
 private fun split(text: String, given: Arguments, fromRight: Boolean): List<String> {
     val most = (given.get(1, "maxsplit") as Long? ?: -1).let { if (it < 0) Int.MAX_VALUE else it.toInt() }
@@ -110,7 +124,12 @@ private fun split(text: String, given: Arguments, fromRight: Boolean): List<Stri
 private fun words(text: String, most: Int, fromRight: Boolean): List<String> {
     val found = Regex("[^\\s\\u0085\\u00A0]+").findAll(text).toList()
     if (found.size <= most) return found.map { it.value }
-    if (fromRight) return listOf(text.substring(0, found[found.size - most - 1].range.last + 1)) + found.takeLast(most).map { it.value }
+    if (fromRight) {
+        return listOf(text.substring(0, found[found.size - most - 1].range.last + 1)) +
+            found.takeLast(most).map {
+                it.value
+            }
+    }
     return found.take(most).map { it.value } + text.substring(found[most].range.first)
 }
 
@@ -134,7 +153,9 @@ internal fun replaced(text: String, old: String, new: String, count: Any?): Stri
     val most = count?.let(::integerOf) ?: -1
     if (most < 0) return text.replace(old, new)
     val parts = text.split(old)
-    return parts.withIndex().joinToString("") { (i, part) -> if (i == 0) part else (if (i <= most) new else old) + part }
+    return parts.withIndex().joinToString("") { (i, part) ->
+        if (i == 0) part else (if (i <= most) new else old) + part
+    }
 }
 
 internal fun capitalized(text: String): String {

@@ -30,23 +30,22 @@ internal class Parser(tokens: List<Token>) : ExpressionParser(tokens) {
         return Output(value)
     }
 
-    private fun statement(): Statement =
-        when (val tag = name()) {
-            "for" -> forLoop()
-            "if" -> condition()
-            "set" -> assignment()
-            "macro" -> macro()
-            "call" -> callBlock()
-            "with" -> with()
-            "filter" -> filterBlock()
-            "generation" -> endOfTag().let { body("endgeneration") }.also { endOf("endgeneration") }
-            "break", "continue" -> {
-                if (loops == 0) throw TemplateError("'$tag' outside of a loop")
-                endOfTag()
-                Statement { _, _ -> throw LoopEnd(tag == "continue") }
-            }
-            else -> throw TemplateError("the tag '$tag' is not known here")
+    private fun statement(): Statement = when (val tag = name()) {
+        "for" -> forLoop()
+        "if" -> condition()
+        "set" -> assignment()
+        "macro" -> macro()
+        "call" -> callBlock()
+        "with" -> with()
+        "filter" -> filterBlock()
+        "generation" -> endOfTag().let { body("endgeneration") }.also { endOf("endgeneration") }
+        "break", "continue" -> {
+            if (loops == 0) throw TemplateError("'$tag' outside of a loop")
+            endOfTag()
+            Statement { _, _ -> throw LoopEnd(tag == "continue") }
         }
+        else -> throw TemplateError("the tag '$tag' is not known here")
+    }
 
     private fun forLoop(): Statement {
         val target = target()
@@ -150,7 +149,9 @@ internal class Parser(tokens: List<Token>) : ExpressionParser(tokens) {
         val subject = Subject()
         val through = filters(filter(subject))
         endOfTag()
-        return FilterBody({ given -> Expression { subject.within(given, through, it) } }, body("endfilter")).also { endOf("endfilter") }
+        return FilterBody({ given ->
+            Expression { subject.within(given, through, it) }
+        }, body("endfilter")).also { endOf("endfilter") }
     }
 
     private fun blockFilters(): (Expression) -> Expression {

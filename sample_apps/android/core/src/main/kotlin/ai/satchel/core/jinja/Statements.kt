@@ -88,22 +88,21 @@ internal class For(
 
 /** `loop`. */
 internal class Loop(private val items: List<Any?>, private val index: Int) {
-    fun attribute(name: String): Any? =
-        when (name) {
-            "index" -> index + 1L
-            "index0" -> index.toLong()
-            "revindex" -> (items.size - index).toLong()
-            "revindex0" -> (items.size - index - 1).toLong()
-            "first" -> index == 0
-            "last" -> index == items.size - 1
-            "length" -> items.size.toLong()
-            "previtem" -> if (index > 0) items[index - 1] else Undefined("previtem")
-            "nextitem" -> if (index + 1 < items.size) items[index + 1] else Undefined("nextitem")
-            "depth" -> 1L
-            "depth0" -> 0L
-            "cycle" -> Callable { given -> given.values[index % given.values.size] }
-            else -> Undefined(name)
-        }
+    fun attribute(name: String): Any? = when (name) {
+        "index" -> index + 1L
+        "index0" -> index.toLong()
+        "revindex" -> (items.size - index).toLong()
+        "revindex0" -> (items.size - index - 1).toLong()
+        "first" -> index == 0
+        "last" -> index == items.size - 1
+        "length" -> items.size.toLong()
+        "previtem" -> if (index > 0) items[index - 1] else Undefined("previtem")
+        "nextitem" -> if (index + 1 < items.size) items[index + 1] else Undefined("nextitem")
+        "depth" -> 1L
+        "depth0" -> 0L
+        "cycle" -> Callable { given -> given.values[index % given.values.size] }
+        else -> Undefined(name)
+    }
 }
 
 internal class SetValue(private val target: Target, private val value: Expression) : Statement {
@@ -111,7 +110,11 @@ internal class SetValue(private val target: Target, private val value: Expressio
 }
 
 /** `{% set name %}...{% endset %}`, through filters. */
-internal class SetBody(private val target: Target, private val filters: (Expression) -> Expression, private val body: Body) : Statement {
+internal class SetBody(
+    private val target: Target,
+    private val filters: (Expression) -> Expression,
+    private val body: Body,
+) : Statement {
     override fun run(scope: Scope, out: StringBuilder) =
         target.assign(scope, filters(Constant(body.text(Scope(scope)))).value(scope))
 }
@@ -132,7 +135,11 @@ internal class FilterBody(private val filters: (Expression) -> Expression, priva
 
 internal class Parameter(val name: String, val default: Expression?)
 
-internal class Macro(private val name: String, private val parameters: List<Parameter>, private val body: Body) : Statement {
+internal class Macro(
+    private val name: String,
+    private val parameters: List<Parameter>,
+    private val body: Body,
+) : Statement {
     override fun run(scope: Scope, out: StringBuilder) {
         scope[name] = function(scope)
     }
@@ -146,7 +153,8 @@ internal class Macro(private val name: String, private val parameters: List<Para
         for ((name, value) in given.named) if (name == "caller") inner[name] = value
         for ((place, parameter) in parameters.withIndex()) {
             val value = given.find(place, parameter.name)
-            inner[parameter.name] = if (value != null) value.value else parameter.default?.value(inner) ?: noValue(parameter)
+            inner[parameter.name] =
+                if (value != null) value.value else parameter.default?.value(inner) ?: noValue(parameter)
         }
         body.text(inner)
     }
@@ -155,7 +163,11 @@ internal class Macro(private val name: String, private val parameters: List<Para
 }
 
 /** `{% call macro() %}...{% endcall %}`. */
-internal class CallBody(private val call: Call, private val parameters: List<Parameter>, private val body: Body) : Statement {
+internal class CallBody(
+    private val call: Call,
+    private val parameters: List<Parameter>,
+    private val body: Body,
+) : Statement {
     override fun run(scope: Scope, out: StringBuilder) {
         val caller = Macro("caller", parameters, body).function(scope)
         val given = Given(call.given.values, call.given.named + ("caller" to Constant(caller)))

@@ -44,8 +44,18 @@ class Template(source: String) {
 private val GLOBALS: Map<String, Callable> =
     mapOf(
         "range" to Callable(::range),
-        "namespace" to Callable { given -> Namespace(LinkedHashMap<String, Any?>().apply { given.values.forEach { for ((key, value) in it as Map<*, *>) put(key as String, value) }; putAll(given.named) }) },
-        "dict" to Callable { given -> LinkedHashMap<Any?, Any?>().apply { given.values.forEach { putAll(it as Map<*, *>) }; putAll(given.named) } },
+        "namespace" to Callable { given ->
+            Namespace(
+                LinkedHashMap<String, Any?>().apply {
+                    given.values.forEach {
+                        for ((key, value) in it as Map<*, *>) put(key as String, value)
+                    }; putAll(given.named)
+                },
+            )
+        },
+        "dict" to Callable { given ->
+            LinkedHashMap<Any?, Any?>().apply { given.values.forEach { putAll(it as Map<*, *>) }; putAll(given.named) }
+        },
         "raise_exception" to Callable { given -> throw TemplateError(textOf(given.need(0, "message"))) },
         "strftime_now" to Callable { given -> dated(textOf(given.need(0, "format")), LocalDateTime.now()) },
     )
@@ -62,16 +72,16 @@ private fun range(given: Arguments): List<Long> {
 
 private val DATES =
     mapOf(
-        'Y' to "yyyy", 'y' to "yy", 'm' to "MM", 'd' to "dd", 'H' to "HH", 'I' to "hh", 'M' to "mm", 'S' to "ss", 'p' to "a",
+        'Y' to "yyyy", 'y' to "yy", 'm' to "MM", 'd' to "dd", 'H' to "HH", 'I' to "hh", 'M' to "mm", 'S' to "ss",
+        'p' to "a",
         'B' to "MMMM", 'b' to "MMM", 'A' to "EEEE", 'a' to "EEE", 'j' to "DDD",
     )
 
 /** C's strftime, in English. */
-internal fun dated(pattern: String, time: LocalDateTime): String =
-    Regex("%(-?)(.)").replace(pattern) { match ->
-        val (bare, letter) = match.destructured
-        if (letter == "%") return@replace "%"
-        val format = DATES[letter[0]] ?: throw TemplateError("the date format %$letter is not known here")
-        val text = DateTimeFormatter.ofPattern(format, Locale.ENGLISH).format(time)
-        if (bare == "-") text.trimStart('0').ifEmpty { "0" } else text
-    }
+internal fun dated(pattern: String, time: LocalDateTime): String = Regex("%(-?)(.)").replace(pattern) { match ->
+    val (bare, letter) = match.destructured
+    if (letter == "%") return@replace "%"
+    val format = DATES[letter[0]] ?: throw TemplateError("the date format %$letter is not known here")
+    val text = DateTimeFormatter.ofPattern(format, Locale.ENGLISH).format(time)
+    if (bare == "-") text.trimStart('0').ifEmpty { "0" } else text
+}

@@ -26,10 +26,16 @@ private val KINDS: Map<String, Test> =
         "odd" to { value, _ -> Math.floorMod(integerOf(value), 2L) == 1L },
         "even" to { value, _ -> Math.floorMod(integerOf(value), 2L) == 0L },
         "divisibleby" to { value, by -> operated("%", value, by) == 0L },
-        "lower" to { value, _ -> textOf(value).let { text -> text.any(Char::isLowerCase) && text.none(Char::isUpperCase) } },
-        "upper" to { value, _ -> textOf(value).let { text -> text.any(Char::isUpperCase) && text.none(Char::isLowerCase) } },
+        "lower" to { value, _ ->
+            textOf(value).let { text -> text.any(Char::isLowerCase) && text.none(Char::isUpperCase) }
+        },
+        "upper" to { value, _ ->
+            textOf(value).let { text -> text.any(Char::isUpperCase) && text.none(Char::isLowerCase) }
+        },
         "in" to { value, container -> contains(container, value) },
-        "sameas" to { value, other -> value === other || (numeric(value) != null || value is String) && value == other },
+        "sameas" to { value, other ->
+            value === other || (numeric(value) != null || value is String) && value == other
+        },
     )
 
 private val TESTS: Map<String, Test> =

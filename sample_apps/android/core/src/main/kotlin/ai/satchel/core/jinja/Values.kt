@@ -27,50 +27,73 @@ internal fun interface Callable {
 /** Arguments of a call, by place and by name. */
 internal class Arguments(val values: List<Any?>, val named: Map<String, Any?> = emptyMap()) {
     /** The argument at this place or of this name, or null where there is none. */
-    fun find(place: Int, name: String): Given? =
-        if (place < values.size) Given(values[place]) else if (name in named) Given(named[name]) else null
+    fun find(place: Int, name: String): Given? = if (place < values.size) {
+        Given(values[place])
+    } else if (name in named) {
+        Given(named[name])
+    } else {
+        null
+    }
 
-    fun get(place: Int, name: String, default: Any? = null): Any? = find(place, name).let { if (it == null) default else it.value }
+    fun get(place: Int, name: String, default: Any? = null): Any? = find(place, name).let {
+        if (it == null) default else it.value
+    }
 
-    fun need(place: Int, name: String): Any? = (find(place, name) ?: throw TemplateError("the argument '$name' is missing")).value
+    fun need(place: Int, name: String): Any? = (
+        find(place, name)
+            ?: throw TemplateError("the argument '$name' is missing")
+        ).value
 
     class Given(val value: Any?)
 }
 
-internal fun isTrue(value: Any?): Boolean =
-    when (value) {
-        null, is Undefined -> false
-        is Boolean -> value
-        is Long -> value != 0L
-        is Double -> value != 0.0
-        is String -> value.isNotEmpty()
-        is Collection<*> -> value.isNotEmpty()
-        is Map<*, *> -> value.isNotEmpty()
-        else -> true
-    }
+internal fun isTrue(value: Any?): Boolean = when (value) {
+    null, is Undefined -> false
+    is Boolean -> value
+    is Long -> value != 0L
+    is Double -> value != 0.0
+    is String -> value.isNotEmpty()
+    is Collection<*> -> value.isNotEmpty()
+    is Map<*, *> -> value.isNotEmpty()
+    else -> true
+}
 
 /** What printing gives. */
-internal fun textOf(value: Any?): String =
-    when (value) {
-        is String -> value
-        is Undefined -> ""
-        else -> represented(value)
-    }
+internal fun textOf(value: Any?): String = when (value) {
+    is String -> value
+    is Undefined -> ""
+    else -> represented(value)
+}
 
 /** Python's repr. */
-internal fun represented(value: Any?): String =
-    when (value) {
-        null -> "None"
-        true -> "True"
-        false -> "False"
-        is String -> quoted(value)
-        is Double -> if (value.isNaN()) "nan" else if (value.isInfinite()) (if (value < 0) "-inf" else "inf") else numberText(value)
-        is Tuple -> value.joinToString(", ", "(", if (value.size == 1) ",)" else ")") { represented(it) }
-        is List<*> -> value.joinToString(", ", "[", "]") { represented(it) }
-        is Map<*, *> -> value.entries.joinToString(", ", "{", "}") { "${represented(it.key)}: ${represented(it.value)}" }
-        is Undefined -> "Undefined"
-        else -> value.toString()
+internal fun represented(value: Any?): String = when (value) {
+    null -> "None"
+    true -> "True"
+    false -> "False"
+    is String -> quoted(value)
+    is Double -> if (value.isNaN()) {
+        "nan"
+    } else if (value.isInfinite()) {
+        (
+            if (value <
+                0
+            ) {
+                "-inf"
+            } else {
+                "inf"
+            }
+            )
+    } else {
+        numberText(value)
     }
+    is Tuple -> value.joinToString(", ", "(", if (value.size == 1) ",)" else ")") { represented(it) }
+    is List<*> -> value.joinToString(", ", "[", "]") { represented(it) }
+    is Map<*, *> -> value.entries.joinToString(", ", "{", "}") {
+        "${represented(it.key)}: ${represented(it.value)}"
+    }
+    is Undefined -> "Undefined"
+    else -> value.toString()
+}
 
 private fun quoted(text: String): String {
     val quote = if ('\'' in text && '"' !in text) '"' else '\''
@@ -96,7 +119,9 @@ internal fun same(a: Any?, b: Any?): Boolean {
         x is Long && y is Long -> x == y
         x != null && y != null -> x.toDouble() == y.toDouble()
         a is Undefined || b is Undefined -> a is Undefined && b is Undefined
-        a is List<*> && b is List<*> -> (a is Tuple) == (b is Tuple) && a.size == b.size && a.indices.all { same(a[it], b[it]) }
+        a is List<*> && b is List<*> -> (a is Tuple) == (b is Tuple) && a.size == b.size && a.indices.all {
+            same(a[it], b[it])
+        }
         a is Map<*, *> && b is Map<*, *> -> a.keys == b.keys && a.keys.all { same(a[it], b[it]) }
         else -> a == b
     }
@@ -113,7 +138,9 @@ internal fun compared(a: Any?, b: Any?): Int {
         x != null && y != null -> x.toDouble().compareTo(y.toDouble())
         a is String && b is String -> comparedTexts(a, b)
         a is List<*> && b is List<*> -> {
-            val parted = a.indices.firstOrNull { it >= b.size || !same(a[it], b[it]) } ?: return a.size.compareTo(b.size)
+            val parted = a.indices.firstOrNull {
+                it >= b.size || !same(a[it], b[it])
+            } ?: return a.size.compareTo(b.size)
             if (parted >= b.size) 1 else compared(a[parted], b[parted])
         }
         else -> throw TemplateError("cannot compare ${typeName(a)} with ${typeName(b)}")
@@ -132,55 +159,52 @@ internal fun codes(text: String): IntArray = text.codePoints().toArray()
 internal fun textOf(codes: IntArray): String = String(codes, 0, codes.size)
 
 /** Number of characters or items. */
-internal fun lengthOf(value: Any?): Long =
-    when (value) {
-        is String -> value.codePointCount(0, value.length).toLong()
-        is Collection<*> -> value.size.toLong()
-        is Map<*, *> -> value.size.toLong()
-        is Undefined -> 0
-        else -> throw TemplateError("${typeName(value)} has no length")
-    }
+internal fun lengthOf(value: Any?): Long = when (value) {
+    is String -> value.codePointCount(0, value.length).toLong()
+    is Collection<*> -> value.size.toLong()
+    is Map<*, *> -> value.size.toLong()
+    is Undefined -> 0
+    else -> throw TemplateError("${typeName(value)} has no length")
+}
 
 /** What a loop goes through: items, keys, characters. */
-internal fun itemsOf(value: Any?): List<Any?> =
-    when (value) {
-        is List<*> -> value
-        is Collection<*> -> value.toList()
-        is Map<*, *> -> value.keys.toList()
-        is String -> codes(value).map { String(Character.toChars(it)) }
-        is Undefined -> emptyList()
-        else -> throw TemplateError("${typeName(value)} is not iterable")
-    }
+internal fun itemsOf(value: Any?): List<Any?> = when (value) {
+    is List<*> -> value
+    is Collection<*> -> value.toList()
+    is Map<*, *> -> value.keys.toList()
+    is String -> codes(value).map { String(Character.toChars(it)) }
+    is Undefined -> emptyList()
+    else -> throw TemplateError("${typeName(value)} is not iterable")
+}
 
 /** Python's `in`. */
-internal fun contains(container: Any?, item: Any?): Boolean =
-    when (container) {
-        is String -> {
-            if (item !is String) throw TemplateError("'in <string>' wants a string, not ${typeName(item)}")
-            item in container
-        }
-        is Map<*, *> -> container.containsKey(item)
-        is Undefined -> false
-        else -> itemsOf(container).any { same(it, item) }
+internal fun contains(container: Any?, item: Any?): Boolean = when (container) {
+    is String -> {
+        if (item !is String) throw TemplateError("'in <string>' wants a string, not ${typeName(item)}")
+        item in container
     }
+    is Map<*, *> -> container.containsKey(item)
+    is Undefined -> false
+    else -> itemsOf(container).any { same(it, item) }
+}
 
-internal fun typeName(value: Any?): String =
-    when (value) {
-        null -> "None"
-        is Boolean -> "bool"
-        is Long -> "int"
-        is Double -> "float"
-        is String -> "str"
-        is Tuple -> "tuple"
-        is List<*> -> "list"
-        is Map<*, *> -> "dict"
-        is Undefined -> "undefined"
-        is Callable -> "function"
-        else -> "object"
-    }
+internal fun typeName(value: Any?): String = when (value) {
+    null -> "None"
+    is Boolean -> "bool"
+    is Long -> "int"
+    is Double -> "float"
+    is String -> "str"
+    is Tuple -> "tuple"
+    is List<*> -> "list"
+    is Map<*, *> -> "dict"
+    is Undefined -> "undefined"
+    is Callable -> "function"
+    else -> "object"
+}
 
 internal fun integerOf(value: Any?): Long =
     numeric(value) as? Long ?: throw TemplateError("an integer is wanted, not ${typeName(value)}")
 
 /** Throws a TemplateError for what is not there, saying what. */
-internal fun defined(value: Any?): Any? = if (value is Undefined) throw TemplateError("'${value.what}' is undefined") else value
+internal fun defined(value: Any?): Any? =
+    if (value is Undefined) throw TemplateError("'${value.what}' is undefined") else value

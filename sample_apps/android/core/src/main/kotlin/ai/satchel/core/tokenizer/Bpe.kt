@@ -38,7 +38,8 @@ internal class Bpe(part: Part) : Model {
         var at = 0
         while (at < piece.length) {
             val end = at + Character.charCount(piece.codePointAt(at))
-            val token = (if (at > 0) prefix else "") + piece.substring(at, end) + if (end == piece.length) suffix else ""
+            val token =
+                (if (at > 0) prefix else "") + piece.substring(at, end) + if (end == piece.length) suffix else ""
             val id = vocabulary[token]
             val spelled = if (id == null) bytes else null
             when {

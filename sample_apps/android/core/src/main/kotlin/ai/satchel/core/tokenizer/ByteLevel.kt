@@ -28,7 +28,7 @@ internal object ByteLevel {
 private const val BROKEN = '\ufffd'
 
 /**
- * UTF-8 -> text, with one U+FFFD for each longest beginning of a character that is not completed, as Unicode recommends.
+ * UTF-8 -> text, with one U+FFFD for each longest beginning of a character that is not completed, as Unicode advises.
  * The platforms' own decoders do not all agree on how many that are.
  */
 internal fun decodeLossy(bytes: ByteArray): String {
@@ -45,14 +45,13 @@ internal fun decodeLossy(bytes: ByteArray): String {
 }
 
 /** Bytes of the character that begins with this one, or 0 if none does. */
-private fun lengthOf(first: Int): Int =
-    when (first) {
-        in 0x00..0x7f -> 1
-        in 0xc2..0xdf -> 2
-        in 0xe0..0xef -> 3
-        in 0xf0..0xf4 -> 4
-        else -> 0
-    }
+private fun lengthOf(first: Int): Int = when (first) {
+    in 0x00..0x7f -> 1
+    in 0xc2..0xdf -> 2
+    in 0xe0..0xef -> 3
+    in 0xf0..0xf4 -> 4
+    else -> 0
+}
 
 /** How many of the character's bytes are there and well formed, at least 1. */
 private fun continued(bytes: ByteArray, at: Int, first: Int, length: Int): Int {
@@ -60,8 +59,24 @@ private fun continued(bytes: ByteArray, at: Int, first: Int, length: Int): Int {
         if (at + i >= bytes.size) return i
         val byte = bytes[at + i].toInt() and 0xff
         // The second byte rules out overlong forms, surrogates, and what is beyond U+10FFFF.
-        val lowest = if (i > 1) 0x80 else if (first == 0xe0) 0xa0 else if (first == 0xf0) 0x90 else 0x80
-        val highest = if (i > 1) 0xbf else if (first == 0xed) 0x9f else if (first == 0xf4) 0x8f else 0xbf
+        val lowest = if (i > 1) {
+            0x80
+        } else if (first == 0xe0) {
+            0xa0
+        } else if (first == 0xf0) {
+            0x90
+        } else {
+            0x80
+        }
+        val highest = if (i > 1) {
+            0xbf
+        } else if (first == 0xed) {
+            0x9f
+        } else if (first == 0xf4) {
+            0x8f
+        } else {
+            0xbf
+        }
         if (byte !in lowest..highest) return i
     }
     return length

@@ -41,8 +41,9 @@ private fun withBytes(tokens: List<String>): List<String> {
     }
     for (token in tokens) {
         val byte = BYTE.matchEntire(token)
-        if (byte != null) run.add(byte.groupValues[1].toInt(16).toByte())
-        else {
+        if (byte != null) {
+            run.add(byte.groupValues[1].toInt(16).toByte())
+        } else {
             flush()
             found.add(token)
         }
@@ -56,7 +57,9 @@ private fun stripping(content: String, start: Int, stop: Int): DecodeTokens = { 
         var from = 0
         var to = token.length
         repeat(start) { if (token.startsWith(content, from)) from += content.length }
-        repeat(stop) { if (to - content.length >= from && token.startsWith(content, to - content.length)) to -= content.length }
+        repeat(stop) {
+            if (to - content.length >= from && token.startsWith(content, to - content.length)) to -= content.length
+        }
         token.substring(from, to)
     }
 }

@@ -10,12 +10,11 @@ internal interface Model {
 }
 
 /** Throws IllegalArgumentException for a model that is not known here. */
-internal fun modelOf(part: Part): Model =
-    when (part.string("type")) {
-        "Unigram" -> Unigram(part)
-        "BPE", null -> Bpe(part)
-        else -> part.unknown("model")
-    }
+internal fun modelOf(part: Part): Model = when (part.string("type")) {
+    "Unigram" -> Unigram(part)
+    "BPE", null -> Bpe(part)
+    else -> part.unknown("model")
+}
 
 /** A growing list of ids. */
 internal class IdList {

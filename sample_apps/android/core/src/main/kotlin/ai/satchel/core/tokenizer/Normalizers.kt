@@ -9,8 +9,12 @@ internal typealias Normalize = (String) -> String
 internal fun normalizer(part: Part?): Normalize {
     if (part == null) return { it }
     return when (part.type) {
-        "Sequence" -> part.parts("normalizers").map(::normalizer).let { all -> { all.fold(it) { text, next -> next(text) } } }
-        "NFC", "NFD", "NFKC", "NFKD" -> Normalizer.Form.valueOf(part.type).let { form -> { Normalizer.normalize(it, form) } }
+        "Sequence" -> part.parts("normalizers").map(::normalizer).let { all ->
+            { all.fold(it) { text, next -> next(text) } }
+        }
+        "NFC", "NFD", "NFKC", "NFKD" -> Normalizer.Form.valueOf(part.type).let { form ->
+            { Normalizer.normalize(it, form) }
+        }
         "Prepend" -> part.need("prepend").let { front -> { if (it.isEmpty()) it else front + it } }
         "Replace" -> replacing(part)
         "Lowercase" -> { text -> byCodePoint(text) { it.lowercase(Locale.ROOT) } }

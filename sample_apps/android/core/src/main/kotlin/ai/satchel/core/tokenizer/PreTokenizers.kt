@@ -34,10 +34,17 @@ internal fun preTokenizer(part: Part?): PreTokenize {
 
 /** What becomes of the separators. */
 internal enum class Behavior {
-    Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous;
+    Removed,
+    Isolated,
+    MergedWithPrevious,
+    MergedWithNext,
+    Contiguous,
+    ;
 
     companion object {
-        fun named(name: String) = entries.find { it.name == name } ?: throw IllegalArgumentException("the behavior '$name'")
+        fun named(name: String) = entries.find {
+            it.name == name
+        } ?: throw IllegalArgumentException("the behavior '$name'")
     }
 }
 
@@ -61,21 +68,25 @@ private fun cuts(found: List<IntRange>, length: Int, invert: Boolean): List<Cut>
     if (done < length) add(Cut(done, length, invert))
 }
 
-private fun behaved(cuts: List<Cut>, behavior: Behavior): List<Cut> =
-    when (behavior) {
-        Behavior.Isolated -> cuts
-        Behavior.Removed -> cuts.filter { !it.separates }
-        Behavior.Contiguous -> joined(cuts) { before, cut -> before.separates == cut.separates }
-        Behavior.MergedWithPrevious -> joined(cuts) { before, cut -> cut.separates && !before.separates }
-        Behavior.MergedWithNext -> joined(cuts) { before, cut -> before.separates && !cut.separates }
-    }
+private fun behaved(cuts: List<Cut>, behavior: Behavior): List<Cut> = when (behavior) {
+    Behavior.Isolated -> cuts
+    Behavior.Removed -> cuts.filter { !it.separates }
+    Behavior.Contiguous -> joined(cuts) { before, cut -> before.separates == cut.separates }
+    Behavior.MergedWithPrevious -> joined(cuts) { before, cut -> cut.separates && !before.separates }
+    Behavior.MergedWithNext -> joined(cuts) { before, cut -> before.separates && !cut.separates }
+}
 
 private fun joined(cuts: List<Cut>, join: (Cut, Cut) -> Boolean): List<Cut> {
     val found = ArrayList<Cut>()
     var before: Cut? = null
     for (cut in cuts) {
-        if (before != null && join(before, cut)) found[found.lastIndex] = Cut(found.last().start, cut.end, cut.separates)
-        else found.add(cut)
+        if (before != null &&
+            join(before, cut)
+        ) {
+            found[found.lastIndex] = Cut(found.last().start, cut.end, cut.separates)
+        } else {
+            found.add(cut)
+        }
         before = cut
     }
     return found

@@ -64,7 +64,11 @@ class Tokenizer private constructor(file: Part) {
                 ids.add(inner.id)
                 continue
             }
-            for (piece in preTokenize(Piece(inner.text, section.start == 0 && inner.start == 0))) model.encode(piece.text, ids)
+            for (piece in preTokenize(
+                Piece(inner.text, section.start == 0 && inner.start == 0),
+            )) {
+                model.encode(piece.text, ids)
+            }
         }
     }
 
@@ -78,12 +82,20 @@ class Tokenizer private constructor(file: Part) {
                 } catch (error: SatchelError) {
                     throw error
                 } catch (error: RuntimeException) { // casts of what is not as it should be, unknown parts, bad patterns
-                    throw tokenizerError("tokenizer.json cannot be read", got = reasonOf(error), hint = "export the bundle again")
+                    throw tokenizerError(
+                        "tokenizer.json cannot be read",
+                        got = reasonOf(error),
+                        hint = "export the bundle again",
+                    )
                 }
             // A model's embedding is often padded beyond the tokenizer, never the other way round.
             if (tokenizer.tokens.size > vocabSize) {
                 val wanted = "at most $vocabSize"
-                throw tokenizerError("the tokenizer has more ids than the model", got = tokenizer.tokens.size, wanted = wanted)
+                throw tokenizerError(
+                    "the tokenizer has more ids than the model",
+                    got = tokenizer.tokens.size,
+                    wanted = wanted,
+                )
             }
             return tokenizer
         }

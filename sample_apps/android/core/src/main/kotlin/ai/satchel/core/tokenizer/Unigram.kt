@@ -14,7 +14,9 @@ internal class Unigram(part: Part) : Model {
     init {
         val pieces = part.list("vocab").map { it as List<*> }
         scores = DoubleArray(pieces.size) { (pieces[it][1] as Number).toDouble() }
-        vocabulary = HashMap<String, Int>(2 * pieces.size).apply { for ((id, piece) in pieces.withIndex()) put(piece[0] as String, id) }
+        vocabulary = HashMap<String, Int>(2 * pieces.size).apply {
+            for ((id, piece) in pieces.withIndex()) put(piece[0] as String, id)
+        }
         unknown = part.integer("unk_id")
         unknownScore = (scores.minOrNull() ?: 0.0) - UNKNOWN_PENALTY
         bytes = if (part.flag("byte_fallback")) byteIds(vocabulary) else null
@@ -65,10 +67,21 @@ internal class Unigram(part: Part) : Model {
                 offer(at, end, piece, scores[piece])
                 alone = alone || end == next
             }
-            if (!alone) offer(at, next, requireNotNull(unknown) { "no id for '${text.substring(at, next)}'" }, unknownScore)
+            if (!alone) {
+                offer(
+                    at,
+                    next,
+                    requireNotNull(unknown) {
+                        "no id for '${text.substring(at, next)}'"
+                    },
+                    unknownScore,
+                )
+            }
             at = next
         }
-        return generateSequence(text.length) { start[it] }.takeWhile { it > 0 }.map { start[it] to id[it] }.toList().asReversed()
+        return generateSequence(text.length) {
+            start[it]
+        }.takeWhile { it > 0 }.map { start[it] to id[it] }.toList().asReversed()
     }
 }
 
