@@ -10,6 +10,7 @@ import ai.satchel.core.Route
 import ai.satchel.core.Session
 import ai.satchel.core.checkParity
 import ai.satchel.core.openBundle
+import ai.satchel.core.readGolden
 import java.io.File
 import kotlin.system.exitProcess
 
@@ -20,6 +21,11 @@ fun main(arguments: Array<String>) {
     val session = Session.open(bundle, OrtBackend.open(bundle, threads = 1))
     val loadSeconds = (System.nanoTime() - start) / 1e9
     println("loaded in %.1f s, memory %d MB".format(loadSeconds, megabytes()))
+    for (prompt in readGolden(bundle).prompts) {
+        val text = checkNotNull(prompt.text)
+        val encoded = listOf(session.encode(text), session.encodeChat(listOf(Message("user", text))))
+        check(encoded.any { it.take(prompt.ids.size) == prompt.ids.toList() }) { "golden has other ids: $text" }
+    }
     val question = Message("user", "What is the capital of France?")
     val generation = session.chat(listOf(question), GenerateOptions(maxNewTokens = 24)) { print(it) }
     println("\n${generation.tokens} tokens, ${generation.tokensPerSecond} a second, ${generation.reason}")
