@@ -13,6 +13,7 @@ from satchel.export import job
 from satchel.export.calibration import tuning
 from satchel.export.calibration.divergence import divergence
 from satchel.export.memory import plan_memory
+from satchel.export.palettize import spec
 from satchel.export.palettize.selection import read_selection
 from satchel.export.palettize.spec import CALIBRATION, Calibration
 from satchel.export.palettize.store import WeightStore
@@ -130,6 +131,7 @@ def test_less_is_lost_on_other_text_and_a_stopped_run_ends_in_the_same_bytes(kin
 
 def test_the_highest_effort_is_tuned_where_there_is_room(tmp_path, monkeypatch):
     folder = tiny_folder(tmp_path / "tiny")
+    monkeypatch.setattr(spec, "TUNED_EFFORTS", ("high",))
     monkeypatch.setitem(CALIBRATION, "high", Calibration(own=2, shipped=30, length=64))
     monkeypatch.setattr(tuning, "BATCH_TOKENS", 128)
     options = {"context": 64, "effort": "high", "weights": "int4", "work": tmp_path / "work", "overwrite": True}
