@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
-from numba import njit
 
 EXPONENT = 0x7F80
 """All bits of it are set in NaN and infinity, and in no number."""
@@ -11,10 +13,17 @@ EXPONENT = 0x7F80
 
 def widen(values: np.ndarray, out: np.ndarray) -> bool:
     """Puts bfloat16 values, contiguous, into float32 `out`, contiguous; says whether all are finite."""
-    return bool(_widen(values.reshape(-1).view(np.uint16), out.reshape(-1).view(np.uint32)) < EXPONENT)
+    return bool(_compiled()(values.reshape(-1).view(np.uint16), out.reshape(-1).view(np.uint32)) < EXPONENT)
 
 
-@njit(cache=True, nogil=True)
+@cache
+def _compiled() -> Callable[[np.ndarray, np.ndarray], int]:
+    from numba import njit  # whoever reads no bfloat16 does without it
+
+    compiled: Callable[[np.ndarray, np.ndarray], int] = njit(cache=True, nogil=True)(_widen)
+    return compiled
+
+
 def _widen(halves: np.ndarray, wide: np.ndarray) -> int:
     largest = np.uint16(0)
     for i in range(halves.size):
