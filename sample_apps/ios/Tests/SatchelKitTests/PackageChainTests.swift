@@ -42,6 +42,33 @@ final class PackageChainTests: XCTestCase {
         }
     }
 
+    func testAnEntryThatCannotBeCalledIsRefused() throws {
+        func chain(_ functions: String, prefillLength: Int = 4, cache: String = "io", shape: String = "[2,2,8,4]")
+            throws
+        {
+            let text = try String(contentsOf: tinyBundle().appendingPathComponent("manifest.json"), encoding: .utf8)
+            let start = text.range(of: "\"entry\": {")!
+            let end = text.range(of: "\"files\": [")!
+            let entry = """
+                "entry": {"format": "coreml", "path": "model.onnx", "context_length": 64, "prefill_length": \(prefillLength),
+                "inputs": [{"name": "keyCache", "dtype": "float16", "shape": \(shape)}], "outputs": [], "states": [],
+                "options": {"cache": "\(cache)", "mask": "position", "functions": \(functions)}},
+                """
+            let edited = String(text[..<start.lowerBound]) + entry + String(text[end.lowerBound...])
+            let manifest = try Manifest(
+                bytes: Data(
+                    edited.replacingOccurrences(of: "\"format\": \"onnx\"", with: "\"format\": \"coreml\"").utf8))
+            _ = try PackageChain(manifest, runtime: "x") { _ in Nothing() }
+        }
+        XCTAssertNoThrow(try chain(#"{"decode": "main"}"#))
+        XCTAssertRefused("not what a step needs") { try chain(#"{"prefill": "main"}"#) }
+        XCTAssertRefused("not what a step needs") { try chain(#"{"decode": "a", "prefill": "b"}"#, prefillLength: 0) }
+        XCTAssertRefused("does not know how to call") { try chain(#"{"decode": "a"}"#, cache: "elsewhere") }
+        for shape in ["[2,2,8]", "[2,2,-8,4]", "[2,2,\"x\",4]", "[1000000,1000000,8,4]"] {
+            XCTAssertRefused("a cache of an unknown kind") { try chain(#"{"decode": "main"}"#, shape: shape) }
+        }
+    }
+
     func testRowsWithGapsAreCopiedWithout() {
         // [2, 3, 2] with rows of 2 that begin 4 apart, and blocks of 3 rows that begin 16 apart.
         let source = (0..<32).map { Float($0) }
@@ -66,6 +93,11 @@ final class PackageChainTests: XCTestCase {
             }
         #endif
     }
+}
+
+private final class Nothing: PackageRunner {
+    func reset() {}
+    func run(_ function: String, _ inputs: [String: HostTensor]) throws -> [String: HostTensor] { [:] }
 }
 
 /// What Python wrote down of one form.

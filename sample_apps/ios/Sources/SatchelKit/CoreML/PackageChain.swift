@@ -40,6 +40,7 @@ public final class PackageChain: Backend {
         self.entry = entry
         vocabSize = manifest.tokens.vocabSize
         let chunks = chainOf(entry)
+        try checkFunctions(chunks, entry)
         let runners = try Dictionary(
             uniqueKeysWithValues: entry.paths.map { path in
                 (path, try makeRunner(packageFunctions(path, chunks, entry)))
@@ -125,7 +126,8 @@ private final class Call {
 
     private func tensor(_ spec: TensorSpec) throws -> HostTensor {
         let shape = spec.shape.compactMap(\.fixed)
-        guard let type = ElementType(rawValue: spec.dtype), shape.count == 4, spec.shape.count == 4 else {
+        let isUsable = shape.count == 4 && spec.shape.count == 4 && shape.allSatisfy { (1...1 << 20).contains($0) }
+        guard let type = ElementType(rawValue: spec.dtype), isUsable, shape[0] * shape[1] * shape[3] < 1 << 30 else {
             throw formatError(
                 "a cache of an unknown kind", got: "\(spec.dtype) \(spec.shape)",
                 wanted: "float16 or float32 [L, H, C, D]")
@@ -165,6 +167,17 @@ private func needed(_ name: String, _ found: [String: HostTensor]) throws -> Hos
             hint: "export the bundle again")
     }
     return tensor
+}
+
+/// Every call has a function for one id, and all or none one for more.
+private func checkFunctions(_ chunks: [ChunkEntry], _ entry: ModelEntry) throws {
+    let prefills = chunks.map { $0.functions["prefill"] != nil }
+    let isWhole = chunks.allSatisfy { $0.functions["decode"] != nil } && Set(prefills).count == 1
+    guard isWhole, !prefills[0] || entry.prefillLength >= 1 else {
+        throw formatError(
+            "the model's functions are not what a step needs", got: chunks.map { $0.functions.keys.sorted() },
+            wanted: "decode, and prefill in all or none", hint: "export the bundle again")
+    }
 }
 
 private func checkCallable(_ entry: ModelEntry) throws {
