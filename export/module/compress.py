@@ -10,6 +10,7 @@ import numpy as np
 
 from satchel.devices.rulebook import rule
 from satchel.export.module.program import Inputs, Program
+from satchel.export.module.sensitive import losses, sensitive
 from satchel.export.module.statistics import curvatures, mean_squares
 from satchel.export.module.weights import Weight
 from satchel.export.palettize import gptq
@@ -38,7 +39,7 @@ class ModuleRecipe:
         bits: of a palette's index.
         widths: (name of a weight, bits): those that have other bits; 16 and 32 keep floats.
         effort: "low" weighs columns by their mean squares; "normal" lets later columns make up for the errors of
-            earlier ones (GPTQ); "high" refines longer what that found.
+            earlier ones (GPTQ), and lets what is sensitive keep 8 bits (sensitive.py); "high" refines longer.
     """
 
     weights: str = "palette"
@@ -132,6 +133,10 @@ def compress(
         check_finite(weight.name, values)
         store.put_matrix(weight.name, compress_weight(values, known, usual_bits(weight, recipe), recipe.effort))
         progress(f"Compressing weights ({recipe.weights})", done, len(weights))
+    if recipe.effort != "low":
+        free = [w for w in weights if usual_bits(w, recipe) < 8 and w.name not in recipe.settled]
+        for weight in sensitive(free, losses(program, free, store, examples)):
+            store.put_matrix(weight.name, int8_rows(weight.matrix(program.value(weight.name).float().numpy())))
 
 
 def _known(

@@ -44,10 +44,11 @@ def test_every_format_holds_the_same_matrices(bundles):
     names = {"head.weight", "turn", "layer.linear1.weight", "layer.linear2.weight", "layer.self_attn.in_proj_weight",
              "layer.self_attn.out_proj.weight"}  # fmt: skip
     assert set(digests["onnx"]) == names
-    assert found["coreml"]["schemes"]["turn"] == found["onnx"]["schemes"]["turn"] == "palette4"
-    assert found["executorch"]["schemes"]["turn"] == "int8"  # XNNPACK has no LUT
+    one = "layer.linear1.weight"
+    assert found["coreml"]["schemes"][one] == found["onnx"]["schemes"][one] == "palette4"
+    assert found["executorch"]["schemes"][one] == "int8"  # XNNPACK has no LUT
     bits = {t["name"]: t["bits"] for t in found["coreml"]["tensors"]}
-    assert bits["turn"] == 4 and bits["head.weight"] == 8  # the embedding, which the head is too
+    assert bits[one] == 4 and bits["head.weight"] == 8  # the embedding, which the head is too
 
 
 def test_every_format_says_what_torch_says_of_the_same_weights(bundles):

@@ -96,7 +96,12 @@ def test_other_files_of_torch_are_refused_with_the_way_out(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
     torch.save(nn.Linear(2, 2), tmp_path / "pickled.pt")
     (tmp_path / "text.pt2").write_text("no archive")
-    for name, told in (("script.pt", "TorchScript"), ("pickled.pt", "pickled"), ("text.pt2", "no saved"), ("no", "no such")):
+    for name, told in (
+        ("script.pt", "TorchScript"),
+        ("pickled.pt", "pickled"),
+        ("text.pt2", "no saved"),
+        ("no", "no such"),
+    ):
         with pytest.raises(CheckpointError, match=told):
             load_pt2(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"torch\.export\.save"):

