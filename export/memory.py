@@ -35,8 +35,8 @@ ACTIVATIONS = 12
 """Values for each token and channel that a layer's backward pass keeps, gradients counted."""
 BATCH_TOKENS, BATCH_LOGITS = 2048, 1 << 26
 """What calibration/fisher.py works on at a time: of a large vocabulary fewer tokens than of a small one."""
-TUNED = 16
-"""Bytes for each weight of a linear while the rounded model is tuned: its value, its position and two moments."""
+TUNED = 8
+"""Bytes for each weight of a linear while the rounded model is tuned: its value, its code, and its share of scales."""
 FACTORS = 24
 """Bytes for each pair of columns while a Hessian's factor is computed."""
 WORKERS = 2

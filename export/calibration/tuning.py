@@ -1,9 +1,8 @@
-"""Rounded linears that answer for each other: all codes and scales moved together, by what the whole model loses.
+"""Rounded linears that answer for each other: all scales moved together, by what the whole model loses.
 
 Rounding judges each linear alone, as if all others were exact. Here the model runs as it was rounded, and the gradient
-of its KL divergence from the original moves what each linear has (palettize/trained.py), over some passes through the
-calibration text. 16 bytes are held for each weight; a layer's activations and gradients are made anew on the way back,
-and then its linears moved.
+of its KL divergence from the original moves the scales of all linears (palettize/scaling.py), over some passes through
+the calibration text. A layer's activations and gradients are made anew on the way back, and then its linears moved.
 
 Some of the text is kept apart. A pass after which the model loses more there is undone, and is the last: of little
 text, what is learned may be the text. A run that was killed goes on from its last complete pass.
@@ -11,7 +10,6 @@ text, what is learned may be the text. A run that was killed goes on from its la
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from math import cos, pi
@@ -20,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from satchel.export.calibration.fisher import reduced_precision
 from satchel.export.decoder import block, embed, head
@@ -29,8 +27,8 @@ from satchel.export.families.base import DecoderConfig
 from satchel.export.memory import BATCH_TOKENS, HEAD_LOGITS
 from satchel.export.ops.base import Weights
 from satchel.export.ops.torch import Cache, TorchOps
+from satchel.export.palettize.scaling import Scaling
 from satchel.export.palettize.tensors import AffineTensor, Matrix, PalettizedTensor
-from satchel.export.palettize.trained import Rates, Trained
 from satchel.export.progress import Progress, silent
 from satchel.runtime.errors import OutputError
 from satchel.runtime.memory import return_freed_memory
@@ -39,8 +37,9 @@ PASSES = 3
 """Over the calibration text."""
 APART = 24
 """Of so many sequences one is kept apart, to see whether a pass was worth it."""
-RATES = Rates(position=0.03, scale=0.001)
-"""At the highest, after WARM_UP steps; from there they fall to nothing along half a cosine."""
+RATE = 0.0005
+"""What share of itself a step moves a scale by, at the most: after WARM_UP steps. It falls to nothing along half a
+cosine."""
 WARM_UP = 5
 
 
@@ -54,14 +53,14 @@ def tuned(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Iterator[tuple[str, Matrix]]:
-    """Codes and scales of the layers' linears after tuning; those of 8 bits and more stay as they are.
+    """The layers' linears after tuning; those of 8 bits and more stay as they are.
 
     Args:
         config: shape of the decoder.
         original: its weights.
         start: the same, rounded.
         ids: int64 [sequences, length], the calibration text.
-        folder: for the state after each pass, 12 bytes for each weight that is moved, twice for a moment; it exists.
+        folder: for the state after each pass; it exists.
         seed: of the order of the text.
         progress: told after each step.
 
@@ -78,9 +77,9 @@ def tuned(
     tokens = torch.from_numpy(ids)
     wanted = _final_states(config, original, tokens)
     return_freed_memory()
-    trained = {name: found for name in names if (found := _begun(start.matrix(name)))}
-    tuning = _Tuning(config, original, start, trained)
-    kept = _Kept(folder, trained)
+    scalings = {name: found for name in names if (found := _begun(start.matrix(name)))}
+    tuning = _Tuning(config, original, start, scalings)
+    kept = _Kept(folder, scalings)
     apart, passes = _apart(len(ids)), _passes(len(ids), ids.shape[1], seed)
     done, steps = kept.load(), sum(map(len, passes))
     best = tuning.loss(tokens[apart], wanted[apart])
@@ -97,11 +96,11 @@ def tuned(
         kept.save(done)
     progress("Tuning the rounded weights", steps, steps)
     for name in names:
-        yield name, trained[name].matrix() if name in trained else start.matrix(name)
+        yield name, scalings[name].matrix() if name in scalings else start.matrix(name)
 
 
-def _begun(matrix: Matrix) -> Trained | None:
-    return Trained(matrix) if isinstance(matrix, AffineTensor | PalettizedTensor) and matrix.bits < 8 else None
+def _begun(matrix: Matrix) -> Scaling | None:
+    return Scaling(matrix) if isinstance(matrix, AffineTensor | PalettizedTensor) and matrix.bits < 8 else None
 
 
 def _apart(count: int) -> np.ndarray:
@@ -137,9 +136,9 @@ def _borders(ops: TorchOps, ids: torch.Tensor) -> list[torch.Tensor]:
 class _Moving(TorchOps):
     """The torch op set over matrices that change in place."""
 
-    def __init__(self, config: DecoderConfig, weights: Weights, trained: Mapping[str, Trained]) -> None:
+    def __init__(self, config: DecoderConfig, weights: Weights, scalings: Mapping[str, Scaling]) -> None:
         super().__init__(config, weights)
-        self.leaves = {name: torch.from_numpy(t.values).requires_grad_(True) for name, t in trained.items()}
+        self.leaves = {name: torch.from_numpy(t.values).requires_grad_(True) for name, t in scalings.items()}
         self._vectors: dict[str, torch.Tensor] = {}
 
     def _matrix(self, name: str) -> torch.Tensor:
@@ -155,10 +154,10 @@ class _Tuning:
     """The model on its way, beside the head of the original."""
 
     def __init__(
-        self, config: DecoderConfig, original: Weights, start: Weights, trained: Mapping[str, Trained]
+        self, config: DecoderConfig, original: Weights, start: Weights, scalings: Mapping[str, Scaling]
     ) -> None:
-        self._config, self._trained = config, trained
-        self._ops, self._original = _Moving(config, start, trained), TorchOps(config, original)
+        self._config, self._scalings = config, scalings
+        self._ops, self._original = _Moving(config, start, scalings), TorchOps(config, original)
 
     @reduced_precision()
     def step(self, ids: torch.Tensor, wanted: torch.Tensor, number: int, steps: int) -> float:
@@ -170,7 +169,7 @@ class _Tuning:
             number: of the step, from 1 on.
             steps: that there are.
         """
-        rates = RATES.times(min(1.0, number / WARM_UP) * (1 + cos(pi * (number - 1) / steps)) / 2)
+        rate = RATE * min(1.0, number / WARM_UP) * (1 + cos(pi * (number - 1) / steps)) / 2
         with torch.no_grad():
             borders = _borders(self._ops, ids)
         loss, gradient = self._at_the_end(borders.pop(), wanted)
@@ -180,7 +179,7 @@ class _Tuning:
             block(self._ops, x, layer).backward(gradient)  # type: ignore[no-untyped-call]
             assert x.grad is not None
             gradient = x.grad
-            self._move(f"layers.{layer}.", number, rates)
+            self._move(f"layers.{layer}.", number, rate)
         return loss
 
     @reduced_precision()
@@ -210,44 +209,37 @@ class _Tuning:
             total += float(loss.detach())
         return total, torch.cat(parts, 1).view(x.shape)
 
-    def _move(self, prefix: str, number: int, rates: Rates) -> None:
+    def _move(self, prefix: str, number: int, rate: float) -> None:
         for name, leaf in self._ops.leaves.items():
             if name.startswith(prefix):
                 assert leaf.grad is not None
-                self._trained[name].step(leaf.grad.numpy(), number, rates)
+                self._scalings[name].step(leaf.grad.numpy(), number, rate)
                 leaf.grad = None
 
 
 class _Kept:
-    """The state after the last complete pass, in a folder of its own that is renamed into place."""
+    """The state after the last pass that was worth it, in a file that is renamed into place."""
 
-    def __init__(self, folder: Path, trained: Mapping[str, Trained]) -> None:
-        self._folder, self._trained = folder, trained
+    def __init__(self, folder: Path, scalings: Mapping[str, Scaling]) -> None:
+        self._path, self._scalings = folder / "state.safetensors", scalings
 
     def save(self, steps: int) -> None:
         """Notes that so many steps are done."""
-        aside, before = self._folder / "state.part", list(self._folder.glob("state-*"))
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = self._path.with_suffix(".part")
+        state = {f"{name}/{key}": values for name, s in self._scalings.items() for key, values in s.state.items()}
         try:
-            aside.mkdir()
-            for name, trained in self._trained.items():
-                save_file(trained.state, aside / name)
-            aside.replace(self._folder / f"state-{steps}")
+            save_file(state, aside, metadata={"steps": str(steps)})
+            aside.replace(self._path)
         except (OSError, SafetensorError) as error:
             hint = "make room on the disk of the output folder, or choose another --output"
-            raise OutputError("the tuned weights cannot be written", got=error, hint=hint) from error
-        for old in before:
-            shutil.rmtree(old, ignore_errors=True)
+            raise OutputError("the tuned scales cannot be written", got=error, hint=hint) from error
 
     def load(self) -> int:
-        """Takes up the last state that is whole, or the first of all; returns how many steps it is after."""
-        found = {int(path.name.removeprefix("state-")): path for path in self._folder.glob("state-*")}
-        for steps in sorted(found, reverse=True):
-            with suppress(OSError, SafetensorError, KeyError, ValueError):
-                states = {name: load_file(found[steps] / name) for name in self._trained}
-                for name, trained in self._trained.items():
-                    trained.load(states[name])
-                return steps
-        for trained in self._trained.values():
-            trained.reset()
+        """Takes up that state, or the first of all; returns how many steps it is after."""
+        with suppress(OSError, SafetensorError), safe_open(self._path, framework="numpy") as file:  # there, and whole
+            for name, scaling in self._scalings.items():
+                scaling.load({key: file.get_tensor(f"{name}/{key}") for key in scaling.state})
+            return int(file.metadata()["steps"])
+        for scaling in self._scalings.values():
+            scaling.reset()
         return 0

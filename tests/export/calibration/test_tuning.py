@@ -14,10 +14,10 @@ from satchel.export.calibration import tuning
 from satchel.export.calibration.divergence import divergence
 from satchel.export.memory import plan_memory
 from satchel.export.palettize import spec
+from satchel.export.palettize.scaling import DECAY, SQUARE_DECAY, Scaling
 from satchel.export.palettize.selection import read_selection
 from satchel.export.palettize.spec import CALIBRATION, Calibration
 from satchel.export.palettize.store import WeightStore
-from satchel.export.palettize.trained import DECAY, SQUARE_DECAY, Rates, Trained
 from satchel.runtime.parity import validate
 
 IDS = np.random.Generator(np.random.PCG64(3)).integers(0, 96, (96, 32))
@@ -37,44 +37,29 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_are_adams_for_a_position_among_levels_and_a_scale(kind):
+def test_steps_are_adams_for_shares_of_scales(kind):
     random = np.random.Generator(np.random.PCG64(1))
     start = KINDS[kind](random.normal(size=(8, 64)).astype(np.float32))
-    trained, rates = Trained(start), Rates(0.2, 0.01)
-    first = torch.from_numpy(trained.state["scales"].copy())
-    position = torch.from_numpy(trained.state["positions"].copy()).requires_grad_(True)
+    scaling, rate = Scaling(start), 0.01
+    first = torch.from_numpy(scaling.state["scales"].copy())
     share = torch.ones_like(first).requires_grad_(True)
-    groups = [{"params": [position], "lr": rates.position}, {"params": [share], "lr": rates.scale}]
-    adam = torch.optim.Adam(groups, betas=(DECAY, SQUARE_DECAY), eps=0)
-    target = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
-    lut = np.arange(16)[None] if kind == "int4" else start.lut
-    table = torch.from_numpy(np.repeat(lut.astype(np.float32), 8 // len(lut), 0))
-    zeros = torch.from_numpy(start.zero_point.astype(np.float32)) if kind == "int4" else torch.zeros_like(first)
-
-    def values():
-        code = position.detach().add(0.5).floor().long()
-        last = table.shape[1] - 1
-        low, high = (code - 1).clamp(min=0), (code + 1).clamp(max=last)
-        gap = (table.gather(1, high) - table.gather(1, low)) / (high - low)
-        level = table.gather(1, code) + (position - position.detach()) * gap  # straight through
-        return ((level.view(8, first.shape[1], -1) - zeros[..., None]) * (first * share)[..., None]).view(8, 64)
-
-    np.testing.assert_array_equal(trained.values, start.dequantize())
+    adam = torch.optim.Adam([share], lr=rate, betas=(DECAY, SQUARE_DECAY), eps=0)
+    target = torch.from_numpy(1.1 * start.dequantize())
+    np.testing.assert_array_equal(scaling.values, start.dequantize())
+    unit = torch.from_numpy(start.dequantize()).view(*first.shape, -1) / first[..., None]
     for number in range(1, 30):
         adam.zero_grad()
-        now = values()
-        np.testing.assert_allclose(now.detach(), trained.values, rtol=1e-4, atol=1e-6)
-        (now - target).pow(4).sum().backward()
-        trained.step((4 * (torch.from_numpy(trained.values) - target) ** 3).numpy(), number, rates)
+        values = (unit * (first * share)[..., None]).view(8, 64)
+        np.testing.assert_allclose(values.detach(), scaling.values, rtol=1e-4)
+        (values - target).pow(4).sum().backward()
+        scaling.step((4 * (torch.from_numpy(scaling.values) - target) ** 3).numpy(), number, rate)
         adam.step()
-        with torch.no_grad():
-            position.clamp_(-0.49, table.shape[1] - 0.51)
-        away = (position.detach().numpy() - trained.state["positions"])[np.abs(position.detach() % 1 - 0.5) > 1e-3]
-        assert np.abs(away).max() < 1e-3
-    found = trained.matrix()
+    found = scaling.matrix()
     assert found.scheme() == start.scheme() and found.shape == start.shape
-    assert (np.floor(trained.state["positions"] + 0.5) != (start.code if kind == "int4" else start.index)).mean() > 0.2
-    np.testing.assert_allclose(found.dequantize(), trained.values, rtol=2e-3)
+    np.testing.assert_allclose(found.dequantize(), scaling.values, rtol=2e-3)
+    assert np.abs(found.dequantize() - target.numpy()).sum() < 0.5 * np.abs(start.dequantize() - target.numpy()).sum()
+    scaling.reset()
+    np.testing.assert_array_equal(scaling.values, start.dequantize())
 
 
 def test_gradients_are_those_of_the_whole_model(monkeypatch):
@@ -89,11 +74,11 @@ def test_gradients_are_those_of_the_whole_model(monkeypatch):
     reference.requires_grad_(True)
     loss = (wanted.exp() * (wanted - torch.log_softmax(reference(input_ids=ids).logits, -1))).sum(-1).mean()
     loss.backward()
-    trained = {name: Trained(start.matrix(name)) for name in config.linear_shapes()}
+    scalings = {name: Scaling(start.matrix(name)) for name in config.linear_shapes()}
     seen = {}
-    for name, each in trained.items():
-        monkeypatch.setattr(each, "step", lambda g, number, rates, name=name: seen.update({name: g.copy()}))
-    found = tuning._Tuning(config, original, start, trained)
+    for name, each in scalings.items():
+        monkeypatch.setattr(each, "step", lambda g, number, rate, name=name: seen.update({name: g.copy()}))
+    found = tuning._Tuning(config, original, start, scalings)
     states = tuning._final_states(config, original, ids)
     assert found.step(ids, states, 1, 10) == pytest.approx(loss.item(), rel=2e-2)
     for name, gradient in seen.items():
@@ -108,6 +93,7 @@ def test_less_is_lost_on_other_text_and_a_stopped_run_ends_in_the_same_bytes(kin
     reference, config = tiny_llama()
     original, start = weights(reference, config, kind)
     monkeypatch.setattr(tuning, "BATCH_TOKENS", 256)
+    monkeypatch.setattr(tuning, "RATE", 0.002)
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
     whole = dict(tuning.tuned(config, original, start, IDS, tmp_path / "one"))
@@ -122,7 +108,6 @@ def test_less_is_lost_on_other_text_and_a_stopped_run_ends_in_the_same_bytes(kin
 
     with pytest.raises(KeyboardInterrupt):
         dict(tuning.tuned(config, original, start, IDS, tmp_path / "two", progress=stop))
-    (tmp_path / "two" / "state.part").mkdir()
     told = []
     again = tuning.tuned(config, original, start, IDS, tmp_path / "two", progress=lambda *a: told.append(a[1]))
     assert {name: matrix.digest() for name, matrix in again} == {name: m.digest() for name, m in whole.items()}
@@ -155,7 +140,7 @@ def test_text_that_teaches_nothing_else_changes_nothing(tmp_path, monkeypatch):
     """Steps so long that every pass is undone."""
     reference, config = tiny_llama()
     original, start = weights(reference, config, "int4")
-    monkeypatch.setattr(tuning, "RATES", Rates(3, 0.3))
+    monkeypatch.setattr(tuning, "RATE", 0.5)
     monkeypatch.setattr(tuning, "WARM_UP", 1)
     for ids in (IDS[:30], IDS[:1]):
         found = dict(tuning.tuned(config, original, start, ids, tmp_path))
