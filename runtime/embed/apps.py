@@ -16,6 +16,9 @@ SAMPLES: tuple[Kind, ...] = ("ios", "android", "web")
 BUNDLES = "Bundles"
 """The folder that an Xcode project takes as a resource; where it exists already, it is that one."""
 
+APPLICATION = re.compile(r"(com\.android\.application|libs\.plugins\.[\w.]*[aA]pplication)\b(?!.*apply\s*\(?false)")
+"""The plug-in of Android apps, by its id or by a version catalog's name; `apply false` only names the version."""
+
 RUNS: dict[Kind, tuple[str, ...]] = {
     "ios": ("coreml", "executorch", "onnx"),
     "android": ("onnx", "executorch"),
@@ -113,8 +116,7 @@ def _app_module(root: Path) -> str:
     folders = [root / "app", root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name != "app")]
     for folder in folders:
         build = gradle_file(folder, "build")
-        # `apply false` in the root only names the version for the modules.
-        if build and re.search(r"com\.android\.application(?!.*apply\s*\(?false)", build.read_text(encoding="utf-8")):
+        if build and APPLICATION.search(build.read_text(encoding="utf-8")):
             return "" if folder == root else folder.name
     raise UsageError(
         "no module of this Gradle project is an Android app", got=root,

@@ -9,7 +9,7 @@ import { openBundle, type Bundle } from "../src/core/bundle";
 import { readGolden, sequenceOf } from "../src/core/golden";
 import { Session } from "../src/core/generate";
 import appLimits from "../src/core/limits.json";
-import { klFromTop, percentile, standardError } from "../src/core/metrics";
+import { klFromTop, largestDifference, percentile, standardError } from "../src/core/metrics";
 import { checkParity } from "../src/core/parity";
 import { DiskSource, MemorySource, tinyBundlePath, vectors } from "./support";
 
@@ -175,5 +175,6 @@ describe("figures", () => {
     expect(klFromTop(Int32Array.of(0), Float32Array.of(1), 0, Float32Array.of(NaN, 0))).toBeNaN();
     expect(percentile([1, 2, 3, 4], 0.5)).toBe(2.5);
     expect(standardError([1, 1, 3, 3], 2)).toBe(1);
+    expect(largestDifference(Int32Array.of(0, 1), Float32Array.of(3, 3), Float32Array.of(NaN, 1))).toBeNaN();
   });
 });

@@ -19,7 +19,8 @@ VECTORS = Path(__file__).parents[3] / "sample_apps/vectors/bundle"
 KOTLIN = {
     "settings.gradle.kts": 'rootProject.name = "x"\ninclude(":phone")',
     "build.gradle.kts": 'plugins { id("com.android.application") version "8.7.0" apply false }\n',
-    "phone/build.gradle.kts": 'plugins { id("com.android.application") }\nandroid { namespace = "a.b" }\n',
+    "library/build.gradle.kts": "plugins { alias(libs.plugins.android.library) }\n",
+    "phone/build.gradle.kts": 'plugins { alias(libs.plugins.android.application) }\nandroid { namespace = "a.b" }\n',
 }
 GROOVY = {
     "settings.gradle": "include ':app'\r\n",

@@ -31,6 +31,7 @@ final class FigureTests: XCTestCase {
         XCTAssertEqual(standardError([1, 1, 3, 3], block: 2), 1)
         XCTAssert(standardError([1, 1, 3], block: 2).isNaN)
         XCTAssertEqual(largestDifference([1], [3], [0, 1]), 2)
+        XCTAssert(largestDifference([0, 1], [3, 3], [.nan, 1]).isNaN)
         XCTAssertEqual(rounded(0.123456789), 0.123457)
         XCTAssertNil(rounded(.infinity))
         XCTAssertEqual(fileName("Pixel 9 Pro_é"), "pixel-9-pro")

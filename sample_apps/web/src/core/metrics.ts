@@ -22,8 +22,7 @@ export function klFromTop(
 export function largestDifference(topIds: Int32Array, topLogits: Float32Array, candidate: Float32Array): number {
   let largest = 0;
   for (let i = 0; i < topIds.length; i++) {
-    const difference = Math.abs(topLogits[i]! - candidate[topIds[i]!]!);
-    if (!(difference <= largest)) largest = difference; // NaN wins
+    largest = Math.max(largest, Math.abs(topLogits[i]! - candidate[topIds[i]!]!)); // NaN wins
   }
   return largest;
 }

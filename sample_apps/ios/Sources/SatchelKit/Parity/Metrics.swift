@@ -18,7 +18,7 @@ func klFromTop(_ topIds: ArraySlice<Int32>, _ topLogits: ArraySlice<Float>, _ re
 func largestDifference(_ topIds: ArraySlice<Int32>, _ topLogits: ArraySlice<Float>, _ candidate: [Float]) -> Double {
     zip(topIds, topLogits).reduce(0) { largest, top in
         let difference = Double(abs(top.1 - candidate[Int(top.0)]))
-        return difference <= largest ? largest : difference
+        return largest.isNaN || difference <= largest ? largest : difference  // NaN wins
     }
 }
 
