@@ -8,7 +8,7 @@ DEVICES := iphone-15-pro pixel-9 raspberry-pi-5
 OUT := bundles
 EFFORT := low
 
-.PHONY: demo test lint bench bench-quality clean
+.PHONY: demo test test-apps lint bench bench-quality clean
 
 $(STAMP): pyproject.toml
 	./tools/install.sh "$(PYTHON)" "$(VENV)"
@@ -36,6 +36,16 @@ $(ORACLE): $(STAMP)
 test: lint $(ORACLE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 	./tools/test_web.sh
+	./tools/test_android.sh --quick --if-possible
+	@echo "NOT RUN: Swift, and the Android app itself: make test-apps"
+
+# All three apps as far as they can be built here, with SmolLM2 besides tiny bundles: some 4 GB of toolchains, half an hour.
+PIXEL := $(OUT)/SmolLM2-135M-Instruct-pixel-9.satchel
+test-apps: $(STAMP)
+	test -d $(PIXEL) || $(BIN)/satchel export smollm2 --device pixel-9 --effort low --output $(OUT)
+	SATCHEL_PROMPTS=1 ./tools/test_web.sh $(PIXEL)
+	SATCHEL_PROMPTS=1 SATCHEL_BUNDLE=$(PIXEL) ./tools/test_android.sh
+	./tools/test_ios.sh
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

@@ -3,7 +3,7 @@
 #
 #   tools/test_android.sh              everything
 #   tools/test_android.sh --quick      the JVM modules: core and onnx, with inference of two tiny bundles
-#   ... --if-there                     says so and succeeds where Java or the tools of android_toolchain.sh are missing
+#   ... --if-possible                  says so and succeeds where what android_toolchain.sh starts from is missing
 #
 # SATCHEL_BUNDLE=FOLDER also asks a bundle of a whole model a question, and replays SATCHEL_PROMPTS (2) of its prompts.
 set -euo pipefail
@@ -18,16 +18,16 @@ quick=
 report=()
 
 main() {
-  local if_there=
+  local if_possible=
   for option in "$@"; do
     case "$option" in
       --quick) quick=--core ;;
-      --if-there) if_there=yes ;;
+      --if-possible) if_possible=yes ;;
       *) echo "no such option: $option" >&2; exit 2 ;;
     esac
   done
-  if [ -n "$if_there" ] && ! is_there; then
-    echo "ANDROID: NOT RUN, NOTHING TESTED: no Java, or no tools in $tools; tools/android_toolchain.sh sets them up"
+  if [ -n "$if_possible" ] && missing="$(missing_commands)" && [ -n "$missing" ]; then
+    echo "ANDROID: NOT RUN, NOTHING TESTED: without $missing no Kotlin compiler can be set up"
     return
   fi
   "$here/tools/android_toolchain.sh" $quick
@@ -48,9 +48,11 @@ main() {
   printf '  %s\n' "${report[@]}"
 }
 
-is_there() {
-  command -v java > /dev/null && [ -d "$tools/kotlin" ] && [ -d "$tools/junit" ] && [ -d "$tools/ort-jvm" ] &&
-    { [ -n "$quick" ] || [ -d "$tools/dex" ]; }
+missing_commands() {
+  local found=()
+  [ "$(uname -sm)" = "Linux x86_64" ] || found+=("Linux on x86-64,")
+  for name in java javac jar npm curl gcc dpkg-deb unzip tar xz; do command -v "$name" > /dev/null || found+=("$name"); done
+  echo "${found[*]}"
 }
 
 stdlib="$tools/kotlin/kotlin-stdlib.jar"
