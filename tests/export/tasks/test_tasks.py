@@ -91,8 +91,8 @@ def question(folder):
         out = model(**given)
     first, last = out.start_logits[0].double().softmax(0), out.end_logits[0].double().softmax(0)
     best = max(
-        ((float(first[i] * last[j]), i, j) for i in range(len(inside)) for j in range(i, min(i + 15, len(inside)))
-         if inside[i] and inside[j])
+        (float(first[i] * last[j]), i, j) for i in range(len(inside)) for j in range(i, min(i + 15, len(inside)))
+         if inside[i] and inside[j]
     )  # fmt: skip
     start, end = offsets[best[1]][0], offsets[best[2]][1]
     return TEXT[start:end], start, end, best[0]
