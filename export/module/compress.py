@@ -125,9 +125,9 @@ def compress(
     Raises:
         UsageError: the recipe names a weight that there is not.
     """
-    known = {weight.name for weight in weights}
-    if unknown := sorted(set(recipe.settled) - known):
-        raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(known))
+    names = {weight.name for weight in weights}
+    if unknown := sorted(set(recipe.settled) - names):
+        raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(names))
     for done, (weight, known) in enumerate(_known(program, weights, examples, recipe), 1):
         values = weight.matrix(program.value(weight.name).float().numpy())
         check_finite(weight.name, values)

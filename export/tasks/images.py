@@ -33,8 +33,9 @@ def image_preparation(checkpoint: TaskCheckpoint) -> ImagePreparation:
     options = {name: getattr(processor, name, None) for name in OPTIONS}
     options = {k: dict(v) if hasattr(v, "items") else v for k, v in options.items() if v is not None}
     crop = getattr(processor, "crop_pct", None)
-    if crop is not None and "shortest_edge" in options["size"]:  # ConvNeXt's: larger first, then the middle
-        edge = int(options["size"]["shortest_edge"])
+    size = options.get("size") or {}
+    if crop is not None and "shortest_edge" in size:  # ConvNeXt's: larger first, then the middle
+        edge = int(size["shortest_edge"])
         if edge < 384:
             options |= {"size": {"shortest_edge": int(edge / crop)}, "crop_size": edge, "do_center_crop": True}
         else:

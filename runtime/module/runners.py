@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +49,7 @@ class CoremlRunner:
 
     def _framework(self, folder: Path) -> Callable[[str, Arrays], dict[str, Any]]:
         with quiet_imports():
-            import coremltools as ct
+            ct = importlib.import_module("coremltools")  # not named: it is for Macs alone
         names = [function["name"] for function in self._file.options["functions"]]
         several = len(names) > 1
         path = str(folder / self._file.path)

@@ -84,7 +84,7 @@ def answer(session: ModuleSession, given: Mapping[str, Any]) -> Any:
 
 def _step(table: Mapping[str, str], data: Any) -> Any:
     name = data.get("step") if isinstance(data, dict) else None
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise BundleError("a step of the task is not known", got=name, wanted=sorted(table), hint="update Satchel")
     return importlib.import_module(table[name])
 

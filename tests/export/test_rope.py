@@ -19,7 +19,12 @@ ROPES = {
     "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
     "yarn": {**YARN, "factor": 4.0, "original_max_position_embeddings": 1024},
     "yarn, all options": {
-        **YARN, "factor": 8.0, "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 0.7, "mscale_all_dim": 1.0,
+        **YARN,
+        "factor": 8.0,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.0,
         "truncate": False,
     },
     "yarn, attention factor": {**YARN, "factor": 2.0, "attention_factor": 1.25},

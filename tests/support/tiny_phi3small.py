@@ -47,7 +47,8 @@ def tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     for name in norms:
         found[f"{name}.weight"] = random.uniform(0.5, 1.5, hidden)
         found[f"{name}.bias"] = random.normal(0, 0.2, hidden)
-    found["model.final_layernorm.weight"] *= config["mup_width_multiplier"]  # so that logits differ in spite of their multiplier
+    # So that logits differ in spite of their multiplier.
+    found["model.final_layernorm.weight"] *= config["mup_width_multiplier"]
     if not config.get("tie_word_embeddings", True):
         found["lm_head.weight"] = random.normal(0, 0.1, (config["vocab_size"], hidden))
     return {name: values.astype(np.float32) for name, values in found.items()}

