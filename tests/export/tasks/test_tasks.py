@@ -98,10 +98,9 @@ def question(folder):
     return TEXT[start:end], start, end, best[0]
 
 
+@pytest.mark.parametrize("exported", ["text-classification"], indirect=True)
 def test_several_texts_and_wrong_ones(exported):
-    task, _, bundle = exported
-    if task != "text-classification":
-        pytest.skip("once is enough")
+    _, _, bundle = exported
     with satchel.load(bundle.folder) as session:
         both = session.answer(text=[TEXT, "Short."])
         assert [row[0]["label"] for row in both] == [session.answer(text=t)[0][0]["label"] for t in (TEXT, "Short.")]
