@@ -38,8 +38,8 @@ PASSES = 3
 APART = 24
 """Of so many sequences one is kept apart, to see whether a pass was worth it."""
 RATE = 0.0005
-"""What share of itself a step moves a scale by, at the most: after WARM_UP steps. It falls to nothing along half a
-cosine."""
+"""What share of itself a step moves a scale by, at the most: after the first WARM_UP of a pass. Until the pass ends it
+falls to nothing along half a cosine, so that what the pass led to can be judged."""
 WARM_UP = 5
 
 
@@ -84,9 +84,9 @@ def tuned(
     done, steps = kept.load(), sum(map(len, passes))
     best = tuning.loss(tokens[apart], wanted[apart])
     for batches in passes[done // len(passes[0]) :]:
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
             done += 1
-            tuning.step(tokens[batch], wanted[batch], done, steps)
+            tuning.step(tokens[batch], wanted[batch], done, _rate(number, len(batches)))
             progress("Tuning the rounded weights", done, steps)
         loss = tuning.loss(tokens[apart], wanted[apart])
         if loss >= best:
@@ -114,6 +114,11 @@ def _passes(count: int, length: int, seed: int) -> list[list[np.ndarray]]:
     size, used = max(1, BATCH_TOKENS // length), np.setdiff1d(np.arange(count), _apart(count))
     orders = [random.permutation(used) for _ in range(PASSES)]
     return [[order[i : i + size] for i in range(0, len(used), size)] for order in orders]
+
+
+def _rate(number: int, steps: int) -> float:
+    """Of one step of a pass, from 1 on."""
+    return RATE * min(1.0, number / WARM_UP) * (1 + cos(pi * (number - 1) / steps)) / 2
 
 
 @reduced_precision()
@@ -160,16 +165,15 @@ class _Tuning:
         self._ops, self._original = _Moving(config, start, scalings), TorchOps(config, original)
 
     @reduced_precision()
-    def step(self, ids: torch.Tensor, wanted: torch.Tensor, number: int, steps: int) -> float:
+    def step(self, ids: torch.Tensor, wanted: torch.Tensor, number: int, rate: float) -> float:
         """Moves all matrices by the gradient at some sequences; returns their mean KL divergence before.
 
         Args:
             ids: int64 [batch, length].
             wanted: what the head of the original reads there.
-            number: of the step, from 1 on.
-            steps: that there are.
+            number: of the step, from 1 on in all passes.
+            rate: of the step.
         """
-        rate = RATE * min(1.0, number / WARM_UP) * (1 + cos(pi * (number - 1) / steps)) / 2
         with torch.no_grad():
             borders = _borders(self._ops, ids)
         loss, gradient = self._at_the_end(borders.pop(), wanted)

@@ -19,8 +19,6 @@ ScaleDtype = Literal["float16", "bfloat16"]
 Effort = Literal["low", "normal", "high"]
 EmbeddingName = Literal["int8", "fp16", "fp32"]
 
-TUNED_EFFORTS: tuple[Effort, ...] = ()
-"""Efforts whose rounded models are tuned as a whole (calibration/tuning.py): none, until that is shown to lose less."""
 PALETTE_WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits of a palette; 8 stands for a scale a row without a LUT."""
 AFFINE_WIDTHS = (4, 8)
@@ -96,7 +94,8 @@ class Recipe:
         budget: what the choice among several widths is to meet.
         effort: "low" weighs columns by their mean square and rounds each weight on its own; "normal" measures the
             curvature and lets later columns make up for the errors of earlier ones (GPTQ); "high" measures it over more
-            text, and refines longer what GPTQ found (refine.py).
+            text, refines longer what GPTQ found (refine.py), and where memory allows it tunes the scales of int4 in the
+            rounded model as a whole (calibration/tuning.py).
         lut_groups: one LUT for the whole tensor, or one for each 16 rows.
         block: weights that share an affine scale.
         symmetric: affine codes without zero points, as XNNPACK wants them.
@@ -157,8 +156,8 @@ class Recipe:
 
     @property
     def tunable(self) -> bool:
-        """Whether the rounded model is to be tuned as a whole."""
-        return self.curved and self.effort in TUNED_EFFORTS
+        """Whether the rounded model is to be tuned as a whole; what that does to a palette was not measured."""
+        return self.weights == "int4" and self.effort == "high"
 
     def widths_of(self, name: str) -> tuple[int, ...]:
         """The bits that a linear may have, by its canonical name."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import satchel
-from satchel.export.palettize import compress, spec
+from satchel.export.palettize import compress
 from satchel.export.palettize.spec import CALIBRATION, Calibration
 from satchel.runtime.errors import OutputError
 
@@ -34,8 +34,7 @@ PLAN = ({"weights": "palette"}, {"weights": "int4", "effort": "high"})
 
 
 def small_calibration() -> None:
-    """Makes calibration a matter of a second, and has the rounded model tuned where that is an option."""
-    spec.TUNED_EFFORTS = ("high",)
+    """Makes calibration a matter of a second."""
     CALIBRATION["normal"] = CALIBRATION["high"] = Calibration(own=2, shipped=3, length=32)
 
 
