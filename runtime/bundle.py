@@ -86,8 +86,9 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     folder, value = Path(path), read_manifest(Path(path))
     if "module" in value:
         raise BundleError(
-            "the bundle holds a module, and no language model", got=folder.name, hint="satchel.load opens it"
-        )
+            "the bundle holds a module, and no language model", got=folder.name, wanted="a bundle of a language model",
+            hint="satchel.load opens it, and `satchel validate`, `inspect`, `run` and `bench` take it",
+        )  # fmt: skip
     manifest = Manifest.from_json(value)
     check_folder(folder, manifest.files, verify=verify)
     return Bundle(folder, manifest)

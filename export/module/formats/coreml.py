@@ -18,8 +18,10 @@ userDefined["satchel.weights"] of the package is a JSON object: name of each wei
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from satchel.export.ops.mil_store import BlobStore
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.module.manifest import ModuleFile
 from satchel.runtime.module.names import WEIGHTS_KEY
+from satchel.runtime.quiet import quiet_imports
 
 LEFT_OUT = {"common::fuse_conv_scale", "common::fuse_conv_batchnorm", "common::fuse_elementwise_to_batchnorm"}
 """coremltools' passes that would multiply the row scales into the codes, or hide them in a batch norm."""
@@ -63,7 +66,8 @@ def write(folder: Path, request: Request) -> Written:
     with fresh_names():
         for number, size in enumerate(sizes):
             try:
-                one = _convert(coded, size.example, target, half=half)
+                with quiet_imports(), redirect_stderr(io.StringIO()):  # coremltools draws bars there
+                    one = _convert(coded, size.example, target, half=half)
             except Exception as error:  # coremltools raises whatever its parts do
                 raise unsupported("Core ML", error, request.program) from error
             function = one.functions["main"]

@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from satchel.export.module.int8 import Stored, with_int8
 from satchel.export.module.limits import unsupported
 from satchel.export.module.sizes import size_ranges, tensor_specs
 from satchel.runtime.errors import FormatError
+from satchel.runtime.module.layout import to_matrix
 from satchel.runtime.module.manifest import ModuleFile
 from satchel.runtime.module.names import WEIGHTS_METHOD
 from satchel.runtime.quiet import quiet_imports
@@ -38,7 +38,8 @@ def write(folder: Path, request: Request) -> Written:
     plan = request.plan
     program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
-        data = _lower(program.export(request.examples[0]), held)
+        with quiet_imports():
+            data = _lower(program.export(request.examples[0]), held)
     except Exception as error:  # ExecuTorch raises whatever its parts do
         raise unsupported("ExecuTorch", error, request.program) from error
     name = f"{request.name}.pte"
@@ -50,18 +51,16 @@ def write(folder: Path, request: Request) -> Written:
 
 
 def _lower(exported: Any, held: Sequence[Stored]) -> bytes:
-    with quiet_imports(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 
-        logging.getLogger("executorch").setLevel(logging.ERROR)
-        lowered = to_edge_transform_and_lower(
-            exported, partitioner=[XnnpackPartitioner()], constant_methods={WEIGHTS_METHOD: "{}"}
-        )
-        table = json.dumps(_table(lowered.exported_program(), held), sort_keys=True)
-        lowered._config_methods[WEIGHTS_METHOD] = table
-        return bytes(lowered.to_executorch(ExecutorchBackendConfig()).buffer)
+    logging.getLogger("executorch").setLevel(logging.ERROR)
+    lowered = to_edge_transform_and_lower(
+        exported, partitioner=[XnnpackPartitioner()], constant_methods={WEIGHTS_METHOD: "{}"}
+    )
+    table = json.dumps(_table(lowered.exported_program(), held), sort_keys=True)
+    lowered._config_methods[WEIGHTS_METHOD] = table
+    return bytes(lowered.to_executorch(ExecutorchBackendConfig()).buffer)
 
 
 def _table(program: Any, held: Sequence[Stored]) -> dict[str, Any]:
@@ -75,23 +74,30 @@ def _table(program: Any, held: Sequence[Stored]) -> dict[str, Any]:
 
 
 def _entry(one: Stored, places: Mapping[str, dict[str, str]]) -> dict[str, Any]:
-    for axes in itertools.permutations(range(one.values.ndim)):
-        found = places.get(_sha(one.values.transpose(axes)))
-        if found is not None:
-            break
-    else:
-        found = None
+    lying = ((values, form, groups, axes) for values, form, groups in _lyings(one)
+             for axes in itertools.permutations(range(values.ndim)))  # fmt: skip
+    place = next((way for way in lying if _sha(way[0].transpose(way[3])) in places), None)
     scale = None if one.scale is None else places.get(_sha(one.scale))
-    if found is None or (one.scale is not None and scale is None):
+    if place is None or (one.scale is not None and scale is None):
         raise FormatError(
             "ExecuTorch: a weight was not found in the lowered program",
             got=f"{one.weight.name} ({one.weight.where})", wanted="its codes and scales, or its values",
             hint="give it 16 bits (bits_of), or weights fp16",
         )  # fmt: skip
+    values, form, groups, axes = place
     return {
-        "values": found, "scale": scale, "dtype": one.values.dtype.name, "shape": list(one.values.shape),
-        "axes": list(axes), "form": one.form, "groups": one.groups,
+        "values": places[_sha(values.transpose(axes))], "scale": scale, "dtype": values.dtype.name,
+        "shape": list(values.shape), "axes": list(axes), "form": form, "groups": groups,
     }  # fmt: skip
+
+
+def _lyings(one: Stored) -> Iterator[tuple[np.ndarray, str, int]]:
+    """How a weight may lie: as it was given, and a transposed convolution's by output channels, as XNNPACK wants it."""
+    yield one.values, one.form, one.groups
+    if one.form == "transposed":
+        matrix = to_matrix(one.values, one.form, one.groups)
+        kernel = one.values.shape[2:]
+        yield matrix.reshape(len(matrix), -1, *kernel), "rows", 1
 
 
 def _sha(values: np.ndarray) -> str:

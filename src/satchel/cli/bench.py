@@ -13,8 +13,11 @@ from rich.table import Table
 from satchel.cli.console import Bars, errors, megabytes, out, print_json
 from satchel.runtime.backends import load_backend
 from satchel.runtime.backends.base import Backend
-from satchel.runtime.bundle import open_bundle
+from satchel.runtime.bundle import open_bundle, read_manifest
 from satchel.runtime.errors import UsageError
+from satchel.runtime.module.bundle import ModuleBundle, open_module_bundle
+from satchel.runtime.module.golden import Case
+from satchel.runtime.module.session import ModuleSession
 
 
 def command(
@@ -25,8 +28,14 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="Of ONNX Runtime.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure load time, prefill and decode tokens a second on this machine (not on the device)."""
+    """Measure load time, prefill and decode tokens a second on this machine (not on the device); of a module its calls.
+
+    A Core ML bundle is interpreted where there is no Core ML, which says nothing of its speed on a device.
+    """
     with errors(as_json):
+        if "module" in read_manifest(bundle):
+            _show(_module(open_module_bundle(bundle), repeat, threads), as_json)
+            return
         opened = open_bundle(bundle)
         entry = opened.manifest.entry
         if prompt_tokens + new_tokens > entry.context_length:
@@ -64,6 +73,32 @@ def _measure(backend: Backend, ids: list[int], new_tokens: int) -> tuple[float, 
     for _ in range(new_tokens):
         token = int(backend.step(token).argmax())
     return len(ids) / (middle - start), new_tokens / (time.perf_counter() - middle)
+
+
+def _module(bundle: ModuleBundle, repeat: int, threads: int | None) -> dict[str, Any]:
+    """How long a call of each part takes, with the first of its golden inputs."""
+    cases = {case.part: case for case in reversed(bundle.golden.cases)}
+    found: dict[str, Any] = {
+        "device_profile": bundle.manifest.plan.device,
+        "format": bundle.manifest.format,
+        "weights": bundle.manifest.weights.scheme,
+        "bytes": bundle.bytes,
+    }
+    with ModuleSession(bundle, **({"threads": threads} if threads else {})) as session:
+        for part, case in sorted(cases.items()):
+            first = _call(session, case)
+            later = statistics.median(_call(session, case) for _ in range(repeat))
+            prefix = "" if len(cases) == 1 else f"{part}_"
+            found[f"{prefix}load_and_first_call_seconds"] = round(first, 3)
+            found[f"{prefix}call_milliseconds"] = round(1e3 * later, 3)
+    return found
+
+
+def _call(session: ModuleSession, case: Case) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    session.run_part(case.part, case.inputs)
+    return time.perf_counter() - start
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -138,7 +138,7 @@ def _print_bundles(bundles: list[Any]) -> None:
     for record in map(_record, bundles):
         share = record["bytes"] / (4 * record["parameters"])
         table.add_row(
-            record["device"], record["format"], record["weights"], str(record["context_length"]),
+            record["device"], record["format"], record["weights"], str(record["context_length"] or ""),
             megabytes(record["bytes"]), f"{share:.1%}", record["path"],
         )  # fmt: skip
         for name in record["devices"][1:]:
