@@ -13,7 +13,7 @@ from satchel.export.checkpoint.base import read_json
 from satchel.export.checkpoint.gguf_file import GgufCheckpoint
 from satchel.export.families.base import DecoderConfig
 from satchel.export.families.multimodal import MultimodalFamily
-from satchel.export.families.registry import family_of, multimodal_family
+from satchel.export.families.registry import FAMILIES, family_of, multimodal_family
 from satchel.export.source import Source, resolve
 from satchel.export.vision.checkpoint import decoder_config
 from satchel.export.vision.config import VisionConfig
@@ -62,6 +62,18 @@ def shape_of(model: str | Path) -> tuple[ModelShape, Described]:
     if seeing:
         shape = replace(shape, tower=tower_of(seeing, config, source.path))
     return shape, Described(source, seeing.model_type if seeing else decoder.family, size)
+
+
+def is_language_model(model: str | Path) -> bool:
+    """Whether a model generates text: a GGUF file, or an architecture of a family's that has a head for it.
+
+    Raises:
+        CheckpointError, MissingPackageError: as shape_of.
+    """
+    config = _configuration(resolve(model, CONFIGURATION_FILES).path)
+    names = [str(name) for name in config.get("architectures") or ["ForCausalLM"]]
+    known = config.get("model_type") in FAMILIES and any("ForCausalLM" in name for name in names)
+    return known or multimodal_family(config) is not None
 
 
 def tower_of(family: MultimodalFamily, config: Mapping[str, Any], folder: Path) -> TowerShape:

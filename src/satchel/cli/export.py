@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from satchel.cli.console import Bars, errors, megabytes, out, print_json
-from satchel.cli.modules import export_modules, is_module, refuse
+from satchel.cli.modules import export_modules, is_module, refuse, settled_task
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.cli.validate import judged, print_report
 from satchel.runtime.errors import UsageError
@@ -85,6 +85,7 @@ def command(
     with errors(as_json):
         with Bars(enabled=not as_json) as bars:
             bundles: list[Any] = []
+            task = settled_task(model, task)
             if is_module(model, task):
                 refuse({
                     "context": context, "calibration": calibration, "seed": seed, "max-size": max_size,

@@ -18,6 +18,23 @@ SAVED = (".pt2", ".pt", ".pth", ".ts")
 """Endings of what torch saves; only a torch.export program is read, and the others are refused with the way out."""
 
 
+LANGUAGE = ("text-generation", "text-generation-with-past", "image-text-to-text")
+"""Tasks of language models, which need no --task."""
+
+
+def settled_task(model: str, task: str | None) -> str | None:
+    """The task of an export: None for language models and saved programs, which "auto" tells from the others."""
+    if task in LANGUAGE:
+        return None
+    if task != "auto":
+        return task
+    if Path(model).suffix in SAVED:
+        return None
+    from satchel.export.shape import is_language_model
+
+    return None if is_language_model(model) else task
+
+
 def is_module(model: str, task: str | None) -> bool:
     """Whether an export is of a module, and not of a language model."""
     return task is not None or Path(model).suffix in SAVED
