@@ -10,7 +10,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ LARGEST_EDGE = 1 << 14
 """Pixels of a picture's longer edge; larger ones are refused rather than decoded."""
 LONGEST_TILED = 4096
 """What a picture that is to be cut into tiles is at most scaled up to, as transformers has it."""
+MOST_PIXELS = 1 << 26
+"""Of a picture that is scaled: a line of pixels, whose shorter edge is to be longer, would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class ImagePreparation:
     Attributes:
         height, width: of what the encoder takes, in pixels.
         resize: "exact" to height and width; "shortest_edge" so that the shorter edge has `edge` pixels, whatever the
-            other then has; "tiles" as `tiles` says; "none".
+            other then has; "within" likewise, but so that the longer edge has at most `longest`, and what is then
+            missing of height and width is 0 (behind the normalisation), on the right and below; "tiles" as `tiles`
+            says; "none".
         edge: see resize; 0 where it is not used.
         filter: of the scaling, by Pillow's name.
         crop: whether the middle of height x width is cut out, with black where the picture is too small.
@@ -57,11 +61,14 @@ class ImagePreparation:
         tiles: only for resize "tiles".
         square: red, green and blue of what a picture is made square with before all else, on both sides of its shorter
             edge; None where it stays as it is.
+        longest: only for resize "within".
+        scaled: height and width of an exact resize before a crop, where they are not those of the crop.
+        reverse: where it is true the channels are blue, green, red, and so are mean and std.
     """
 
     height: int
     width: int
-    resize: Literal["exact", "shortest_edge", "tiles", "none"]
+    resize: Literal["exact", "shortest_edge", "within", "tiles", "none"]
     edge: int
     filter: Filter
     crop: bool
@@ -70,6 +77,9 @@ class ImagePreparation:
     std: tuple[float, ...]
     tiles: Tiles | None = field(default=None, metadata=strict_json.OPTIONAL)
     square: tuple[int, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
+    longest: int | None = field(default=None, metadata=strict_json.OPTIONAL)
+    scaled: tuple[int, ...] | None = field(default=None, metadata=strict_json.OPTIONAL)
+    reverse: bool | None = field(default=None, metadata=strict_json.OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -79,11 +89,22 @@ class Prepared:
     Attributes:
         pixels: float32 [tiles, 3, height, width]; of a picture that was cut up the whole of it comes last.
         rows, columns: of tiles; 0 for a picture that was not cut up.
+        original: height and width of the picture as it was given, upright.
+        content: height and width of it within `pixels`; less than theirs where the rest is padding.
     """
 
     pixels: np.ndarray
     rows: int = 0
     columns: int = 0
+    original: tuple[int, int] = (0, 0)
+    content: tuple[int, int] = (0, 0)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """int64 [1, height, width]: 1 where the picture is, 0 where it was padded."""
+        found = np.zeros((1, *self.pixels.shape[-2:]), np.int64)
+        found[:, : self.content[0], : self.content[1]] = 1
+        return found
 
 
 def check_preparation(how: ImagePreparation) -> None:
@@ -92,14 +113,20 @@ def check_preparation(how: ImagePreparation) -> None:
     Raises:
         BundleError: a number is out of range.
     """
-    sizes = [how.height, how.width, *([how.edge] if how.resize == "shortest_edge" else [])]
+    sizes = [how.height, how.width, *([how.edge] if how.resize in ("shortest_edge", "within") else [])]
     sizes += [how.tiles.longest_edge, how.tiles.edge] if how.tiles else []
+    sizes += [how.longest or 0] if how.resize == "within" else []
+    sizes += how.scaled or ()
     if any(not 1 <= size <= LARGEST_EDGE for size in sizes) or (how.resize == "tiles") != (how.tiles is not None):
         raise BundleError("sizes of pictures are out of range", got=sizes, wanted=f"1..{LARGEST_EDGE}")
     if len(how.mean) != 3 or len(how.std) != 3 or any(s <= 0 for s in how.std):
         raise BundleError("mean and std are of three channels", got=(how.mean, how.std))
     if how.square is not None and (len(how.square) != 3 or any(not 0 <= c <= 255 for c in how.square)):
         raise BundleError("a color is three bytes", got=how.square)
+    if how.scaled is not None and (len(how.scaled) != 2 or how.resize != "exact" or not how.crop):
+        raise BundleError("a size before a crop, where there is none", got=how.scaled)
+    if how.resize == "within" and (how.longest or 0) > min(how.height, how.width):
+        raise BundleError("pictures that may be larger than what holds them", got=how.longest)
     if how.tiles and (how.height, how.width) != (how.tiles.edge, how.tiles.edge):
         raise BundleError("tiles are not what the encoder takes", got=how.tiles.edge, wanted=(how.height, how.width))
 
@@ -116,21 +143,27 @@ def prepare(picture: Any, how: ImagePreparation) -> Prepared:
         MissingPackageError: Pillow is not installed.
     """
     image = open_picture(picture)
+    original = (image.height, image.width)
     if how.square is not None:
         image = _squared(image, how.square)
     if how.tiles is not None:
-        return _tiled(image, how, how.tiles)
+        return replace(_tiled(image, how, how.tiles), original=original)
     if how.resize == "exact":
-        image = _scaled(image, (how.height, how.width), how)
+        height, width = how.scaled or (how.height, how.width)
+        image = _scaled(image, (height, width), how)
     elif how.resize == "shortest_edge":
         image = _scaled(image, _to_shortest(image, how.edge), how)
+    elif how.resize == "within":
+        image = _scaled(image, to_within(original, how.edge, how.longest or 0), how)
     array = np.asarray(image)
     if how.crop:
         array = _middle(array, how.height, how.width)
-    if array.shape[:2] != (how.height, how.width):
+    content = array.shape[:2]
+    if content != (how.height, how.width) and how.resize != "within":
         wanted = f"{how.width} x {how.height}"
-        raise UsageError("a picture has another size than the model takes", got=array.shape[1::-1], wanted=wanted)
-    return Prepared(_normalised(array, how)[None])
+        raise UsageError("a picture has another size than the model takes", got=content[::-1], wanted=wanted)
+    padding = ((0, 0), (0, how.height - content[0]), (0, how.width - content[1]))
+    return Prepared(np.pad(_normalised(array, how), padding)[None], original=original, content=content)
 
 
 def open_picture(picture: Any) -> Any:
@@ -177,6 +210,8 @@ def _scaled(image: Any, size: tuple[int, int], how: ImagePreparation) -> Any:
     """To (height, width)."""
     from PIL import Image
 
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UsageError("a picture is too long for its width", got=image.size, wanted="a shape nearer to a square")
     return image.resize((size[1], size[0]), resample=Image.Resampling[how.filter.upper()])
 
 
@@ -185,6 +220,17 @@ def _to_shortest(image: Any, edge: int) -> tuple[int, int]:
     width, height = image.size
     longer = int(edge * max(width, height) / min(width, height))
     return (longer, edge) if width <= height else (edge, longer)
+
+
+def to_within(size: tuple[int, int], edge: int, longest: int) -> tuple[int, int]:
+    """(height, width) -> the same whose shorter one is `edge`, or less where the longer would be beyond `longest`."""
+    short, long = min(size), max(size)
+    exact = longest * short / long if long / short * edge > longest else float(edge)
+    shorter = max(round(exact), 1)
+    if shorter == short:
+        return size
+    longer = max(int(exact * long / short), 1)
+    return (longer, shorter) if size[1] < size[0] else (shorter, longer)
 
 
 def _middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -200,6 +246,7 @@ def _middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _normalised(array: np.ndarray, how: ImagePreparation) -> np.ndarray:
     """uint8 [height, width, 3] -> float32 [3, height, width]."""
+    array = array[:, :, ::-1] if how.reverse else array
     scaled = (array.astype(np.float64) * how.rescale).astype(np.float32)
     values = (scaled - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -17,5 +17,10 @@ TASKS = {
     "token-classification": "satchel.export.tasks.token_classification",
     "question-answering": "satchel.export.tasks.question_answering",
     "image-classification": "satchel.export.tasks.image_classification",
+    "object-detection": "satchel.export.tasks.object_detection",
+    "semantic-segmentation": "satchel.export.tasks.semantic_segmentation",
+    "depth-estimation": "satchel.export.tasks.depth_estimation",
+    "audio-classification": "satchel.export.tasks.audio_classification",
+    "automatic-speech-recognition": "satchel.export.tasks.speech_recognition",
 }
 """Task -> module with `build`."""

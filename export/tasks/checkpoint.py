@@ -50,11 +50,13 @@ class TaskCheckpoint:
         source: where it lies.
         task: as TASKS has it.
         tensors: its files.
+        image_size: height and width that pictures are to have, instead of the model's own; None for these.
     """
 
     source: Source
     task: str
     tensors: Checkpoint
+    image_size: tuple[int, int] | None = None
 
     @property
     def folder(self) -> Path:
@@ -126,12 +128,13 @@ class TaskCheckpoint:
             ) from error  # fmt: skip
 
 
-def open_task(model: str | Path, task: str) -> TaskCheckpoint:
+def open_task(model: str | Path, task: str, image_size: tuple[int, int] | None = None) -> TaskCheckpoint:
     """Opens a model for a task.
 
     Args:
         model: a Hugging Face folder or a hub id, with weights as safetensors.
         task: a key of TASKS, a synonym of optimum's, or "auto", which is found from the architecture.
+        image_size: see TaskCheckpoint.
 
     Raises:
         CheckpointError, UsageError, MissingPackageError: it cannot be read, or the task is not known.
@@ -141,7 +144,7 @@ def open_task(model: str | Path, task: str) -> TaskCheckpoint:
         raise CheckpointError("a task needs a folder of Hugging Face's", got=source.path.name, wanted="config.json")
     tensors = open_checkpoint(source.path)
     found = _inferred(tensors) if task == "auto" else known_task(task)
-    return TaskCheckpoint(source, found, tensors)
+    return TaskCheckpoint(source, found, tensors, image_size)
 
 
 def _inferred(tensors: Checkpoint) -> str:

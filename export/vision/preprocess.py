@@ -130,6 +130,10 @@ def preparation_of(options: Mapping[str, Any], image_size: int, tiled: bool = Fa
     }  # fmt: skip
     if tiled:
         return _tiles(options, common)
+    if options.get("do_flip_channel_order"):
+        common["reverse"] = True
+    if options.get("do_pad") and options.get("pad_size"):
+        return _padded(options, common)
     if options.get("do_pad"):
         common["square"] = tuple(int(float(m) * 255) for m in options["image_mean"])
     if options.get("do_resize") is False:
@@ -139,11 +143,20 @@ def preparation_of(options: Mapping[str, Any], image_size: int, tiled: bool = Fa
         tall, wide = _cropped(options["crop_size"])
         resize = "shortest_edge" if edge else "exact"
         if resize == "exact" and (height, width) != (tall, wide):
-            raise ValueError(f"a size of {height} x {width} before a crop of {tall} x {wide}")
+            common["scaled"] = (height, width)
         return ImagePreparation(tall, wide, cast(Any, resize), edge, crop=True, **common)
     if edge:
         raise ValueError("pictures of any shape: shortest_edge without a crop")
     return ImagePreparation(height, width, "exact", 0, crop=False, **common)
+
+
+def _padded(options: Mapping[str, Any], common: Mapping[str, Any]) -> ImagePreparation:
+    """Pictures within edges, and padded."""
+    size, (tall, wide) = options["size"], _cropped(options["pad_size"])
+    edge, longest = int(size["shortest_edge"]), int(size["longest_edge"])
+    if options["do_center_crop"] or options.get("do_resize") is False:
+        raise ValueError("padding of pictures that are cropped, or not scaled")
+    return ImagePreparation(tall, wide, "within", edge, crop=False, longest=longest, **common)
 
 
 def _unscaled(options: Mapping[str, Any], common: Mapping[str, Any], image_size: int) -> ImagePreparation:

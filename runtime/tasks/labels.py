@@ -30,7 +30,10 @@ class Labels:
 
 def answer(call: Call, data: Any) -> list[list[dict[str, Any]]]:
     """The classes of each."""
+    from satchel.runtime.tasks import check_labels
+
     how = strict_json.decode(Labels, data, "task.answer")
+    check_labels(how.labels, call.outputs[how.output].shape[-1])
     return [ranked(row, how.labels, how.top) for row in scores(call.outputs[how.output], how.function)]
 
 

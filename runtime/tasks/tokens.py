@@ -1,21 +1,23 @@
 """Text -> ids: tokenizer.json with its own post-processor, cut, and padded to a size that the module has.
 
 Data: `ids`, `mask`, `types` (names of inputs; null where the module has none), `max_length`, `pad_id`, `pad_type`.
+Perhaps `part`, the part whose inputs they are instead of "model", and `template`, in which a text takes the place of
+{}.
 Given are "text", a string or a list of them, and perhaps "text_pair", as many.
-Notes: "encodings" (of tokenizers), "mask" int64 [texts, sequence], "texts".
+Notes: "encodings" (of tokenizers), "mask" int64 [texts, sequence], "texts", "given" (without the template).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from satchel.runtime import strict_json
-from satchel.runtime.errors import TokenizerError, UsageError
+from satchel.runtime.errors import BundleError, TokenizerError, UsageError
 from satchel.runtime.module.manifest import ModuleFile
 
 if TYPE_CHECKING:
@@ -35,16 +37,19 @@ class Tokens:
     max_length: int
     pad_id: int
     pad_type: int
+    part: str | None = field(default=None, metadata=strict_json.OPTIONAL)
+    template: str | None = field(default=None, metadata=strict_json.OPTIONAL)
 
 
 def prepare(call: Call, data: Any) -> None:
     """Adds ids, mask and types of all texts, one below the other."""
     how = strict_json.decode(Tokens, data, "task.inputs.text")
-    texts = _texts(call.given["text"], "text")
+    given = _texts(call.given["text"], "text")
+    texts = [how.template.replace("{}", text) for text in given] if how.template is not None else given
     pairs = _texts(call.given["text_pair"], "text_pair") if "text_pair" in call.given else None
     if pairs is not None and len(pairs) != len(texts):
         raise UsageError("texts and their pairs", got=f"{len(texts)} and {len(pairs)}", wanted="as many of both")
-    file = call.session.parts["model"]
+    file = part_of(call, how.part or "model")
     encodings = encode(call, texts, pairs, min(how.max_length, longest(file, how.ids)))
     length = fitting(file, how.ids, max(len(e.ids) for e in encodings))
     rows = {
@@ -54,7 +59,14 @@ def prepare(call: Call, data: Any) -> None:
     }
     call.inputs |= {name: np.array(values, np.int64) for name, values in rows.items() if name is not None}
     mask = np.array(rows[how.mask] if how.mask else np.ones((len(texts), length)), np.int64)
-    call.notes |= {"encodings": encodings, "mask": mask, "texts": texts}
+    call.notes |= {"encodings": encodings, "mask": mask, "texts": texts, "given": given}
+
+
+def part_of(call: Call, name: str) -> ModuleFile:
+    """A part of the module; BundleError where there is none."""
+    if name not in call.session.parts:
+        raise BundleError("a step of the task names no part", got=name, wanted=sorted(call.session.parts))
+    return call.session.parts[name]
 
 
 def _texts(given: Any, what: str) -> list[str]:
