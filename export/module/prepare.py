@@ -14,6 +14,7 @@ import torch
 from torch.fx import Graph, Node
 
 from satchel.export.module.capture import flatten
+from satchel.export.module.plain_ops import plain_ops
 from satchel.export.module.program import Inputs, Program, assign, calls, module, place
 from satchel.export.module.weights import CONVOLUTIONS, TRANSPOSED, parameter_name
 from satchel.runtime.errors import FormatError
@@ -40,7 +41,9 @@ def prepare(program: Program, inputs: Inputs) -> Program:
         program: as traced.
         inputs: an example.
     """
-    program = fold_parameters(program.copy())
+    program = program.copy()
+    plain_ops(program)
+    program = fold_parameters(program)
     return unroll(fold_norms(program), inputs)
 
 
@@ -128,11 +131,18 @@ def fold_parameters(program: Program) -> Program:
 
 
 def _is_view_of_parameter(node: Node) -> bool:
-    return node.target in VIEWS and parameter_name(node.args[0]) is not None
+    """Whether it is a view of a parameter, or a view of such a view."""
+    while node.target in VIEWS and isinstance(node.args[0], Node):
+        node = node.args[0]
+        if parameter_name(node) is not None:
+            return True
+    return False
 
 
 def _stem(parents: list[Node]) -> str:
-    first = parents[0] if parents[0].op == "get_attr" else parents[0].all_input_nodes[0]
+    first = parents[0]
+    while first.op != "get_attr":
+        first = first.all_input_nodes[0]
     return str(first.target).rpartition(".")[0] or "module"
 
 

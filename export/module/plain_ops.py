@@ -1,0 +1,72 @@
+"""Ops that some converter lacks, or that an engine would run badly, as others that say the same.
+
+new_ones, new_zeros          full: the size is known, and the tensor that it is called on is of no use
+x[mask] = number             where: all formats make gathers and scatters of unknown length of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from satchel.export.module.program import Program, calls
+
+aten = torch.ops.aten
+FILLS: Mapping[Any, float] = {aten.new_ones.default: 1, aten.new_zeros.default: 0}
+PUTS = (aten.index_put_.default, aten.index_put.default)
+
+
+def plain_ops(program: Program) -> None:
+    """Exchanges them in the program's graph."""
+    graph = program.graph.graph
+    for node in calls(graph, tuple(FILLS)):
+        _fill(graph, node)
+    for node in calls(graph, PUTS):
+        if _is_masked_number(node):
+            _choose(graph, node)
+    graph.eliminate_dead_code()
+    program.graph.recompile()
+
+
+def _fill(graph: Graph, node: Node) -> None:
+    dtype = node.meta["val"].dtype
+    with graph.inserting_before(node):
+        made = graph.call_function(aten.full.default, (node.args[1], FILLS[node.target]), {"dtype": dtype})
+    made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    graph.erase_node(node)
+
+
+def _is_masked_number(node: Node) -> bool:
+    """Whether a mask of the tensor's own shape says where one number goes, and nothing else looks at the tensor."""
+    target, indices, value = node.args[:3]
+    if not (isinstance(target, Node) and isinstance(value, Node) and len(indices) == 1) or any(node.args[3:]):  # type: ignore[arg-type]
+        return False
+    mask = indices[0]  # type: ignore[index]
+    if not isinstance(mask, Node) or mask.meta["val"].dtype != torch.bool:
+        return False
+    fits = mask.meta["val"].shape == target.meta["val"].shape and value.meta["val"].numel() == 1
+    own = target.op == "call_function" and not any(_is_view(user) for user in (target, *target.users))
+    return fits and (node.target == aten.index_put.default or own)
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a node shares its input's memory."""
+    schema = getattr(node.target, "_schema", None)
+    return any(out.alias_info is not None for out in schema.returns) and node.target not in PUTS if schema else False
+
+
+def _choose(graph: Graph, node: Node) -> None:
+    target, indices, value = node.args[:3]
+    assert isinstance(target, Node)
+    with graph.inserting_before(node):
+        made = graph.call_function(aten.where.self, (indices[0], value, target))  # type: ignore[index]
+    made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    if node.target == aten.index_put_.default:  # later readers see the tensor as it was altered
+        later = {other for other in target.users if other is not made and other > node}
+        target.replace_all_uses_with(made, delete_user_cb=lambda user: user in later)
+    graph.erase_node(node)
