@@ -27,7 +27,7 @@ def coreml(on: Decisions, target: Target, *, by_loss: bool) -> tuple[int, int]:
     program = units(on, target, scheme, modern=modern)
     _chunks(on, target, program)
     forms(on, target, program)
-    written = caches.cache(on, program)
+    written = caches.cache(on, target, program)
     dtype = caches.dtype(on, program)
     context = context_length(on, target, scheme, dtype, folded=False)
     prefill = caches.prefill_length(on, program, written, context)

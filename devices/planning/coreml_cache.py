@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from satchel.devices.planning.coreml_units import NEWEST, Program
 from satchel.devices.planning.decisions import Decisions, Other, never
+from satchel.devices.planning.target import Target
 from satchel.devices.planning.weights import cache_dtype
 from satchel.devices.rulebook import rule
 
 
-def cache(on: Decisions, program: Program) -> str:
+def cache(on: Decisions, target: Target, program: Program) -> str:
     """Decides cache and cache_write; returns the latter."""
-    if program.stateful:
+    head, multiple = target.shape.head_dim, int(rule("NE21a").number("multiple"))
+    if program.stateful and program.engine and head % multiple:
+        state = Other("state", f"a state of {head} channels, no multiple of {multiple}, fails on the engine", "NE21a")
+        where = on.settle("cache", "io", f"heads of {head} channels, whose states the engine refuses", "NE21a", state)
+    elif program.stateful:
         io = Other("io", "the app copies the new rows at each call", NEWEST)
         where = on.settle("cache", "state", "states keep the cache in place; they came with iOS 18", NEWEST, io)
     elif program.modern:

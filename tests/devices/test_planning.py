@@ -181,6 +181,15 @@ def test_systems(system, target, cache, prefill, oldest):
     assert executorch["target"] == ("coreml" if modern else "xnnpack")  # the delegate needs states
 
 
+def test_states_that_the_engine_refuses_are_not_planned_for_it():
+    phi2 = dataclasses.replace(PHI, hidden_size=2560, head_dim=80)
+    assert rules_of(choice(on("iphone-15-pro", phi2), "cache")) == ["NE21a"]
+    assert (on("iphone-15-pro", phi2)["cache"], on("iphone-15-pro", phi2)["cache_write"]) == ("io", "host")
+    assert on("iphone-15-pro", phi2, overrides={"cache": "state"})["cache"] == "state"
+    assert on("iphone-15-pro", phi2, overrides={"compute": "cpuAndGPU"})["cache"] == "state"
+    assert on("iphone-15-pro", PHI)["cache"] == "state"
+
+
 def test_macs_have_the_target_of_the_same_year():
     for version, target in ((13, "iOS16"), (14, "iOS17"), (15, "iOS18"), (26, "iOS18")):
         assert on("macbook-m1", facts={"os_version": version})["target"] == target

@@ -27,9 +27,9 @@ from satchel.runtime.manifest import ChunkEntry
 HERE = Path(__file__).parent
 CONTEXT = 128
 FORMS: dict[str, dict[str, str]] = {
-    "state": {"target": "iOS18"},
+    "state": {"target": "iOS18", "cache": "state"},
     "io": {"target": "iOS17"},
-    "chunks": {"target": "iOS18", "chunks": "2"},
+    "chunks": {"target": "iOS18", "cache": "state", "chunks": "2"},
     "chunks-io": {"target": "iOS17", "chunks": "2"},
 }
 

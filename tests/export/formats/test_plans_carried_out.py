@@ -85,8 +85,9 @@ COREML = [
     {}, {"layout": "plain"}, {"layout": "plain", "attention": "batched"},
     {"linear": "linear", "compute": "cpuAndNeuralEngine"},
     {"compute": "cpuAndGPU"}, {"compute": "cpuAndGPU", "linear": "conv1x1"}, {"compute": "all"}, {"compute": "cpuOnly"},
-    {"cache": "io"}, {"cache_write": "mask"}, {"prefill_length": "7"}, {"prefill_length": "1"}, {"target": "iOS17"},
-    {"target": "iOS16", "linear": "linear"}, {"chunks": "2"}, {"lm_head": "split8"}, {"lm_head": "split3"},
+    {"cache": "io"}, {"cache": "state"}, {"cache": "state", "cache_write": "mask"}, {"target": "iOS17"},
+    {"prefill_length": "7"}, {"prefill_length": "1"}, {"target": "iOS16", "linear": "linear"}, {"chunks": "2"},
+    {"chunks": "2", "cache": "state"}, {"lm_head": "split8"}, {"lm_head": "split3"},
 ]  # fmt: skip
 
 
