@@ -13,7 +13,7 @@ from typing import Any
 
 ROWS = Path(__file__).with_name("real_sizes.json")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "real-sizes.md"
-BEGIN, END = "<!-- table: python benchmarks/real_sizes.py --write -->", "<!-- end of table -->"
+MARKS = BEGIN, END = "<!-- table: python benchmarks/real_sizes.py --write -->", "<!-- end of table -->"
 EXPORTS = (
     "model", "parameters", "format", "device", "weights", "seconds", "CPU s", "peak MB", "of", "bundle MB",
     "below fp32", "forecast", "decode step",
@@ -23,7 +23,7 @@ STEPS = ("model", "format", "run", "steps", "s a step", "mean KL", "largest KL",
 
 def exports(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each export."""
-    return _table(EXPORTS, [_export(row) for row in rows])
+    return table(EXPORTS, [_export(row) for row in rows])
 
 
 def _export(row: dict[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def _export(row: dict[str, Any]) -> list[str]:
 
 def steps(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each way in which a bundle was run."""
-    return _table(STEPS, [_step(row, name, run) for row in rows for name, run in row["runs"].items()])
+    return table(STEPS, [_step(row, name, run) for row in rows for name, run in row["runs"].items()])
 
 
 def _step(row: dict[str, Any], name: str, run: dict[str, Any]) -> list[str]:
@@ -52,7 +52,8 @@ def _step(row: dict[str, Any], name: str, run: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
     body = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in body)
 
@@ -70,13 +71,17 @@ def write_document(new: Sequence[dict[str, Any]] = ()) -> None:
     """Puts rows into the file of rows, and makes the document's table anew."""
     rows = merged(json.loads(ROWS.read_text()) if ROWS.exists() else [], new)
     ROWS.write_text(json.dumps(rows, indent=1) + "\n")
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
     loads = [row["load"] for row in rows]
     said = f"Load average at the end of each: {min(loads)} to {max(loads)}, on two cores."
-    parts = (before + BEGIN, exports(rows), said, steps(rows), END + after)
-    DOCUMENT.write_text("\n\n".join(parts), encoding="utf-8")
+    replace_tables(DOCUMENT, MARKS, [exports(rows), said, steps(rows)])
+
+
+def replace_tables(document: Path, marks: tuple[str, str], parts: Sequence[str]) -> None:
+    """Puts parts between the two marks of a document."""
+    begin, end = marks
+    before, rest = document.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    document.write_text("\n\n".join((before + begin, *parts, end + after)), encoding="utf-8")
 
 
 if __name__ == "__main__":

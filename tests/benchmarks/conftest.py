@@ -12,7 +12,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers the tier."""
     config.addinivalue_line(
         "markers",
-        "real_size: exports of models of 1.4 to 14 billion weights (hours, 50 GB of disk); pytest -m real_size",
+        "real_size: exports of models at published sizes (hours, 50 GB of disk); pytest -m real_size",
     )
 
 
