@@ -114,7 +114,49 @@ def write(known: Architecture, folder: Path) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(known.images))
     if known.tokens:
         write_tokenizer(folder, known.tokens, longest(known))
+    if known.task == "automatic-speech-recognition":
+        SPEECH[known.config["model_type"]](folder, model)
     return None
+
+
+def write_characters(folder: Path, model: Any) -> None:
+    """What Wav2Vec2 hears and says: vocab.json of its 32 characters, and preprocessor_config.json."""
+    import transformers
+
+    names = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False, do_normalize=True).save_pretrained(folder)
+
+
+def write_whisper(folder: Path, model: Any) -> None:
+    """What Whisper hears and says: bytes and its special tokens under their published ids, without merges."""
+    import transformers
+    from tokenizers import AddedToken, pre_tokenizers
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    vocabulary |= {f"unused {i}": i for i in range(len(vocabulary), 50257)} | {"<|endoftext|>": 50257}
+    tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[], language=None, task=None)
+    languages = [f"<|{code}|>" for code in transformers.models.whisper.tokenization_whisper.LANGUAGES][:99]
+    roles = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
+    special = ["<|startoftranscript|>", *languages, *(f"<|{role}|>" for role in roles)]
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(f"<|{i * 0.02:.2f}|>", special=False) for i in range(1501)])
+    ids = tokenizer.convert_tokens_to_ids
+    start, end = ids("<|startoftranscript|>"), 50257
+    own = {"decoder_start_token_id": start, "eos_token_id": end, "bos_token_id": end, "pad_token_id": end}
+    model.generation_config = transformers.GenerationConfig(
+        **own, max_length=448, no_timestamps_token_id=ids("<|notimestamps|>"), max_initial_timestamp_index=50,
+        begin_suppress_tokens=[220, end], is_multilingual=True, lang_to_id={code: ids(code) for code in languages},
+        task_to_id={role: ids(f"<|{role}|>") for role in ("transcribe", "translate")},
+    )  # fmt: skip
+    model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+
+
+SPEECH = {"wav2vec2": write_characters, "whisper": write_whisper}
+"""model_type -> what writes the other files."""
 
 
 def longest(known: Architecture) -> int:

@@ -32,9 +32,14 @@ from measure import measure_call
 
 DEVICES = {"coreml": "iphone-15-pro", "onnx": "pixel-9", "executorch": "raspberry-pi-5"}
 WEIGHTS = ("palette", "fp16")
+PATTERNS = (
+    "executorch.backends.xnnpack.partition.graphs.bilinear_2d",
+    "executorch.backends.xnnpack.partition.graphs.sdpa",
+)
+"""Modules with `get_graphs`, which traces and keeps what is looked for in each program."""
 IMPORTED = (
     "architecture_checkpoint", "coremltools", "executorch.exir", "onnxruntime", "onnxscript", "optimum.exporters.tasks",
-    "satchel.cli", "satchel.export.tasks.api", "transformers.models.auto.modeling_auto",
+    "satchel.cli", "satchel.export.tasks.api", "transformers.models.auto.modeling_auto", *PATTERNS,
 )  # fmt: skip
 SAME = 1e-4
 """So far, of the largest value, golden data may be from the eager model: sums in another order."""
@@ -180,12 +185,13 @@ def attempts(work: Work) -> Iterator[tuple[Work, Row | subprocess.CalledProcessE
 
 
 def preload() -> None:
-    """Imports what the steps import, so that forks have it."""
+    """Imports what the steps import, and computes what ExecuTorch computes once a process, so that forks have it."""
     from satchel.runtime.quiet import quiet_imports
 
     with quiet_imports():
-        for name in IMPORTED:
-            importlib.import_module(name)
+        found = {name: importlib.import_module(name) for name in IMPORTED}
+        for name in PATTERNS:
+            found[name].get_graphs()
 
 
 def main() -> None:
