@@ -93,6 +93,19 @@ def _search(
     return scale, zero
 
 
+@njit(cache=True, nogil=True)
+def _codes(w: np.ndarray, scale: np.ndarray, zero: np.ndarray, block: int) -> np.ndarray:
+    """The nearest code of each weight, uint8 [rows, columns]."""
+    code = np.empty(w.shape, np.uint8)
+    least, most, half = np.float32(0), np.float32(LEVELS), np.float32(0.5)
+    for r in range(w.shape[0]):
+        for b in range(scale.shape[1]):
+            step, offset = scale[r, b], np.float32(zero[r, b])
+            for i in range(b * block, (b + 1) * block):
+                code[r, i] = np.uint8(min(most, max(least, np.floor(w[r, i] / step + offset + half))))
+    return code
+
+
 def round_scale(scale: np.ndarray, dtype: ScaleDtype) -> np.ndarray:
     """Scales rounded to what the file holds, kept away from zero and from subnormals."""
     target = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
@@ -127,9 +140,6 @@ def affine(
         symmetric: zero point 8 everywhere.
         scale_dtype: what the scales are rounded to, before the codes are chosen for the last time.
     """
-    rows, columns = w.shape
     w = np.ascontiguousarray(w, np.float32)
     scale, zero = fit_blocks(w, h, block=block, symmetric=symmetric, scale_dtype=scale_dtype)
-    blocks = w.reshape(rows, -1, block)
-    code = np.clip(np.floor(blocks / scale[:, :, None] + zero[:, :, None] + 0.5), 0, LEVELS).astype(np.uint8)
-    return AffineTensor(code.reshape(rows, columns), scale, zero, block, scale_dtype)
+    return AffineTensor(_codes(w, scale, zero, block), scale, zero, block, scale_dtype)

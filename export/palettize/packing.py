@@ -9,7 +9,8 @@ def pack_nibbles(codes: np.ndarray) -> np.ndarray:
     """uint8 codes < 16, [..., n] -> uint8 [..., ceil(n / 2)]; of each pair the first in the low nibble."""
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], -1)
-    return np.asarray(codes[..., 0::2] | (codes[..., 1::2] << 4), np.uint8)
+    pairs = np.ascontiguousarray(codes, np.uint8).view("<u2")  # first | second << 8, which strides would read slowly
+    return (pairs | (pairs >> 4)).astype(np.uint8)
 
 
 def unpack_nibbles(packed: np.ndarray, count: int) -> np.ndarray:
