@@ -11,7 +11,7 @@ from typing import Any
 
 from satchel.runtime.bundle import MANIFEST, Bundle
 from satchel.runtime.errors import BundleError, FormatError, MissingPackageError
-from satchel.runtime.manifest import ChunkEntry, ModelEntry
+from satchel.runtime.manifest import ChunkEntry, Manifest, ModelEntry
 from satchel.runtime.module.bundle import ModuleBundle, open_any
 from satchel.runtime.module.summary import describe_module
 from satchel.runtime.summary import summary
@@ -52,7 +52,7 @@ def inspect_path(path: str | Path, weights: bool = False) -> dict[str, Any]:
     elif path.is_dir() and (path / MANIFEST).exists():
         bundle = open_any(path)
         if isinstance(bundle, ModuleBundle):
-            described, found = describe_module(bundle), _module_weights(bundle)
+            described, found = describe_module(bundle) | _placed(bundle), _module_weights(bundle)
         else:
             described, found = _describe(bundle), entry_weights(path, bundle.manifest.entry)
     else:
@@ -134,7 +134,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "source": manifest["model"]["source"],
         "entry": manifest["entry"],
         **({"chunks": chunks} if chunks else {}),
-        **({"placement": _placement(bundle)} if bundle.manifest.entry.format == "coreml" else {}),
+        **_placed(bundle),
         "choices": manifest["plan"]["choices"],
         "schemes": manifest["weights"]["tensors"],
         **({"bits": str(chosen), "selection": manifest["weights"]["selection"]} if chosen else {}),
@@ -142,14 +142,19 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _placement(bundle: Bundle) -> list[dict[str, Any]] | str:
-    """A forecast of where its functions run, or why there is none."""
+def _placed(bundle: Bundle | ModuleBundle) -> dict[str, list[dict[str, Any]] | str]:
+    """Of Core ML a forecast of where the functions run, or why there is none."""
     from satchel.runtime.coreml.placement.bundles import forecast_bundle
 
+    manifest = bundle.manifest
+    if manifest.plan.format != "coreml":
+        return {}
+    paths = manifest.entry.paths if isinstance(manifest, Manifest) else [f.path for f in manifest.module.files.values()]
     try:
-        return list(forecast_bundle(bundle.folder, bundle.manifest.entry, bundle.manifest.plan.device))
+        rows = forecast_bundle(bundle.folder, paths, manifest.plan.get("compute", ""), manifest.plan.device)
+        return {"placement": list(rows)}
     except FormatError as error:
-        return f"no forecast: {error.what}"
+        return {"placement": f"no forecast: {error.what}"}
 
 
 def _chunk(folder: Path, chunk: ChunkEntry) -> dict[str, Any]:

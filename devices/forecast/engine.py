@@ -46,6 +46,22 @@ def leaving_engine(
     return tuple(_findings(profile, plan, shape, bits))
 
 
+def leaving_module(profile: DeviceProfile, plan: Plan, stored: int, table: int) -> tuple[Leaving, ...]:
+    """The same of a traced module.
+
+    Args:
+        profile, plan: as leaving_engine.
+        stored: bytes of its weights in the file.
+        table: numbers of its largest embedding; 0 for none.
+    """
+    if not profile.engine or not by_coreml(plan):
+        return ()
+    found = [*_whole(plan)]
+    if runtime_of(plan) == "neural-engine":
+        found += [*_gather(profile, table), *_program(stored), *_weights(profile, plan)]
+    return tuple(found)
+
+
 def _findings(profile: DeviceProfile, plan: Plan, shape: ModelShape, bits: int | None) -> Iterator[Leaving]:
     yield from _whole(plan)
     if runtime_of(plan) != "neural-engine":
@@ -71,10 +87,13 @@ def _whole(plan: Plan) -> Iterator[Leaving]:
 def _embedding(profile: DeviceProfile, plan: Plan, shape: ModelShape) -> Iterator[Leaving]:
     if plan.get("embedding", "gather").startswith("host"):
         return
-    table = shape.vocab_size * shape.hidden_size
-    if profile.engine in _rule("NE11a").engines:
+    yield from _gather(profile, shape.vocab_size * shape.hidden_size)
+
+
+def _gather(profile: DeviceProfile, table: int) -> Iterator[Leaving]:
+    if table and profile.engine in _rule("NE11a").engines:
         yield _leaves("NE11a", "the embedding's gather", f"a table of {table / 1e6:.0f} MB on {profile.engine}")
-    elif table >= _rule("NE11b").number("least_bytes"):
+    elif table and table >= _rule("NE11b").number("least_bytes"):
         yield _leaves("NE11b", "the embedding's gather, perhaps", f"a table of {table / 1e6:.0f} MB inside the program")
 
 
@@ -92,7 +111,10 @@ def _axes(profile: DeviceProfile, plan: Plan, shape: ModelShape) -> Iterator[Lea
 
 def _sizes(plan: Plan, shape: ModelShape, bits: int | None) -> Iterator[Leaving]:
     chunks = int(plan.get("chunks", "1")) if plan.get("chunks", "1").isdecimal() else 1
-    each = file_bytes(plan, shape, bits) / chunks
+    yield from _program(file_bytes(plan, shape, bits) / chunks)
+
+
+def _program(each: float) -> Iterator[Leaving]:
     for name in ("NE19b", "NE19a"):
         most = _rule(name).number("most_bytes")
         if each > most:

@@ -39,15 +39,20 @@ class Loading:
 
 def loading_of(plan: Plan, shape: ModelShape, bits: int | None = None) -> Loading:
     """Load times of a plan; shape and bits as memory_of."""
-    stored, runtime = file_bytes(plan, shape, bits), runtime_of(plan)
+    return loading_for(plan, file_bytes(plan, shape, bits), count(shape).linears)
+
+
+def loading_for(plan: Plan, stored: int, linears: int) -> Loading:
+    """The same of the bytes of all weights in the file, and of how many weights the linears have."""
+    runtime = runtime_of(plan)
     if by_coreml(plan):
         found = constant("load.chunk_s")
         later = stored * constant("load.cached_s").value
         why = f"specialised for the device, then cached: {stored / CHUNK_BYTES:.2f} of 950 MB; {found.source}"
         return _spread(found, stored / CHUNK_BYTES, later, f"{why}; that it grows with the size is assumed")
     if runtime == "onnx" and plan["weights"] == "palette":
-        found, weights = constant("load.onnx_palette_s"), count(shape).linears
-        return _spread(found, weights, weights * found.value, f"LUTs are folded at each load; {found.source}")
+        found = constant("load.onnx_palette_s")
+        return _spread(found, linears, linears * found.value, f"LUTs are folded at each load; {found.source}")
     found = constant("load.packing_s")
     return _spread(found, stored, stored * found.value, f"weights are packed at each load; {found.source}")
 

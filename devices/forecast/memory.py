@@ -89,7 +89,7 @@ def memory_of(profile: DeviceProfile, plan: Plan, shape: ModelShape, *, bits: in
     lines = [*_weights(profile, plan, shape, bits), _cache(plan, shape), _activations(plan, shape)]
     if shape.tower:
         lines[1:1] = _seeing(profile, plan, shape, shape.tower, bits)
-    return Memory((*lines, _runtime(plan), _tokenizer(shape), _app(profile)))
+    return Memory((*lines, runtime_line(plan), _tokenizer(shape), app_line(profile)))
 
 
 def _weights(profile: DeviceProfile, plan: Plan, shape: ModelShape, bits: int | None) -> list[Line]:
@@ -168,7 +168,8 @@ def _activations(plan: Plan, shape: ModelShape) -> Line:
     return Line("activations", int(tokens * widest * each * arena) + 4 * shape.vocab_size, HELD, why)
 
 
-def _runtime(plan: Plan) -> Line:
+def runtime_line(plan: Plan) -> Line:
+    """What the library of the plan's runtime takes."""
     found = constant(f"{runtime_of(plan)}.library_bytes")
     return Line("runtime", int(found.value), HELD, found.source)
 
@@ -178,6 +179,7 @@ def _tokenizer(shape: ModelShape) -> Line:
     return Line("tokenizer", int(each.value * shape.vocab_size), HELD, f"{each.value:g} bytes an id: {each.source}")
 
 
-def _app(profile: DeviceProfile) -> Line:
+def app_line(profile: DeviceProfile) -> Line:
+    """What an app takes that does nothing else."""
     found = constant(f"app.{profile.os}_bytes")
     return Line("the app itself", int(found.value), HELD, found.source)

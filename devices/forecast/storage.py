@@ -109,8 +109,12 @@ def storage_of(
     weights = file_bytes(plan, shape, bits)
     layers = shape.layers + (shape.tower.layers if shape.tower else 0)
     bundle = weights + tokenizer + int(constant("package.layer_bytes").value * layers)
+    return storage_for(profile, plan, bundle, _made(profile, plan, shape, weights))
+
+
+def storage_for(profile: DeviceProfile, plan: Plan, bundle: int, made: int) -> Storage:
+    """The same of a bundle's size, and of what the system makes of it."""
     library = int(constant(f"package.{runtime_of(plan)}_bytes").value)
-    made = _made(profile, plan, shape, weights)
     limits = [x for x in load_limits() if x.os == profile.os and x.first_os <= profile.os_version]
     sizes = {"whole": bundle + library, "file": bundle}
     return Storage(bundle, library, made, tuple((limit, sizes[limit.of] <= limit.gb * GB) for limit in limits))

@@ -57,17 +57,14 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """All that can be said of a model on a device before it is exported."""
+class Fit:
+    """What can be said of any model on a device before it is exported."""
 
     device: str
-    request: Request
     plan: Plan
     memory: Memory
     allowance: Allowance
     storage: Storage
-    decode: Speed
-    prefill: Speed
     loading: Loading
     leaving: tuple[Leaving, ...]
 
@@ -96,12 +93,27 @@ class Forecast:
         """As a JSON object."""
         return {
             "device": self.device, "format": self.plan.format, "weights": self.plan["weights"],
-            "bits": self.request.bits, "context_length": self.plan.context_length, "verdict": self.verdict,
-            "fits": self.fits, "tight": self.tight, "verdict_with_what_is_unsure": self.perhaps,
-            "limit_bytes": self.allowance.plain, "limit_with_entitlement_bytes": self.allowance.entitled,
-            "limit_source": self.allowance.source, "memory": self.memory.to_json(), "storage": self.storage.to_json(),
-            "decode": self.decode.to_json(), "prefill": self.prefill.to_json(), "loading": self.loading.to_json(),
+            "verdict": self.verdict, "fits": self.fits, "tight": self.tight,
+            "verdict_with_what_is_unsure": self.perhaps, "limit_bytes": self.allowance.plain,
+            "limit_with_entitlement_bytes": self.allowance.entitled, "limit_source": self.allowance.source,
+            "memory": self.memory.to_json(), "storage": self.storage.to_json(), "loading": self.loading.to_json(),
             "leaving_engine": [found.to_json() for found in self.leaving],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Forecast(Fit):
+    """All that can be said of a language model on a device before it is exported."""
+
+    request: Request
+    decode: Speed
+    prefill: Speed
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return super().to_json() | {
+            "bits": self.request.bits, "context_length": self.plan.context_length, "decode": self.decode.to_json(),
+            "prefill": self.prefill.to_json(),
         }  # fmt: skip
 
 
@@ -142,9 +154,9 @@ def forecast_plan(profile: DeviceProfile, plan: Plan, shape: ModelShape, request
     request = request or Request()
     bits = request.bits
     return Forecast(
-        profile.name, replace(request, format=plan.format, context=plan.context_length), plan,
-        memory_of(profile, plan, shape, bits=bits), allowance_of(profile),
+        profile.name, plan, memory_of(profile, plan, shape, bits=bits), allowance_of(profile),
         storage_of(profile, plan, shape, bits=bits, tokenizer_bytes=request.tokenizer_bytes),
-        decode_speed(profile, plan, shape, bits=bits), prefill_speed(profile, plan, shape, bits=bits),
         loading_of(plan, shape, bits), leaving_engine(profile, plan, shape, bits=bits),
+        replace(request, format=plan.format, context=plan.context_length),
+        decode_speed(profile, plan, shape, bits=bits), prefill_speed(profile, plan, shape, bits=bits),
     )  # fmt: skip

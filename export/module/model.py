@@ -64,11 +64,16 @@ class ModuleModel:
     @property
     def shape(self) -> ModuleShape:
         """What a plan needs to know."""
-        weights = [weight for part in self.parts.values() for weight in part.weights]
-        kinds = frozenset(str(kind) for weight in weights for kind in weight.kinds)
-        sizes = max(len(sizes_of(part.program, part.examples)) for part in self.parts.values())
-        dynamic = any(part.program.dynamic for part in self.parts.values())
-        return ModuleShape(self.info.parameters, kinds, sizes, dynamic)
+        return shape_of({name: (part.program, part.examples) for name, part in self.parts.items()})
+
+
+def shape_of(parts: Mapping[str, tuple[Program, Sequence[Inputs]]]) -> ModuleShape:
+    """What a plan needs to know of prepared programs and their examples."""
+    weights = [weight for program, _ in parts.values() for weight in find_weights(program)]
+    kinds = frozenset(str(kind) for weight in weights for kind in weight.kinds)
+    sizes = max(len(sizes_of(program, examples)) for program, examples in parts.values())
+    dynamic = any(program.dynamic for program, _ in parts.values())
+    return ModuleShape(count_parameters([program for program, _ in parts.values()]), kinds, sizes, dynamic)
 
 
 def make_part(
@@ -109,7 +114,12 @@ def checked_inputs(program: Program, example: Inputs) -> Inputs:
         if value.dim() != wanted.dim() or value.dtype != wanted.dtype or given != [int(s) for s in fixed]:
             got, want = f"{value.dtype} {list(value.shape)}", f"{wanted.dtype} {list(wanted.shape)}"
             raise UsageError(f"an example of {name} does not fit", got=got, wanted=want, hint="see dynamic_shapes")
-    return {name: example[name].detach() for name in program.inputs}
+    return {name: _plain(example[name]) for name in program.inputs}
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    """The tensor with strides of its own: of numpy's x[None] one is 0, which ExecuTorch refuses."""
+    return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _check_same(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> None:
@@ -126,10 +136,10 @@ def _check_same(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tens
 
 def count_parameters(parts: Sequence[Program]) -> int:
     """Numbers in all floating-point parameters; a shared one counts once."""
-    seen: dict[int, int] = {}
+    seen: dict[tuple[int, int], int] = {}
     for program in parts:
         for name, _ in program.parameters():
             value = program.value(name)
             if value.is_floating_point():
-                seen[value.data_ptr()] = value.numel()
+                seen[value.untyped_storage()._cdata, value.storage_offset()] = value.numel()
     return sum(seen.values())

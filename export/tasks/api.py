@@ -12,7 +12,7 @@ import torch
 from satchel.export.module.capture import flatten, named_dimensions, trace
 from satchel.export.module.model import ModuleModel, Part, count_parameters, make_part
 from satchel.export.module.pipeline import ModuleOptions, export_parts
-from satchel.export.module.program import Inputs
+from satchel.export.module.program import Inputs, Program
 from satchel.export.tasks import TASKS
 from satchel.export.tasks.base import Built, Graph
 from satchel.export.tasks.checkpoint import TaskCheckpoint, open_task
@@ -57,18 +57,22 @@ def trace_graph(graph: Graph) -> Part:
     Raises:
         UsageError: torch.export cannot.
     """
-    shapes = [_axes(graph, name) for name in graph.inputs]
-    first = tuple(graph.examples[0][name] for name in graph.inputs)
-    traced = trace(graph.module, first, {}, (tuple(shapes),) if any(shapes) else None)
-    program, _ = flatten(traced, inputs=graph.inputs)
-    program = named_dimensions(program, dict(zip(graph.inputs, shapes, strict=True)))
 
     def reference(inputs: Inputs) -> Mapping[str, torch.Tensor]:
         with torch.no_grad():
             found: Mapping[str, torch.Tensor] = graph.module(*(inputs[name] for name in graph.inputs))
         return found
 
-    return make_part(program, graph.examples, reference, graph.calibration)
+    return make_part(traced_program(graph), graph.examples, reference, graph.calibration)
+
+
+def traced_program(graph: Graph) -> Program:
+    """The program of a graph, as it was traced; errors as trace_graph."""
+    shapes = [_axes(graph, name) for name in graph.inputs]
+    first = tuple(graph.examples[0][name] for name in graph.inputs)
+    traced = trace(graph.module, first, {}, (tuple(shapes),) if any(shapes) else None)
+    program, _ = flatten(traced, inputs=graph.inputs)
+    return named_dimensions(program, dict(zip(graph.inputs, shapes, strict=True)))
 
 
 def _axes(graph: Graph, name: str) -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,13 +144,18 @@ def open_task(model: str | Path, task: str, image_size: tuple[int, int] | None =
     if not source.path.is_dir():
         raise CheckpointError("a task needs a folder of Hugging Face's", got=source.path.name, wanted="config.json")
     tensors = open_checkpoint(source.path)
-    found = _inferred(tensors) if task == "auto" else known_task(task)
-    return TaskCheckpoint(source, found, tensors, image_size)
+    return TaskCheckpoint(source, task_of(tensors.config, task), tensors, image_size)
 
 
-def _inferred(tensors: Checkpoint) -> str:
-    """The task of the architecture that config.json names."""
-    names = tensors.config.get("architectures") or []
+def task_of(config: Mapping[str, Any], task: str) -> str:
+    """A task by any of its names; for "auto" that of the architecture that config.json names.
+
+    Raises:
+        UsageError: there is no such task here, or it cannot be told.
+    """
+    if task != "auto":
+        return known_task(task)
+    names = config.get("architectures") or []
     with quiet_imports():
         import transformers
     for name in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,23 @@ from satchel.runtime.coreml.placement.forecast import DEFAULT_SETTING, forecast_
 from satchel.runtime.coreml.placement.tables import percent
 from satchel.runtime.coreml.placement.units import SETTINGS
 from satchel.runtime.errors import DeviceError, UsageError
-from satchel.runtime.manifest import ModelEntry
 
 TARGET = "target"
 
 
-def forecast_bundle(folder: Path, entry: ModelEntry, device: str) -> Iterator[dict[str, Any]]:
+def forecast_bundle(folder: Path, paths: Iterable[str], compute: str, device: str) -> Iterator[dict[str, Any]]:
     """A row for each function of each package of a bundle.
 
     Args:
         folder: of the bundle.
-        entry: of its manifest.
+        paths: of the packages in it.
+        compute: the setting, such as "cpuAndNeuralEngine".
         device: that it is for; where no such profile is known here, the system that the package was made for counts.
 
     Raises FormatError where a package is not readable.
     """
-    setting = str(entry.options.get("compute"))
-    setting = setting if setting in SETTINGS else DEFAULT_SETTING
-    for path in entry.paths:
+    setting = compute if compute in SETTINGS else DEFAULT_SETTING
+    for path in paths:
         try:
             found = forecast_package(folder / path, device, setting)
         except (DeviceError, UsageError):

@@ -63,6 +63,17 @@ def export_modules(
     return export_task(model, task, devices, options)
 
 
+def outline_of(model: str, task: str | None) -> Any:
+    """The Outline of a saved program, or of a model for a task."""
+    if task is None:
+        from satchel.export.module.outline import outline_file
+
+        return outline_file(Path(model))
+    from satchel.export.tasks.outline import outline_task
+
+    return outline_task(model, task)
+
+
 def answer(session: ModuleSession, given: Mapping[str, Any], as_json: bool) -> None:
     """Prints what a module with a task says."""
     start = time.perf_counter()

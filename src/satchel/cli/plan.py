@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from satchel.cli.console import errors, out, print_json
+from satchel.cli.modules import is_module, outline_of, refuse, settled_task
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.devices.groups import expand
+from satchel.devices.module_plan import make_module_plan
 from satchel.devices.plan import Choice, Plan, Rejection, alike
 from satchel.devices.planner import make_plan
 from satchel.devices.rulebook import Rule, rule
 
+Planner = Callable[..., Plan]
+"""A profile, and by name a format, weights and overrides -> a plan."""
 CONFIDENCE = {"H": "high", "M": "medium", "L": "low"}
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -25,11 +30,14 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 def command(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A folder (config.json is enough), a GGUF file, a hub id, or smollm2."),
+        typer.Argument(
+            metavar="MODEL", help="A folder (config.json is enough), a GGUF file, a hub id, smollm2, or a .pt2 file."
+        ),
     ],
     device: Annotated[
         list[str], typer.Option("--device", "-d", help="A device, a group, or a profile's file; repeat for more.")
     ],
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="As of `satchel export`.")] = None,
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
@@ -42,30 +50,42 @@ def command(
 ) -> None:
     """Print every choice that an export of MODEL for a device would make, what was turned down, and why.
 
-    Nothing is exported, and no weights are read or fetched.
+    Nothing is exported, and no weights are read or fetched but a .pt2 file's. With --task a folder needs what prepares
+    its inputs besides config.json: tokenizer.json, or preprocessor_config.json.
     """
+    with errors(as_json):
+        asked, profiles = parse_overrides(settings), expand(device)
+        task = settled_task(model, task)
+        if is_module(model, task):
+            refuse({"context": context})
+            name, planned = _module_planner(model, task)
+        else:
+            name, planned = _language_planner(model, effort, context)
+        plans = [planned(profile, format=format, weights=weights, overrides=asked) for profile in profiles]
+        groups = alike(plans)
+        if as_json:
+            print_json(_document(name, groups, with_rules=rules))
+            return
+        for group in groups:
+            _print_plan(name, group)
+        if rules:
+            _print_rules(_named(plans))
+
+
+def _module_planner(model: str, task: str | None) -> tuple[str, Planner]:
+    """(name of the module, what plans for it)."""
+    found = outline_of(model, task)
+    return found.name, partial(make_module_plan, shape=found.shape)
+
+
+def _language_planner(model: str, effort: str | None, context: int | None) -> tuple[str, Planner]:
+    """(id of the model, what plans for it)."""
     from satchel.export.recipe import make_wishes  # imports checkpoint readers only when they are needed
     from satchel.export.shape import shape_of
 
-    with errors(as_json):
-        asked, profiles = parse_overrides(settings), expand(device)
-        make_wishes(effort)
-        shape, described = shape_of(model)
-        plans = [
-            make_plan(
-                profile, shape, format=format, weights=weights, context=context, by_loss=effort != "low",
-                overrides=asked,
-            )
-            for profile in profiles
-        ]  # fmt: skip
-        groups = alike(plans)
-        if as_json:
-            print_json(_document(described.source.model_id, groups, with_rules=rules))
-            return
-        for group in groups:
-            _print_plan(described.source.model_id, group)
-        if rules:
-            _print_rules(_named(plans))
+    make_wishes(effort)
+    shape, described = shape_of(model)
+    return described.source.model_id, partial(make_plan, shape=shape, context=context, by_loss=effort != "low")
 
 
 def _document(model: str, groups: Iterable[Sequence[Plan]], *, with_rules: bool) -> dict[str, Any]:

@@ -12,25 +12,28 @@ from rich.table import Table
 from rich.text import Text
 
 from satchel.cli.console import errors, out, print_json
+from satchel.cli.fit import MB, may_use, print_loading, print_memory, print_storage, verdict
+from satchel.cli.module_preflight import ModuleWishes, tell_module
+from satchel.cli.modules import is_module, outline_of, refuse, settled_task
 from satchel.cli.overrides import Settings, parse_overrides
-from satchel.devices.forecast import ENTITLED, FITS, Forecast, Request, Suggestion, forecast, largest, suggest
+from satchel.devices.forecast import Forecast, Request, Suggestion, forecast, largest, suggest
 from satchel.devices.groups import expand
 from satchel.devices.plan import ModelShape
 from satchel.devices.profile import DeviceProfile
 from satchel.runtime.errors import UsageError
 
-MB = 1e6
-STYLES = {FITS: "green", ENTITLED: "yellow"}
-
 
 def command(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A folder (config.json is enough), a GGUF file, a hub id, or smollm2."),
+        typer.Argument(
+            metavar="MODEL", help="A folder (config.json is enough), a GGUF file, a hub id, smollm2, or a .pt2 file."
+        ),
     ],
     device: Annotated[
         list[str], typer.Option("--device", "-d", help="A device, a group, or a profile's file; repeat for more.")
     ],
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="As of `satchel export`.")] = None,
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
@@ -43,20 +46,26 @@ def command(
 ) -> None:
     """Say whether MODEL fits a device, with the sum, and forecast sizes, speed and the first load.
 
-    Nothing is exported, and no weights are read or fetched. Exit codes: 0 it fits every device (an entitlement may be
-    needed), 1 it does not, 2 bad input.
+    Nothing is exported, and no weights are read or fetched but a .pt2 file's. Exit codes: 0 it fits every device (an
+    entitlement may be needed), 1 it does not, 2 bad input.
     """
-    from satchel.export.recipe import make_wishes  # imports checkpoint readers only when they are needed
-    from satchel.export.shape import shape_of
-
     with errors(as_json):
         profiles = expand(device)
+        task = settled_task(model, task)
+        if is_module(model, task):
+            refuse({"context": context})
+            wishes = ModuleWishes(format, weights, bits, effort, parse_overrides(settings))
+            if not tell_module(outline_of(model, task), profiles, wishes, as_json):
+                raise typer.Exit(1)
+            return
+        from satchel.export.recipe import make_wishes  # imports checkpoint readers only when they are needed
+        from satchel.export.shape import shape_of
+
         shape, described = shape_of(model)
         settled = tuple(parse_overrides(settings).items())
         asked = Request(format, weights, context, bits, effort != "low", described.tokenizer_bytes, settled)
-        wishes = make_wishes(effort, bits=bits, weights=weights)
         found = [forecast(profile, shape, asked) for profile in profiles]
-        _refuse(found, wishes, described.source.path)
+        _refuse(found, make_wishes(effort, bits=bits, weights=weights), described.source.path)
         ideas = [suggest(p, shape, f, asked) for p, f in zip(profiles, found, strict=True)]
         if as_json:
             print_json(_document(described.source.model_id, shape, profiles, found, ideas))
@@ -108,11 +117,6 @@ def _document(
     }
 
 
-def _verdict(found: Forecast) -> Text:
-    style = STYLES.get(found.verdict, "red")
-    return Text(found.verdict + (", tightly" if found.tight else ""), style=style)
-
-
 def _print_one(
     model: str,
     shape: ModelShape,
@@ -121,16 +125,13 @@ def _print_one(
     ideas: Sequence[Suggestion],
 ) -> None:
     words = f"{model} ({shape.all_parameters / 1e9:.3g} billion parameters) on {profile.title}: "
-    out.print(Text(words, style="bold") + _verdict(found))
+    out.print(Text(words, style="bold") + verdict(found))
     bits = f", {found.request.bits} bits" if found.request.bits else ""
     out.print(f"{found.plan.format}, {found.plan['weights']}{bits}, a context of {found.plan.context_length} tokens\n")
-    _print_memory(found)
-    if found.perhaps != found.verdict:
-        out.print(f"with what may be needed besides ('perhaps'): {found.perhaps}")
-    _print_storage(found)
+    print_memory(found, "when a conversation fills the context")
+    print_storage(found)
     _print_speed(found)
-    for leaving in found.leaving:
-        out.print(f"leaves the engine: {leaving.what}: {leaving.why} ({leaving.rule})", markup=False)
+    print_loading(found)
     if ideas:
         out.print("\nWhat would fit:")
     for idea in ideas:
@@ -141,41 +142,10 @@ def _print_one(
         out.print(f"  a model of this width and at most {most / 1e9:.2g} billion parameters", markup=False)
 
 
-def _print_memory(found: Forecast) -> None:
-    table = Table("memory", "MB", "when", "from", box=box.SIMPLE_HEAD, pad_edge=False)
-    for line in found.memory.lines:
-        table.add_row(line.name, f"{line.bytes / MB:,.1f}", line.when, Text(line.source))
-    memory, allowance = found.memory, found.allowance
-    table.add_section()
-    table.add_row("needed", f"{memory.needed / MB:,.1f}", "at the most", _peak(found))
-    table.add_row("an app may use", f"{allowance.plain / MB:,.1f}", "", Text(allowance.source))
-    if allowance.entitled != allowance.plain:
-        words = "with the increased-memory-limit entitlement"
-        table.add_row("", f"{allowance.entitled / MB:,.1f}", "", words)
-    out.print(table)
-
-
-def _peak(found: Forecast) -> str:
-    loading, held = found.memory.loading, found.memory.of("held")
-    return "while the model is loaded" if loading > held else "when a conversation fills the context"
-
-
-def _print_storage(found: Forecast) -> None:
-    storage = found.storage
-    made = f", and {storage.made / MB:,.0f} MB that the system makes at the first load" if storage.made else ""
-    out.print(f"download and install: {storage.install / MB:,.0f} MB{made}; delivered {storage.best or 'by no store'}")
-    for limit, within in storage.ways:
-        if not within:
-            out.print(f"  too large to be shipped {limit.way}: {limit.gb:g} GB ({limit.source})", markup=False)
-
-
 def _print_speed(found: Forecast) -> None:
     for name, speed in (("decode", found.decode), ("prefill", found.prefill)):
         figures = f"{speed.value:,.0f} tok/s ({speed.low:,.0f} to {speed.high:,.0f}), bound by {speed.bound}"
         out.print(f"{name}: about {figures}\n  = {speed.formula}", markup=False)
-    load = found.loading
-    words = f"first load: about {load.first:,.0f} s ({load.first_low:,.0f} to {load.first_high:,.0f})"
-    out.print(f"{words}, later {load.later:,.1f} s; {load.source}", markup=False)
 
 
 def _print_many(
@@ -190,12 +160,10 @@ def _print_many(
         "first load s", "would fit", box=box.SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for profile, each, some in zip(profiles, found, ideas, strict=True):
-        allowance, decode = each.allowance, each.decode
-        may = f"{allowance.plain / MB:,.0f}"
-        may += f" ({allowance.entitled / MB:,.0f})" if allowance.entitled != allowance.plain else ""
+        decode = each.decode
         table.add_row(
             profile.name, each.plan.format, each.plan["weights"], str(each.plan.context_length),
-            f"{each.memory.needed / MB:,.0f}", may, _verdict(each), f"{each.storage.install / MB:,.0f}",
+            f"{each.memory.needed / MB:,.0f}", may_use(each), verdict(each), f"{each.storage.install / MB:,.0f}",
             f"{decode.value:,.0f} ({decode.low:,.0f}-{decode.high:,.0f})", f"{each.loading.first:,.0f}",
             some[0].words if some else "",
         )  # fmt: skip

@@ -21,7 +21,6 @@ from satchel.runtime.coreml.placement import SETTINGS, forecast_package, page
 from satchel.runtime.coreml.placement.bundles import forecast_bundle
 from satchel.runtime.coreml.placement.page import WIDTH, pieces
 from satchel.runtime.errors import SatchelError
-from satchel.runtime.manifest import ModelEntry
 
 UNITS = {"engine", "gpu", "cpu"}
 
@@ -169,8 +168,7 @@ def test_the_rows_of_a_bundle(package: Path) -> None:
         ({"compute": "all"}, "iphone-12", "iphone-12"),
         ({}, "a phone of one's own", "any device"),
     ):
-        entry = ModelEntry("coreml", package.name, (), (), 64, 1, options=options)
-        rows = list(forecast_bundle(package.parent, entry, device))
+        rows = list(forecast_bundle(package.parent, [package.name], options.get("compute", ""), device))
         assert [(r["function"], r["target"]) for r in rows] == [("main", target), ("other", target)]
         assert all(r["off_engine"] > 0 and r["crossings"] > 0 for r in rows)
         assert rows[0]["compute_units"] == options.get("compute", "cpuAndNeuralEngine")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from satchel.cli.console import errors, out, print_json
+from satchel.cli.coreml.packages import packages_at
 from satchel.runtime.coreml.checks import Finding, Report, check_package
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -16,7 +17,9 @@ NAMES_SHOWN = 3
 
 
 def command(
-    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, or a .mlmodel file.")],
+    package: Annotated[
+        Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, a .mlmodel file, or a bundle.")
+    ],
     target: Annotated[
         str | None,
         typer.Option(help="A device (satchel devices), a system such as iOS17 or macOS15, or an engine: H13 to H18."),
@@ -25,12 +28,15 @@ def command(
 ) -> None:
     """List what is known to fail or misbehave on devices. Exit code 1 where a rule of severity "error" is broken."""
     with errors(as_json):
-        report = check_package(package, target)
+        paths, aim = packages_at(package, target)
+        reports = [check_package(path, aim) for path in paths]
         if as_json:
-            print_json(report.to_json())
+            records = [report.to_json() for report in reports]
+            print_json(records[0] if paths == [package] else {"packages": records})
         else:
-            _print(report)
-    if report.failed:
+            for report in reports:
+                _print(report)
+    if any(report.failed for report in reports):
         raise typer.Exit(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -14,6 +14,7 @@ from rich.table import Table
 from satchel.cli.console import errors, out, print_json
 from satchel.cli.coreml.compute_plan import planned_units
 from satchel.cli.coreml.outputs import write_page
+from satchel.cli.coreml.packages import packages_at
 from satchel.runtime.coreml.placement import (
     DEFAULT_SETTING,
     SETTINGS,
@@ -26,12 +27,15 @@ from satchel.runtime.coreml.placement.comparison import Comparison, compare
 from satchel.runtime.coreml.placement.report import COUNTED
 from satchel.runtime.coreml.placement.tables import by_type, crossing_rows, departures, setting_rows
 from satchel.runtime.coreml.placement.units import ENGINE
+from satchel.runtime.errors import UsageError
 
 LEFT = ("compute units", "op", "rule", "unit", "names", "found", "confidence", "from", "to")
 
 
 def command(
-    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, or a .mlmodel file.")],
+    package: Annotated[
+        Path, typer.Argument(metavar="PACKAGE", help="A .mlpackage folder, a .mlmodel file, or a bundle.")
+    ],
     target: Annotated[
         str | None,
         typer.Option(help="A device (satchel devices), a system such as iOS17 or macOS15, or an engine: H13 to H18."),
@@ -48,17 +52,27 @@ def command(
 ) -> None:
     """Forecast which ops run on the engine, the GPU or the CPU, by which rule, and what crosses between them."""
     with errors(as_json):
-        found = forecast_package(package, target, compute_units)
-        comparisons = _comparisons(found, package) if compared else None
-        if html:
-            write_page(html, page(found))
+        paths, aim = packages_at(package, target)
+        if html and len(paths) > 1:
+            raise UsageError("--html is for one package", got=f"{len(paths)} packages", wanted="one of the bundle's")
+        records = [_tell(path, aim, compute_units, rows, html, compared, as_json) for path in paths]
         if as_json:
-            plan = {} if comparisons is None else {"compared": [c.to_json() for c in comparisons]}
-            print_json(found.to_json() | plan)
-            return
+            print_json(records[0] if paths == [package] else {"packages": records})
+
+
+def _tell(
+    package: Path, target: str | None, setting: str, rows: int, html: Path | None, compared: bool, as_json: bool
+) -> dict[str, Any]:
+    """Of one package: prints it, unless its record is asked for."""
+    found = forecast_package(package, target, setting)
+    comparisons = _comparisons(found, package) if compared else None
+    if html:
+        write_page(html, page(found))
+    if not as_json:
         _print(found, rows)
         for comparison in comparisons or ():
             _print_comparison(comparison, rows)
+    return found.to_json() | ({} if comparisons is None else {"compared": [c.to_json() for c in comparisons]})
 
 
 def _comparisons(found: Forecast, package: Path) -> list[Comparison]:
