@@ -1,6 +1,7 @@
 """Ops that some converter lacks, or that an engine would run badly, as others that say the same.
 
 new_ones, new_zeros          full: the size is known, and the tensor that it is called on is of no use
+prelu, but of pictures       where: Core ML has it for rank 4 alone
 x[mask] = number             where: all formats make gathers and scatters of unknown length of it
 """
 
@@ -16,6 +17,10 @@ from satchel.export.module.program import Program, calls
 
 aten = torch.ops.aten
 FILLS: Mapping[Any, float] = {aten.new_ones.default: 1, aten.new_zeros.default: 0}
+LOGICAL: Mapping[Any, Any] = {
+    aten.__and__.Tensor: aten.logical_and.default, aten.bitwise_and.Tensor: aten.logical_and.default,
+    aten.__or__.Tensor: aten.logical_or.default, aten.bitwise_or.Tensor: aten.logical_or.default,
+}  # fmt: skip
 PUTS = (aten.index_put_.default, aten.index_put.default)
 
 
@@ -24,6 +29,12 @@ def plain_ops(program: Program) -> None:
     graph = program.graph.graph
     for node in calls(graph, tuple(FILLS)):
         _fill(graph, node)
+    for node in calls(graph, tuple(LOGICAL)):
+        if all(isinstance(arg, Node) and arg.meta["val"].dtype == torch.bool for arg in node.args):
+            node.target = LOGICAL[node.target]
+    for node in calls(graph, [aten.prelu.default]):
+        if node.meta["val"].dim() != 4:
+            _slope(graph, node)
     for node in calls(graph, PUTS):
         if _is_masked_number(node):
             _choose(graph, node)
@@ -36,6 +47,20 @@ def _fill(graph: Graph, node: Node) -> None:
     with graph.inserting_before(node):
         made = graph.call_function(aten.full.default, (node.args[1], FILLS[node.target]), {"dtype": dtype})
     made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    graph.erase_node(node)
+
+
+def _slope(graph: Graph, node: Node) -> None:
+    x, slopes = node.args[:2]
+    rank = node.meta["val"].dim()
+    with graph.inserting_before(node):
+        if rank > 2:
+            slopes = graph.call_function(aten.view.default, (slopes, [-1, *[1] * (rank - 2)]))
+        below = graph.call_function(aten.mul.Tensor, (x, slopes))
+        made = graph.call_function(aten.where.self, (graph.call_function(aten.gt.Scalar, (x, 0)), x, below))
+    for new in (below, made):
+        new.meta = dict(node.meta)
     node.replace_all_uses_with(made)
     graph.erase_node(node)
 

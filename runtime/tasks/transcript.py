@@ -286,8 +286,8 @@ def split(ids: Sequence[int], seek: int, frames: int, how: Transcript) -> tuple[
     found, start = [], 0
     for end in cuts:
         last = ids[end - 2] if end == cuts[-1] and not single else ids[end - 1]
-        times = (base + (i - first) * how.tick for i in (ids[start], last))
-        found.append(Segment(*times, tuple(ids[start:end])))
+        begins, ends = (base + (i - first) * how.tick for i in (ids[start], last))
+        found.append(Segment(begins, ends, tuple(ids[start:end])))
         start = end
     return found, frames if single else (ids[start - 2] - first) * how.stride
 

@@ -94,7 +94,9 @@ def _print(one: Any) -> None:
     elif isinstance(one, dict):
         score = f"{one['score']:.3f}  " if "score" in one else ""
         name = next((str(one[key]) for key in ("answer", "text", "token") if key in one), "")
-        out.print(f"{score}{one.get('label', '')} {name}".rstrip(), markup=False)
+        out.print(f"{score}{one.get('label', '')} {name}".strip(), markup=False)
+        for part in (*one.get("segments", ()), *one.get("words", ())) if "text" in one else ():  # of speech
+            out.print(f"{part['start']:8.2f} s to {part['end']:.2f} s  {part['text'].strip()}", markup=False)
     elif isinstance(one, list) and len(one) > 8 and all(isinstance(x, float) for x in one):
         out.print(f"{len(one)} numbers: {', '.join(f'{x:.4f}' for x in one[:8])}, ...", markup=False)
     elif isinstance(one, list):

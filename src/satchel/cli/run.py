@@ -30,6 +30,13 @@ def command(
     text_pair: Annotated[
         list[str] | None, typer.Option("--text-pair", help="What a question is about, or the other of two texts.")
     ] = None,
+    audio: Annotated[
+        list[Path] | None,
+        typer.Option("--audio", "-a", help="A sound: WAV, or what soundfile reads; may be given again."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Spoken in --audio, such as de or german.")] = None,
+    translate: Annotated[bool, typer.Option("--translate", help="Speech into English text.")] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="When the words of --audio are said.")] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")
     ] = False,
@@ -46,12 +53,16 @@ def command(
     """Stream the answer to a prompt, or keep a conversation with --chat."""
     with errors(as_json):
         if "module" in read_manifest(bundle):
-            given = {"text": text, "text_pair": text_pair, "image": [str(path) for path in image or []]}
+            given = {
+                "text": text, "text_pair": text_pair, "image": [str(path) for path in image or []],
+                "audio": [str(path) for path in audio or []], "language": language, "translate": translate,
+                "timestamps": timestamps,
+            }  # fmt: skip
             with load_module(bundle) as module:
                 answer(module, {kind: values for kind, values in given.items() if values}, as_json)
             return
-        if text or text_pair:
-            raise UsageError("--text is for modules with a task", wanted="--prompt TEXT")
+        if text or text_pair or audio:
+            raise UsageError("--text and --audio are for modules with a task", wanted="--prompt TEXT")
         if prompt is None and not chat:
             raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
         sampling: dict[str, Any] = {
