@@ -30,6 +30,9 @@ from architecture_shapes import ARCHITECTURES, Architecture
 from architectures_table import write_document
 from measure import measure_call
 
+from satchel.export.module.formats import MODULES
+from satchel.export.palettize.spec import Effort
+
 DEVICES = {"coreml": "iphone-15-pro", "onnx": "pixel-9", "executorch": "raspberry-pi-5"}
 WEIGHTS = ("palette", "fp16")
 PATTERNS = (
@@ -38,8 +41,9 @@ PATTERNS = (
 )
 """Modules with `get_graphs`, which traces and keeps what is looked for in each program."""
 IMPORTED = (
-    "architecture_checkpoint", "coremltools", "executorch.exir", "onnxruntime", "onnxscript", "optimum.exporters.tasks",
-    "satchel.cli", "satchel.export.tasks.api", "transformers.models.auto.modeling_auto", *PATTERNS,
+    "architecture_checkpoint", "architecture_run", "coremltools", "executorch.exir", "executorch.runtime", "onnxruntime",
+    "onnxscript", "optimum.exporters.tasks", "satchel.cli", "satchel.export.tasks.api", *MODULES.values(),
+    "transformers.models.auto.modeling_auto", *PATTERNS,
 )  # fmt: skip
 SAME = 1e-4
 """So far, of the largest value, golden data may be from the eager model: sums in another order."""
@@ -61,7 +65,7 @@ class Work:
     folder: Path
     formats: tuple[str, ...]
     weights: str
-    effort: str
+    effort: Effort
 
     @property
     def known(self) -> Architecture:
@@ -180,6 +184,7 @@ def attempts(work: Work) -> Iterator[tuple[Work, Row | subprocess.CalledProcessE
         if len(work.formats) == 1:
             yield work, error
             return
+        _told(work, error)
         for form in work.formats:
             yield from attempts(Work(work.name, work.folder, (form,), work.weights, work.effort))
 
