@@ -41,9 +41,9 @@ PATTERNS = (
 )
 """Modules with `get_graphs`, which traces and keeps what is looked for in each program."""
 IMPORTED = (
-    "architecture_checkpoint", "architecture_run", "coremltools", "executorch.exir", "executorch.runtime", "onnxruntime",
-    "onnxscript", "optimum.exporters.tasks", "satchel.cli", "satchel.export.tasks.api", *MODULES.values(),
-    "transformers.models.auto.modeling_auto", *PATTERNS,
+    "architecture_checkpoint", "architecture_run", "coremltools", "executorch.exir", "executorch.runtime",
+    "onnxruntime", "onnxscript", "optimum.exporters.tasks", "satchel.cli", "satchel.export.tasks.api",
+    "transformers.models.auto.modeling_auto", *MODULES.values(), *PATTERNS,
 )  # fmt: skip
 SAME = 1e-4
 """So far, of the largest value, golden data may be from the eager model: sums in another order."""
