@@ -37,23 +37,46 @@ def _weights(on: Decisions, place: Place, format: str) -> str:
 def _coreml(on: Decisions, place: Place, shape: ModuleShape) -> None:
     opset = coreml_target(on, place)
     scheme = _weights(on, place, "coreml")
+    late = [] if opset.ios >= rule(NEWEST).ios else [never("examples", "several functions came with iOS 18", NEWEST)]
+    _program(on, place, shape, scheme, late)
+
+
+def _program(on: Decisions, place: Place, shape: ModuleShape, scheme: str, against_several: list[Other]) -> None:
+    """What Core ML's program is, be it behind ExecuTorch; what speaks against several functions, if anything does."""
     precision = "float32" if scheme == "fp32" else "float16"
     on.follow("activation_dtype", precision, "the floats that the program computes in", "NE05a, CH30", "weights")
-    on.follow("layout", "as_traced", "ops are kept as the module has them", "CH40", "the module")
-    modern = opset.ios >= rule(NEWEST).ios
-    _sizes(on, shape, modern=modern)
+    _linear(on, place, shape, scheme)
+    _sizes(on, shape, against_several)
     _compute(on, place, scheme)
 
 
-def _sizes(on: Decisions, shape: ModuleShape, *, modern: bool) -> None:
-    many = "examples" if modern else "first_example"
-    told = "a function for each size of the examples" if modern else "one function, of the first example's sizes"
-    flexible = never("any", "sizes that change leave the engine", "CH41, NE06")
-    late = [] if modern else [never("examples", "several functions came with iOS 18", NEWEST)]
+def _linear(on: Decisions, place: Place, shape: ModuleShape, scheme: str) -> None:
+    """Whether linears become 1x1 convolutions over channels first, and so the layout around them."""
+    forms = {"linear": ("as_traced", "ops are kept as the module has them", "CH40")}
+    forms["conv1x1"] = ("channels_first", "(B, C, 1, S) around each linear, turned there and back", "CH40, NE01")
+    if "linear" not in shape.kinds:
+        linear = "linear"
+        on.follow("linear", linear, "there is none", "CH40", "the module")
+    else:
+        turned = "each is turned there and back: it pays only where a device was seen to prefer convolutions"
+        other = Other("conv1x1", turned, "CH40, NE07")
+        linear = on.settle("linear", "linear", "sources conflict, and a layout costs transposes", "CH40, NE07", other)
+    rest = [never(forms[key][0], f"that of {key}", forms[key][2]) for key in forms if key != linear]
+    on.follow("layout", *forms[linear], "linear", *rest)
+
+
+def _sizes(on: Decisions, shape: ModuleShape, against_several: list[Other]) -> None:
     if shape.sizes == 1 and not shape.dynamic:
         on.follow("shapes", "fixed", "the module has one size", "CH41", "the module")
+        return
+    flexible = never("any", "sizes that change leave the engine", "CH41, NE06")
+    one = "one function, of the largest example, to which inputs are padded"
+    if against_several:
+        on.settle("shapes", "largest_example", one, "CH41", flexible, *against_several)
     else:
-        on.settle("shapes", many, told, "CH41", flexible, *late)
+        told = "a function for each size of the examples, which share their weights"
+        single = Other("largest_example", "shorter inputs would be padded to it", "CH41")
+        on.settle("shapes", "examples", told, "CH41, NE06", flexible, single)
 
 
 def _compute(on: Decisions, place: Place, scheme: str) -> None:
@@ -89,8 +112,13 @@ def _onnx(on: Decisions, place: Place, shape: ModuleShape) -> None:
 
 def _executorch(on: Decisions, place: Place, shape: ModuleShape) -> None:
     scheme = _weights(on, place, "executorch")
-    delegate = never("coreml", "no exporter writes modules for its delegate; take the format coreml", "CH21, CH12")
-    on.settle("target", "xnnpack", "kernels for ARM CPUs", "AC13, AC14", delegate)
+    if _backend(on, place, scheme) == "coreml":
+        opset = rule(NEWEST)
+        on.follow("opset", opset.text("opset"), "of the delegate's program", NEWEST, "target")
+        oldest = f"iOS {opset.ios}, macOS {opset.number('macos')}"
+        on.follow("minimum_os", oldest, "the oldest systems that read the program", NEWEST, "target")
+        _program(on, place, shape, scheme, [never("examples", "a method calls one function of the delegate", "CH12")])
+        return
     if scheme in ("fp16", "fp32"):
         on.settle("linear", "fp32", "weights are kept as floats", "CH01")
         on.follow("activation_dtype", "float32", "products of floats", "AC20", "linear")
@@ -102,6 +130,20 @@ def _executorch(on: Decisions, place: Place, shape: ModuleShape) -> None:
     on.follow("shapes", "any" if shape.dynamic else "fixed", "as the module was traced", "CH41", "the module")
     on.follow("layout", "as_traced", "ops are kept as the module has them", "CH40", "the module")
     on.follow("compute", "cpu", place.profile.chip.title, "AC18", "target", never("gpu", "XNNPACK is for CPUs", "CH21"))
+
+
+def _backend(on: Decisions, place: Place, scheme: str) -> str:
+    """The delegate: Core ML's where there is one that can take the program, and the weights are codes."""
+    if not place.apple:
+        against = never("coreml", "Core ML exists on Apple's systems only", "CH12")
+    elif place.ios < rule(NEWEST).ios:
+        against = never("coreml", "the delegate's programs are written for iOS 18", f"{NEWEST}, CH12")
+    elif scheme == "palette":
+        cpu = Other("xnnpack", "a byte a weight, and no Neural Engine", "CH12, CH05")
+        return on.settle("target", "coreml", "the Core ML delegate takes the codes as they are", "CH12", cpu)
+    else:
+        against = Other("coreml", "made for palettes", "CH12")
+    return on.settle("target", "xnnpack", "kernels for ARM CPUs", "AC13, AC14", against)
 
 
 PLANNERS: dict[str, Callable[[Decisions, Place, ModuleShape], None]] = {

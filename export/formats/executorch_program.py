@@ -15,7 +15,10 @@ import numpy as np
 from satchel.export.ops.executorch import Call, Delegate, Integer, Kernel, Tensor
 from satchel.export.ops.executorch_tools import ScalarType, schema
 
-SCALAR_TYPES = {"float32": ScalarType.FLOAT, "int64": ScalarType.LONG, "int8": ScalarType.CHAR}
+SCALAR_TYPES = {
+    "float32": ScalarType.FLOAT, "float16": ScalarType.HALF, "int64": ScalarType.LONG, "int32": ScalarType.INT,
+    "int8": ScalarType.CHAR,
+}  # fmt: skip
 ALIGNMENT = 16
 SLACK = 128
 """Bytes after the last tensor: XNNPACK's kernels may read past the end of an input."""

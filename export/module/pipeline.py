@@ -116,9 +116,9 @@ def _write(model: ModuleModel, plans: Sequence[Plan], store: WeightStore, option
         written = {name: _written(writer.folder, model, name, store, plan, options) for name in model.parts}
         for name, content in model.files.items():
             (writer.folder / name).write_bytes(content)
-        golden(model, store).write(writer.folder / "golden")
         schemes = {name: scheme for one in written.values() for name, scheme in one.schemes.items()}
         files = {name: one.file for name, one in written.items()}
+        golden(model, store, files).write(writer.folder / "golden")
         manifest = ModuleManifest(
             model=model.info, plan=plan, module=ModuleEntry(plan.format, files, model.task),  # type: ignore[arg-type]
             weights=WeightSchemes(plan["weights"], schemes), tools=tool_versions(plan.format),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +14,11 @@ import numpy as np
 
 from satchel.runtime.errors import FormatError, MissingPackageError, UsageError
 from satchel.runtime.module.manifest import ModuleFile
+from satchel.runtime.pte import open_pte, unpack_coreml
 from satchel.runtime.quiet import quiet_imports
 
 Arrays = Mapping[str, np.ndarray]
+MAC = sys.platform == "darwin"
 
 
 class Runner(Protocol):
@@ -106,19 +110,46 @@ class ExecutorchRunner:
         folder: of the bundle.
         file: its entry.
         threads: as ExecutorchBackend has it.
+        precision: of the interpreter, which stands in for Core ML off the Mac: "fp32" or "fp16".
     """
 
-    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, file: ModuleFile, threads: int | None = None, precision: str = "fp32") -> None:
         from satchel.runtime.backends.executorch import Methods
 
         self._file, self._name = file, file.options["method"]
+        self._inside = Delegated(folder, file, precision) if file.options["target"] == "coreml" and not MAC else None
+        if self._inside is not None:
+            return
         self._methods = Methods(folder / file.path, [self._name], threads)
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """One execution."""
+        if self._inside is not None:
+            return self._inside(inputs)
         given = (np.ascontiguousarray(inputs[spec.name]) for spec in self._file.inputs)
         found = self._methods.outputs(self._name, *given)
         return {spec.name: value for spec, value in zip(self._file.outputs, found, strict=True)}
+
+
+class Delegated:
+    """The Core ML package of a program for Apple's delegate, in our interpreter.
+
+    Args:
+        folder, file: of the program.
+        precision: as CoremlRunner has it.
+    """
+
+    def __init__(self, folder: Path, file: ModuleFile, precision: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()  # as long as this object: weights are read when they are needed
+        with open_pte(folder / file.path) as pte:
+            payload = pte.payload(pte.method(file.options["method"]).delegates[0])
+            package = unpack_coreml(payload, Path(self._folder.name))
+        inside = replace(file, path=package.name, options=file.options["package"])
+        self._run = CoremlRunner(Path(self._folder.name), inside, precision=precision)
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One call."""
+        return self._run(inputs)
 
 
 RUNNERS: dict[str, Callable[..., Runner]] = {

@@ -4,8 +4,8 @@ The program is converted with codes for weights and the row scales multiplied af
 const of the converted program is a weight if its values are: the pass exchanges it for constexpr_lut_to_dense. A weight
 that is found nowhere is an error.
 
-There is a function for each size of the examples ("main", "main_1", ...; before iOS18 "main" alone), whose shapes are
-fixed. They share the blobs. ModuleFile.options:
+There is a function for each size of the examples ("main", "main_1", ...; or "main" alone, for the largest, where the
+plan says so), whose shapes are fixed. They share the blobs. ModuleFile.options:
 
     functions   a list of {"name", "sizes": name of a dynamic dimension -> its size in this function}
     target      "iOS16", "iOS17" or "iOS18"
@@ -33,6 +33,7 @@ from satchel.export.module.codes import with_codes
 from satchel.export.module.formats import Request, Written
 from satchel.export.module.formats.coreml_pass import Exchange
 from satchel.export.module.limits import unsupported
+from satchel.export.module.pointwise import pointwise
 from satchel.export.module.program import Inputs, Program
 from satchel.export.module.sizes import Size, size_ranges, sizes_of, tensor_specs
 from satchel.export.ops.mil_builder import TARGETS, ct, fresh_names
@@ -53,9 +54,11 @@ def write(folder: Path, request: Request) -> Written:
     plan = request.plan
     target, half = plan["target"], plan["activation_dtype"] == "float16"
     coded, codes = with_codes(plain_attention(request.program), request.weights, request.store)
+    if plan["linear"] == "conv1x1":
+        coded = pointwise(coded)
     sizes = sizes_of(request.program, request.examples)
-    if target != "iOS18":
-        sizes = sizes[:1]
+    if plan["shapes"] != "examples":
+        sizes = [max(sizes, key=lambda size: sum(value.numel() for value in size.example.values()))]
     package = folder / f"{request.name}.mlpackage"
     (package / mlpackage.WEIGHTS).parent.mkdir(parents=True)
     store = BlobStore(package / mlpackage.WEIGHTS)

@@ -1,9 +1,10 @@
 """A module -> `<name>.pte`, lowered by ExecuTorch to XNNPACK; what XNNPACK lacks runs in portable kernels.
 
-ModuleFile.options:
+For Apple's devices the whole is one call of the Core ML delegate instead (executorch_coreml.py). ModuleFile.options:
 
     method      "forward"; inputs and outputs in the order of the manifest
-    target      "xnnpack"
+    target      "xnnpack", or "coreml"
+    package     of the Core ML program inside: the options that formats/coreml.py gives
 
 The constant method `satchel_weights` gives a JSON object: name of each weight -> `values`, `scale` (or null), `dtype`,
 `shape`, `axes` (of the blob, as axes of the values), `form` and `groups`. A place is {"blob": key} in the named data or
@@ -36,6 +37,10 @@ from satchel.runtime.quiet import quiet_imports
 def write(folder: Path, request: Request) -> Written:
     """Writes the file; arguments and errors as write_module has them."""
     plan = request.plan
+    if plan["target"] == "coreml":
+        from satchel.export.module.formats.executorch_coreml import write_delegated  # and with it coremltools
+
+        return write_delegated(folder, request)
     program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
         with quiet_imports():
