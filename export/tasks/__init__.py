@@ -20,6 +20,7 @@ TASKS = {
     "object-detection": "satchel.export.tasks.object_detection",
     "semantic-segmentation": "satchel.export.tasks.semantic_segmentation",
     "depth-estimation": "satchel.export.tasks.depth_estimation",
+    "zero-shot-image-classification": "satchel.export.tasks.zero_shot_image_classification",
     "audio-classification": "satchel.export.tasks.audio_classification",
     "automatic-speech-recognition": "satchel.export.tasks.speech_recognition",
 }

@@ -162,7 +162,19 @@ def task_of(config: Mapping[str, Any], task: str) -> str:
         kind = getattr(transformers, str(name), None)
         if isinstance(kind, type):
             try:
-                return known_task(str(tasks_manager().infer_task_from_model(kind)))
+                found = str(tasks_manager().infer_task_from_model(kind))
+                return known_task(_more_exactly(str(name), found))
             except (ValueError, KeyError):
                 continue
     raise UsageError("the task cannot be told from the model", got=names, wanted=f"--task, one of {', '.join(TASKS)}")
+
+
+def _more_exactly(architecture: str, task: str) -> str:
+    """Of several tasks that an architecture has, the one that it was made for, and not optimum's first."""
+    from transformers.models.auto import modeling_auto
+
+    better = {"feature-extraction": "zero-shot-image-classification", "image-segmentation": "semantic-segmentation"}
+    if task not in better:
+        return task
+    names = f"MODEL_FOR_{better[task].replace('-', '_').upper()}_MAPPING_NAMES"
+    return better[task] if architecture in getattr(modeling_auto, names).values() else task

@@ -65,7 +65,7 @@ def input_names(checkpoint: TaskCheckpoint) -> tuple[str, ...]:
 
 def longest_text(checkpoint: TaskCheckpoint) -> int:
     """Ids that the model takes: by its positions, its tokenizer, and LONGEST."""
-    config = checkpoint.config
+    config = getattr(checkpoint.config, "text_config", None) or checkpoint.config
     positions = int(getattr(config, "max_position_embeddings", LONGEST) or LONGEST)
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"):
         positions -= int(config.pad_token_id or 0) + 1  # their positions begin behind the padding's
@@ -80,13 +80,19 @@ def example(
     tokenizer.padding_side = "right"
     whole = " ".join(texts) if size > SIZES[0] else texts[0]
     given: dict[str, Any] = {"text": texts[5 % len(texts)], "text_pair": whole} if pairs else {"text": whole}
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError("the tokenizer has no token for padding", got=type(tokenizer).__name__)
+    pad_id(tokenizer)
     found = tokenizer(
         **given, truncation="only_second" if pairs else True, max_length=size, padding="max_length",
         return_tensors="pt", return_token_type_ids=TYPES in names, return_attention_mask=True,
     )  # fmt: skip
     return {name: torch.as_tensor(found[name]) for name in names}
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id of padding; raises CheckpointError where there is none."""
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError("the tokenizer has no token for padding", got=type(tokenizer).__name__)
+    return int(tokenizer.pad_token_id)
 
 
 def calibration(checkpoint: TaskCheckpoint, names: Sequence[str], longest: int, *, pairs: bool) -> Iterator[Inputs]:
@@ -104,13 +110,13 @@ def calibration(checkpoint: TaskCheckpoint, names: Sequence[str], longest: int, 
         yield {name: torch.as_tensor(found[name]) for name in names}
 
 
-def tokens_step(checkpoint: TaskCheckpoint) -> dict[str, Any]:
-    """The data of runtime/tasks/tokens.py."""
-    tokenizer = checkpoint.tokenizer
-    mask, types = (name if name in input_names(checkpoint) else None for name in (MASK, TYPES))
+def tokens_step(checkpoint: TaskCheckpoint, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The data of runtime/tasks/tokens.py; `names` are of the inputs, where they are not those of input_names."""
+    tokenizer, names = checkpoint.tokenizer, names or input_names(checkpoint)
+    mask, types = (name if name in names else None for name in (MASK, TYPES))
     return {
         "step": "tokens", "ids": IDS, "mask": mask, "types": types,
-        "max_length": longest_text(checkpoint), "pad_id": int(tokenizer.pad_token_id),
+        "max_length": longest_text(checkpoint), "pad_id": pad_id(tokenizer),
         "pad_type": int(tokenizer.pad_token_type_id),
     }  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Logits of classes for each place, mostly of a coarser grid -> the class of each pixel of the picture.
 
 Data: `output` [pictures, classes, rows, columns], `labels`, names in order. Logits are scaled to the picture
-bilinearly, then the largest wins. The answer is, for each picture, {"segments", "map"}: a list of {"label", "id", "share"} (of the
-pixels), the largest first, and the classes' numbers, uint8 (uint16 of more than 256 classes) [height, width].
+bilinearly, then the largest wins. The answer is, for each picture, {"segments", "map"}: a list of {"label", "id",
+"share"} (of the pixels), the largest first, and the classes' numbers, uint8 (uint16 of more than 256 classes) [height,
+width].
 """
 
 from __future__ import annotations
