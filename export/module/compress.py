@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,22 +10,21 @@ import numpy as np
 
 from satchel.devices.rulebook import rule
 from satchel.export.module.program import Inputs, Program
-from satchel.export.module.sensitive import losses, sensitive
+from satchel.export.module.sensitive import choose
 from satchel.export.module.statistics import curvatures, mean_squares
 from satchel.export.module.weights import Weight
-from satchel.export.palettize import gptq
-from satchel.export.palettize.candidates import SWEEPS
+from satchel.export.palettize.candidates import SWEEPS, Candidate, Cost, candidates
+from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import int8_rows, palettize
-from satchel.export.palettize.refine import refine_palette
-from satchel.export.palettize.spec import PALETTE_WIDTHS, Effort
+from satchel.export.palettize.spec import PALETTE_WIDTHS, Effort, Recipe
 from satchel.export.palettize.store import WeightStore
 from satchel.export.palettize.tensors import Matrix, PalettizedTensor, PlainTensor
 from satchel.export.progress import Progress, silent
 from satchel.runtime.errors import UsageError
 
 BITS = 4
-ROUNDS = 3
-"""Refits of LUT and row scales that follow k-means."""
+WIDER = (6, 8)
+"""Bits that a weight may get instead of fewer, where that saves most at the outputs."""
 LIMITS = "CH42"
 """The rule that says what is small and what is narrow."""
 
@@ -39,7 +38,7 @@ class ModuleRecipe:
         bits: of a palette's index.
         widths: (name of a weight, bits): those that have other bits; 16 and 32 keep floats.
         effort: "low" weighs columns by their mean squares; "normal" lets later columns make up for the errors of
-            earlier ones (GPTQ), and lets what is sensitive keep 8 bits (sensitive.py); "high" refines longer.
+            earlier ones (GPTQ), and gives what is sensitive 6 or 8 bits (sensitive.py); "high" refines longer.
     """
 
     weights: str = "palette"
@@ -92,16 +91,31 @@ class Known:
     curvature: np.ndarray | None = None
 
 
-def compress_weight(values: np.ndarray, known: Known, bits: int, effort: Effort = "low") -> Matrix:
-    """One matrix, float32 [rows, columns], with so many bits."""
+def compress_weight(values: np.ndarray, known: Known, bits: int) -> Matrix:
+    """One matrix, float32 [rows, columns], with so many bits, each number rounded on its own."""
     if bits >= 16:
         return PlainTensor(values.astype(np.float16 if bits == 16 else np.float32))
-    if bits == 8:
-        return int8_rows(values)
-    if known.curvature is None:
-        return palettize(values, known.squares, bits=bits)
-    found = gptq.palette(values, known.curvature, bits=bits, groups=1, rounds=ROUNDS)
-    return refine_palette(values, known.curvature, found, SWEEPS[effort]) if SWEEPS[effort] else found
+    return int8_rows(values) if bits == 8 else palettize(values, known.squares, bits=bits)
+
+
+def forms_of(bits: int, *, free: bool) -> tuple[str, ...]:
+    """The forms of a palette whose usual bits these are, those first; a settled one has no other."""
+    return tuple(str(b) for b in (bits, *(wider for wider in WIDER if wider > bits and free)))
+
+
+def weight_forms(values: np.ndarray, known: Known, forms: Sequence[str], effort: Effort) -> list[Candidate]:
+    """A matrix, float32 [rows, columns], in several forms with what each costs: under its curvature where that is
+    known (palettize/candidates.py), else each number rounded on its own."""
+    rows, columns = values.shape
+    if known.curvature is not None:
+        curvature = Curvature(known.curvature, np.full(rows, 1 / rows, np.float32))
+        return candidates(values, curvature, Recipe(effort=effort), tuple(forms))
+    weighs, found = np.ones(columns, np.float32) if known.squares is None else known.squares, []
+    for form in forms:
+        matrix = compress_weight(values, known, int(form))
+        loss = float((np.square(matrix.dequantize() - values) @ weighs).mean()) / 2
+        found.append(Candidate(form, matrix, Cost(loss, matrix.stored_bytes)))
+    return found
 
 
 def compress(
@@ -128,29 +142,33 @@ def compress(
     names = {weight.name for weight in weights}
     if unknown := sorted(set(recipe.settled) - names):
         raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(names))
-    for done, (weight, known) in enumerate(_known(program, weights, examples, recipe), 1):
-        values = weight.matrix(program.value(weight.name).float().numpy())
-        check_finite(weight.name, values)
-        store.put_matrix(weight.name, compress_weight(values, known, usual_bits(weight, recipe), recipe.effort))
-        progress(f"Compressing weights ({recipe.weights})", done, len(weights))
-    if recipe.effort != "low":
-        free = [w for w in weights if usual_bits(w, recipe) < 8 and w.name not in recipe.settled]
-        for weight in sensitive(free, losses(program, free, store, examples)):
-            store.put_matrix(weight.name, int8_rows(weight.matrix(program.value(weight.name).float().numpy())))
-
-
-def _known(
-    program: Program, weights: Sequence[Weight], examples: Sequence[Inputs], recipe: ModuleRecipe
-) -> Iterator[tuple[Weight, Known]]:
-    """Each weight, and as much of its input as its form and the effort ask for."""
+    told = f"Compressing weights ({recipe.weights})"
     palettes = [weight for weight in weights if usual_bits(weight, recipe) < 8]
-    yield from ((weight, Known()) for weight in weights if usual_bits(weight, recipe) >= 8)
     squares = mean_squares(program, palettes, examples) if palettes else {}
-    if recipe.effort == "low":
-        yield from ((weight, Known(squares.get(weight.name))) for weight in palettes)
-    else:
-        for weight, curvature in curvatures(program, palettes, examples):
-            yield weight, Known(squares.get(weight.name), curvature)
+    alone = weights if recipe.effort == "low" else [weight for weight in weights if usual_bits(weight, recipe) >= 8]
+    for done, weight in enumerate(alone, 1):
+        known = Known(squares.get(weight.name))
+        store.put_matrix(weight.name, compress_weight(_values(program, weight), known, usual_bits(weight, recipe)))
+        progress(told, done, len(weights))
+    if recipe.effort == "low" or not palettes:
+        return
+    apart = WeightStore(store.folder / "forms")
+    forms = {w.name: forms_of(usual_bits(w, recipe), free=w.name not in recipe.settled) for w in palettes}
+    for done, (weight, curvature) in enumerate(curvatures(program, palettes, examples), len(alone) + 1):
+        known = Known(squares.get(weight.name), curvature)
+        for candidate in weight_forms(_values(program, weight), known, forms[weight.name], recipe.effort):
+            apart.put_candidate(weight.name, candidate)
+        progress(told, done, len(weights))
+    chosen = choose(program, [w for w in palettes if len(forms[w.name]) > 1], forms, apart, examples)
+    for weight in palettes:
+        store.adopt(apart, weight.name, chosen.get(weight.name, forms[weight.name][0]))
+
+
+def _values(program: Program, weight: Weight) -> np.ndarray:
+    """A weight's matrix, float32 [rows, columns]."""
+    values = weight.matrix(program.value(weight.name).float().numpy())
+    check_finite(weight.name, values)
+    return values
 
 
 def check_finite(name: str, values: np.ndarray) -> None:

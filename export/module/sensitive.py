@@ -1,29 +1,34 @@
-"""Which weights lose most by their palette, as the module's outputs show it; those keep 8 bits."""
+"""Which weights get more bits: what each width loses at the module's outputs, for the bytes that it takes.
+
+The outputs are measured with each weight alone at the usual bits. What it would lose at other widths follows from what
+its own output loses there: that is as many times less. Then widths are chosen as a decoder's (palettize/budget.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import numpy as np
 import torch
 
 from satchel.export.module.program import Inputs, Program, assign
 from satchel.export.module.weights import Weight
+from satchel.export.palettize.budget import fewest, total, within_bytes
+from satchel.export.palettize.candidates import Cost
 from satchel.export.palettize.store import WeightStore
 
-SHARE = 1 / 8
-"""Of the numbers in palettes: as many at most keep 8 bits for their sensitivity, half a bit a weight on average."""
-TIMES = 1.5
-"""A weight is sensitive if it loses so many times what the median weight loses, for each number that it has."""
+MORE_BITS = 7 / 16
+"""A weight on average, beyond the usual bits; with LUTs and row scales a palette of 4 bits then has some 4.5."""
 MEASURED = 4
 """Inputs, spread over all, that losses are measured on."""
+Forms = Mapping[str, tuple[str, ...]]
+"""Name of a weight -> its forms, as palettize/candidates.py names them, the usual one first."""
 
 
 def losses(
-    program: Program, weights: Sequence[Weight], store: WeightStore, examples: Sequence[Inputs]
+    program: Program, weights: Sequence[Weight], forms: Forms, store: WeightStore, examples: Sequence[Inputs]
 ) -> dict[str, float]:
-    """Name -> mean squared error of the outputs, over their mean square, with this weight's palette alone."""
+    """Name -> mean squared error of the outputs, over their mean square, with this weight's usual form alone."""
     chosen = (
         [examples[i * len(examples) // MEASURED] for i in range(MEASURED)] if len(examples) > MEASURED else examples
     )
@@ -32,7 +37,7 @@ def losses(
     found = {}
     for weight in weights:
         own = program.value(weight.name)
-        values = weight.parameter(store.matrix(weight.name).dequantize())
+        values = weight.parameter(store.candidate(weight.name, forms[weight.name][0]).dequantize())
         assign(trial.graph, weight.name, torch.from_numpy(np.ascontiguousarray(values)))
         errors = [_error(one, trial(inputs)) for one, inputs in zip(wanted, chosen, strict=True)]
         found[weight.name] = sum(errors) / len(errors)
@@ -50,15 +55,27 @@ def _error(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) 
     return sum(found) / len(found) if found else 0.0
 
 
-def sensitive(weights: Sequence[Weight], loss: Mapping[str, float]) -> list[Weight]:
-    """Those that are to keep 8 bits, the most sensitive for their size first."""
-    if not weights:
-        return []
-    rate = {weight.name: loss[weight.name] / weight.size for weight in weights}
-    usual, left = median(rate.values()), SHARE * sum(weight.size for weight in weights)
-    found = []
-    for weight in sorted(weights, key=lambda w: (-rate[w.name], w.name)):
-        if rate[weight.name] > TIMES * usual and weight.size <= left:
-            found.append(weight)
-            left -= weight.size
-    return found
+def _scaled(own: Mapping[str, Cost], usual: str, loss: float) -> dict[str, Cost]:
+    """The costs of one weight's forms, in units of the loss at the outputs."""
+    unit = loss / own[usual].loss if own[usual].loss > 0 else 0.0
+    return {form: Cost(cost.loss * unit, cost.bytes) for form, cost in own.items()}
+
+
+def choose(
+    program: Program, weights: Sequence[Weight], forms: Forms, store: WeightStore, examples: Sequence[Inputs]
+) -> dict[str, str]:
+    """Name -> form of some weights, the least loss within MORE_BITS.
+
+    Args:
+        program: in fp32.
+        weights: that have several forms.
+        forms: of them.
+        store: has every form.
+        examples: inputs.
+    """
+    at_outputs = losses(program, weights, forms, store, examples)
+    options = {
+        w.name: _scaled(store.costs(w.name, forms[w.name]), forms[w.name][0], at_outputs[w.name]) for w in weights
+    }
+    more = MORE_BITS / 8 * sum(weight.size for weight in weights)
+    return within_bytes(options, total(options, fewest(options)).bytes + int(more))
