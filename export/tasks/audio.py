@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -147,16 +148,17 @@ def _with_files(how: LogMel, window: np.ndarray, filters: np.ndarray) -> SoundPr
 
 
 def features(samples: np.ndarray, how: SoundPreparation) -> np.ndarray:
-    """float32 [samples] as the model takes it, without a batch."""
+    """A window of float32 [samples] as the model takes it, without a batch."""
+    samples = samples[: how.step.samples]
     if isinstance(how.step, Waveform):
-        return filled(samples[: how.step.samples], how.step)
+        return filled(samples, how.step)
     assert how.constants is not None
     return log_mel(samples, how.step, how.constants)
 
 
 def _check(own: Any, how: SoundPreparation) -> None:
     """Raises CheckpointError where our steps give other numbers than the extractor."""
-    samples = sounds(how.step.rate)[0]
+    samples = sounds(how.step.rate)[0][: how.step.samples]
     wanted = np.asarray(own(samples, sampling_rate=how.step.rate, return_tensors="np")[how.step.input][0])
     found = features(samples, how)
     if isinstance(how.step, Waveform):
@@ -166,9 +168,10 @@ def _check(own: Any, how: SoundPreparation) -> None:
         raise CheckpointError("our preparation of sounds is not the model's", got=got, wanted=wanted.shape)
 
 
-def sounds(rate: int) -> list[np.ndarray]:
+@cache
+def sounds(rate: int) -> tuple[np.ndarray, ...]:
     """Computed: vowels of gliding pitch between hisses and pauses, float32 [samples], of 3 to 8 seconds."""
-    return [_voice(rate, seconds, pitch, seed) for seconds, pitch, seed in ((6, 120, 0), (8, 210, 1), (3, 90, 2))]
+    return tuple(_voice(rate, seconds, pitch, seed) for seconds, pitch, seed in ((6, 120, 0), (8, 210, 1), (3, 90, 2)))
 
 
 FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,13 @@ class ModuleGolden:
     cases: tuple[Case, ...]
 
     def write(self, folder: Path) -> None:
-        """Writes golden.json and the arrays into `folder`, which is made if need be."""
+        """Writes golden.json and the arrays into `folder`, which is made if need be; equal arrays are one file."""
         folder.mkdir(exist_ok=True)
         cases = []
+        held: dict[str, str] = {}
         for number, case in enumerate(self.cases):
-            inputs = _write_all(folder, f"{number}.input", case.inputs)
-            sets = {name: _write_all(folder, f"{number}.{name}", case.sets[name]) for name in sorted(case.sets)}
+            inputs = _write_all(folder, f"{number}.input", case.inputs, held)
+            sets = {name: _write_all(folder, f"{number}.{name}", case.sets[name], held) for name in sorted(case.sets)}
             cases.append(_Case(case.part, inputs, sets))
         structure = strict_json.encode(_Structure(SCHEMA_VERSION, tuple(cases)))
         (folder / "golden.json").write_bytes(strict_json.canonical(structure))
@@ -108,14 +110,19 @@ def _same_names(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> None:
         raise BundleError("golden data of other names", got=sorted(arrays), wanted=sorted(wanted))
 
 
-def _write_all(folder: Path, stem: str, arrays: Arrays) -> dict[str, _Array]:
-    return {name: _write(folder, f"{stem}.{i}.bin", arrays[name]) for i, name in enumerate(sorted(arrays))}
+def _write_all(folder: Path, stem: str, arrays: Arrays, held: dict[str, str]) -> dict[str, _Array]:
+    return {name: _write(folder, f"{stem}.{i}.bin", arrays[name], held) for i, name in enumerate(sorted(arrays))}
 
 
-def _write(folder: Path, file: str, values: np.ndarray) -> _Array:
+def _write(folder: Path, file: str, values: np.ndarray, held: dict[str, str]) -> _Array:
+    """Writes an array, unless `held` (sha256 -> file) has one of the same bytes: a decoder is given what an encoder
+    gives."""
     name = values.dtype.name
-    (folder / file).write_bytes(np.ascontiguousarray(values, DTYPES[name]).tobytes())
-    return _Array(file, values.shape, name)
+    data = np.ascontiguousarray(values, DTYPES[name]).tobytes()
+    found = held.setdefault(hashlib.sha256(data).hexdigest(), file)
+    if found == file:
+        (folder / file).write_bytes(data)
+    return _Array(found, values.shape, name)
 
 
 def _read_case(folder: Path, case: _Case) -> Case:
