@@ -113,11 +113,9 @@ def _check(checkpoint: TaskCheckpoint, images: Images, graphs: dict[str, Graph],
     both = {name: torch.cat([one[name] for one in texts]) for name in texts[0]}
     with torch.no_grad():
         wanted = model(**picture, **both).logits_per_image.double().numpy()
-        vectors = [
-            _said(graphs["image"], picture)[IMAGE],
-            torch.cat([_said(graphs["text"], one)[TEXT] for one in texts]),
-        ]
-    found = logits(*(one.numpy() for one in vectors), how)
+        pictures = _said(graphs["image"], picture)[IMAGE].numpy()
+        labels = torch.cat([_said(graphs["text"], one)[TEXT] for one in texts]).numpy()
+    found = logits(pictures, labels, how)
     if not np.abs(found - wanted).max() <= SAME * max(float(np.abs(wanted).max()), 1.0):
         raise CheckpointError("vectors are compared in a way that is not known", got=type(model).__name__)
 

@@ -2,7 +2,8 @@
 
 Data: `image` and `text`, the outputs of the parts of the same names; `scale` and `bias`, which the cosine of two
 vectors is multiplied with and added to; `function`: "softmax" over the labels, or "sigmoid", each on its own.
-The labels are what is given as "text". The answer is, for each picture, a list of {"label", "score"}, the likeliest first.
+The labels are what is given as "text". The answer is, for each picture, a list of {"label", "score"}, the likeliest
+first.
 """
 
 from __future__ import annotations
