@@ -153,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     encoder = Encoder(options.model or minilm())
     pairs = Pairs(encoder.embed(encoder.part.program))
-    print("| scheme | computed by | Spearman, 200 pairs | neighbours | drawn | distance | bits of the linears, or size | "
+    print("| scheme | computed by | Spearman, 200 pairs | neighbours | drawn | distance | bits or size | "
           "CPU seconds |\n" + "|" + "---|" * 8)  # fmt: skip
     for scheme in options.schemes:
         recipe, start = _recipe(scheme), time.process_time()
