@@ -47,6 +47,8 @@ class ModuleOptions:
         overwrite: replace bundles that exist.
         overrides: role -> value, choices of the plans that are settled so.
         progress: told what is being done.
+        image_size: height and width of pictures, for a task that says something of places in them; None for those of
+            the model.
     """
 
     format: str | None = None
@@ -59,6 +61,7 @@ class ModuleOptions:
     overwrite: bool = False
     overrides: Mapping[str, str] | None = None
     progress: Progress = silent
+    image_size: tuple[int, int] | None = None
 
 
 def export_parts(model: ModuleModel, devices: str | Sequence[str], options: ModuleOptions) -> list[ModuleBundle]:

@@ -34,7 +34,7 @@ def export_task(
         CheckpointError, TokenizerError: the model cannot be read, or was not trained for the task.
         UsageError, FormatError, DeviceError, PlanError, OutputError, MissingPackageError: as export_module.
     """
-    return export_parts(task_model(open_task(model, task)), devices, options)
+    return export_parts(task_model(open_task(model, task, options.image_size)), devices, options)
 
 
 def task_model(checkpoint: TaskCheckpoint) -> ModuleModel:

@@ -32,6 +32,10 @@ def command(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of a .pt2 file's bundles; the file's own by default.")] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="For boxes, segments or depth: of pictures, instead of the model's."),
+    ] = None,
     skip_format: Annotated[
         list[str] | None, typer.Option(metavar="FORMAT", help="For a module: a format that no device gets.")
     ] = None,
@@ -95,11 +99,12 @@ def command(
                 bundles += export_modules(model, task, device, name, {
                     "format": format, "skip_formats": skip_format or (), "weights": weights, "bits": bits or 4,
                     "effort": effort or "normal", "output": output, "overwrite": overwrite,
-                    "overrides": parse_overrides(settings), "progress": bars,
+                    "overrides": parse_overrides(settings), "progress": bars, "image_size": image_size,
                 })  # fmt: skip
             else:
-                if name or skip_format:
-                    raise UsageError("--name and --skip-format are for modules", got=model, wanted="--task, or a .pt2")
+                if name or skip_format or image_size:
+                    what = "--name, --skip-format and --image-size are for modules"
+                    raise UsageError(what, got=model, wanted="--task, or a .pt2")
                 bundles += export(
                     model, device, format=format, weights=weights, context=context, calibration=calibration, seed=seed,
                     effort=effort, bits=bits, max_size=max_size, max_kl=max_kl, recipe=recipe, output=output, work=work,

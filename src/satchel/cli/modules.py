@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from satchel.cli.answers import plain, print_answers
 from satchel.cli.console import out, print_json
 from satchel.runtime.errors import UsageError
+from satchel.runtime.images import LARGEST_EDGE
 from satchel.runtime.module.bundle import ModuleBundle
 from satchel.runtime.module.session import ModuleSession
+from satchel.runtime.tasks.maps import check_target, write_maps
 
 SAVED = (".pt2", ".pt", ".pth", ".ts")
 """Endings of what torch saves; only a torch.export program is read, and the others are refused with the way out."""
@@ -35,6 +36,10 @@ def settled_task(model: str, task: str | None) -> str | None:
     return None if is_language_model(model) else task
 
 
+MAPPED = ("segments", "depth")
+"""Steps whose answers say something of each pixel."""
+
+
 def is_module(model: str, task: str | None) -> bool:
     """Whether an export is of a module, and not of a language model."""
     return task is not None or Path(model).suffix in SAVED
@@ -50,10 +55,13 @@ def refuse(given: Mapping[str, Any]) -> None:
 def export_modules(
     model: str, task: str | None, devices: list[str], name: str | None, given: Mapping[str, Any]
 ) -> list[ModuleBundle]:
-    """Exports a saved program, or a model for a task; `given` are fields of ModuleOptions."""
+    """Exports a saved program, or a model for a task; `given` are fields of ModuleOptions, `image_size` as typed."""
     from satchel.export.module.pipeline import ModuleOptions
 
-    options = ModuleOptions(**given)
+    size = given.get("image_size")
+    options = ModuleOptions(**{**given, "image_size": size_of(size) if size is not None else None})
+    if size is not None and task is None:
+        raise UsageError("--image-size is for tasks", got=model, wanted="--task")
     if task is None:
         from satchel.export.module.api import export_program_file
 
@@ -74,37 +82,42 @@ def outline_of(model: str, task: str | None) -> Any:
     return outline_task(model, task)
 
 
-def answer(session: ModuleSession, given: Mapping[str, Any], as_json: bool) -> None:
-    """Prints what a module with a task says."""
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of "480x640", or of "512"; raises UsageError for anything else."""
+    edges = text.lower().split("x")
+    if len(edges) > 2 or not all(
+        edge.isascii() and edge.isdigit() and 1 <= int(edge) <= LARGEST_EDGE for edge in edges
+    ):
+        raise UsageError("a size of pictures", got=text, wanted="HEIGHTxWIDTH, such as 480x640")
+    return int(edges[0]), int(edges[-1])
+
+
+def answer(session: ModuleSession, given: Mapping[str, Any], as_json: bool, output: Path | None = None) -> None:
+    """Prints what a module with a task says.
+
+    Args:
+        session: loaded.
+        given: by the user, by kind.
+        as_json: whether one JSON document is printed.
+        output: where what it says of each pixel is written.
+    """
+    if output is not None:
+        _check_output(session, output)
     start = time.perf_counter()
-    found = _plain(session.answer(**given))
+    found = session.answer(**given)
     seconds = round(time.perf_counter() - start, 3)
+    files = [] if output is None else [str(path) for path in write_maps(output, found)]
     if as_json:
-        print_json({"task": session.info["task"], "answer": found, "seconds": seconds})
+        written = {"files": files} if files else {}
+        print_json({"task": session.info["task"], "answer": plain(found), "seconds": seconds, **written})
         return
-    for one in found if isinstance(found, list) else [found]:
-        _print(one)
+    print_answers(found, given.get("image", ()))
+    for path in files:
+        out.print(f"written: {path}", markup=False)
 
 
-def _print(one: Any) -> None:
-    """One answer: rows of names and scores, or whatever it is."""
-    if isinstance(one, list) and one and all(isinstance(row, dict) for row in one):
-        for row in one:
-            _print(row)
-    elif isinstance(one, dict):
-        score = f"{one['score']:.3f}  " if "score" in one else ""
-        name = next((str(one[key]) for key in ("answer", "text", "token") if key in one), "")
-        out.print(f"{score}{one.get('label', '')} {name}".strip(), markup=False)
-        for part in (*one.get("segments", ()), *one.get("words", ())) if "text" in one else ():  # of speech
-            out.print(f"{part['start']:8.2f} s to {part['end']:.2f} s  {part['text'].strip()}", markup=False)
-    elif isinstance(one, list) and len(one) > 8 and all(isinstance(x, float) for x in one):
-        out.print(f"{len(one)} numbers: {', '.join(f'{x:.4f}' for x in one[:8])}, ...", markup=False)
-    elif isinstance(one, list):
-        for part in one:
-            _print(part)
-    else:
-        out.print(str(one), markup=False)
-
-
-def _plain(found: Any) -> Any:
-    return found.tolist() if isinstance(found, np.ndarray) else found
+def _check_output(session: ModuleSession, output: Path) -> None:
+    task = session.bundle.manifest.module.task
+    if task is None or task.answer.get("step") not in MAPPED:
+        raise UsageError("nothing to write, for this task", got=f"--output {output}", wanted="segmentation or depth")
+    check_target(output)

@@ -37,6 +37,17 @@ def command(
     language: Annotated[str | None, typer.Option(help="Spoken in --audio, such as de or german.")] = None,
     translate: Annotated[bool, typer.Option("--translate", help="Speech into English text.")] = False,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="When the words of --audio are said.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="What a score must be above, to be told of a detector.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="How many answers a classifier or detector tells.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="In which each --text takes the place of {}, where it names a label.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .png or .npy for the map of segmentation or depth."),
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Keep a conversation, a line of standard input each turn.")
     ] = False,
@@ -58,11 +69,14 @@ def command(
                 "audio": [str(path) for path in audio or []], "language": language, "translate": translate,
                 "timestamps": timestamps,
             }  # fmt: skip
+            settings = {"threshold": threshold, "top": top, "template": template}
+            named = {kind: values for kind, values in given.items() if values}
+            named |= {name: value for name, value in settings.items() if value is not None}
             with load_module(bundle) as module:
-                answer(module, {kind: values for kind, values in given.items() if values}, as_json)
+                answer(module, named, as_json, output)
             return
-        if text or text_pair or audio:
-            raise UsageError("--text and --audio are for modules with a task", wanted="--prompt TEXT")
+        if text or text_pair or audio or output:
+            raise UsageError("--text, --audio and --output are for modules with a task", wanted="--prompt TEXT")
         if prompt is None and not chat:
             raise UsageError("nothing to answer", wanted="--prompt TEXT or --chat")
         sampling: dict[str, Any] = {
