@@ -102,7 +102,7 @@ def windows(count, seed):
 
 
 @pytest.mark.parametrize(("weights", "pixels", "share"), [(None, 1.5, 0.15), ("fp32", 0.002, 1e-4)])
-def test_faces_and_their_points_are_found(weights, pixels, share, tmp_path):
+def test_faces_and_their_points_are_found(weights, pixels, share, tmp_path, record_property):
     module, calibration, inputs = real.face_points(), windows(24, seed=0), windows(12, seed=1)
     with torch.no_grad():
         wanted = [module(one) for one in inputs]
@@ -112,15 +112,16 @@ def test_faces_and_their_points_are_found(weights, pixels, share, tmp_path):
     points = np.concatenate([one["points"].numpy() for one in wanted])[seen] * PIXELS
     for bundle in exported(module, real.pixels(real.near_face(0, 0, 1.1), PIXELS), calibration, tmp_path, weights):
         found = answers(bundle, inputs)
-        assert np.abs(found["face"][:, 1] - faces).max() < share, bundle.manifest.format
-        assert np.abs(found["points"][seen] * PIXELS - points).max() < pixels, bundle.manifest.format
+        apart = np.abs(found["face"][:, 1] - faces).max(), np.abs(found["points"][seen] * PIXELS - points).max()
+        record_property(bundle.manifest.format, f"share {apart[0]:.5f}, pixels {apart[1]:.4f}")
+        assert apart[0] < share and apart[1] < pixels, bundle.manifest.format
         schemes = bundle.manifest.weights.tensors
         if weights is None and bundle.manifest.format == "coreml":
             assert schemes["conv3.weight"].startswith("palette") and schemes["dense5.weight"] == "palette4"
 
 
 @pytest.mark.parametrize(("weights", "cents"), [(None, 15), ("fp32", 0.1)])
-def test_pitches_of_tones_are_heard(weights, cents, tmp_path):
+def test_pitches_of_tones_are_heard(weights, cents, tmp_path, record_property):
     module, hertz = real.crepe(), np.geomspace(80, 800, 24)
     inputs = [real.tones(hertz[i : i + 1], i) for i in range(len(hertz))]
     calibration = [real.tones(hertz[i : i + 1] * 1.04, 100 + i) for i in range(len(hertz))]
@@ -129,4 +130,6 @@ def test_pitches_of_tones_are_heard(weights, cents, tmp_path):
     assert np.abs(wanted - real.cents(hertz)).max() < 15  # the network that was built here hears the tones' pitch
     for bundle in exported(module, calibration[0], calibration, tmp_path, weights):
         (found,) = answers(bundle, inputs).values()
-        assert np.abs(real.pitches(found) - wanted).max() < cents, bundle.manifest.format
+        apart = np.abs(real.pitches(found) - wanted)
+        record_property(bundle.manifest.format, f"cents {apart.mean():.3f}, at most {apart.max():.3f}")
+        assert apart.max() < cents, bundle.manifest.format
