@@ -33,8 +33,9 @@ def model(name: str, folder: Path) -> Any:
             wheel.extractall(folder)
     if "torchvision" not in sys.modules:
         sys.path.insert(0, str(folder))
-        # Its compiled ops may be for another build of torch; this one has to be known when it is imported.
-        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        # Its compiled ops may be for another build of torch; these have to be known when it is imported.
+        for op in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
     return getattr(torchvision.models, name)(weights=None)

@@ -33,6 +33,9 @@ VIEWS = (
     aten.reshape.default, aten.detach.default, aten.alias.default,
 )  # fmt: skip
 
+SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int)
+"""Such as those of attention's one matrix for query, key and value, where the query is another tensor."""
+
 
 def prepare(program: Program, inputs: Inputs) -> Program:
     """All of it.
@@ -116,12 +119,12 @@ def fold_parameters(program: Program) -> Program:
         parents = node.all_input_nodes
         if node.op != "call_function" or not parents or node.target in VIEWS:
             continue
-        if not all(p in values or p.op == "get_attr" or _is_view_of_parameter(p) for p in parents):
+        if not all(p in values or p.op == "get_attr" or _is_of_parameter(p) for p in parents):
             continue
         value = _evaluate(program, node)
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             name = f"{_stem(parents)}.computed_{node.name}"
-            assign(program.graph, name, value.contiguous())
+            assign(program.graph, name, value.clone(memory_format=torch.contiguous_format))
             with graph.inserting_before(node):
                 read = graph.get_attr(name)
             read.meta = dict(node.meta)
@@ -130,9 +133,9 @@ def fold_parameters(program: Program) -> Program:
     return _renewed(program, graph)
 
 
-def _is_view_of_parameter(node: Node) -> bool:
-    """Whether it is a view of a parameter, or a view of such a view."""
-    while node.target in VIEWS and isinstance(node.args[0], Node):
+def _is_of_parameter(node: Node) -> bool:
+    """Whether it is a view of a parameter, a view of such a view, or the pieces of one."""
+    while node.target in (*VIEWS, *SPLITS) and isinstance(node.args[0], Node):
         node = node.args[0]
         if parameter_name(node) is not None:
             return True
