@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from satchel.export.module.program import Program, place
+from torch.fx import Graph
+
+from satchel.export.module.program import Inputs, Program, place
 from satchel.runtime.errors import FormatError, SatchelError
 
 MARKS = (
@@ -12,18 +14,21 @@ MARKS = (
     r"PyTorch convert function for op '(?P<op>[\w.]+)' not implemented",
     r"No ONNX function found for <OpOverload\(op='(?P<op>[\w.]+)', overload='(?P<overload>\w+)'\)>",  # torch.onnx
     r"Missing out variants: \{(?P<op>[^}]+)\}",  # ExecuTorch
-    r"Operator torch\.ops\.(?P<op>[\w.]+) is not",
+    r"Operator torch\._?ops\.(?P<op>[\w.]+) is not",  # ExecuTorch too
 )
 """How converters name an op that they do not know."""
+SPACES = r"^(aten|prims)(::|\.)"
+"""What names of torch's own ops begin with."""
 
 
-def unsupported(title: str, error: BaseException, program: Program) -> SatchelError:
+def unsupported(title: str, error: BaseException, program: Program, example: Inputs) -> SatchelError:
     """The error of a format that a program cannot be written in.
 
     Args:
         title: of the format, such as "Core ML".
         error: what the converter raised.
         program: what it was given, before its own rewriting.
+        example: inputs of it.
     """
     if isinstance(error, SatchelError):
         return error
@@ -31,18 +36,23 @@ def unsupported(title: str, error: BaseException, program: Program) -> SatchelEr
     for mark in MARKS:
         found = re.search(mark, text)
         if found:
-            return _unknown_op(title, found["op"].strip("'\" "), program)
-    where = _line_in(text)
+            return unknown_op(title, found["op"].strip("'\" "), program, example)
+    where = _line_in(error)
     return FormatError(
-        f"{title} cannot express this module", got=(where + text)[:2000],
+        f"{title} cannot express this module", got=f"{where}: {text}"[:2000] if where else text[:2000],
         hint="see docs/modules.md; other formats may: --skip-format leaves this one out",
     )  # fmt: skip
 
 
-def _unknown_op(title: str, op: str, program: Program) -> FormatError:
-    short = op.removeprefix("aten::").removeprefix("aten.").split(".")[0].replace("'", "")
-    nodes = [n for n in program.graph.graph.nodes if n.op == "call_function" and _short(n.target) == short]
-    lines = list(dict.fromkeys(filter(None, map(place, nodes))))
+def unknown_op(title: str, op: str, program: Program, example: Inputs) -> FormatError:
+    """The error of an op that a format has not, with the lines that ask for it.
+
+    Args:
+        title, program, example: as `unsupported` has them.
+        op: such as "aten.erfinv.default" or "aten::erfinv.out", the program's own or one that stands for its own.
+    """
+    short = re.sub(SPACES, "", op).split(".")[0].replace("'", "")
+    lines = _lines(program.graph.graph, short) or _lines(_decomposed(program, example), short)
     where = "; ".join(lines[:3]) or "an op that stands for others"
     more = f" (and {len(lines) - 3} more lines)" if len(lines) > 3 else ""
     return FormatError(
@@ -51,14 +61,30 @@ def _unknown_op(title: str, op: str, program: Program) -> FormatError:
     )  # fmt: skip
 
 
+def _lines(graph: Graph | None, short: str) -> list[str]:
+    """The lines that make an op, each once."""
+    nodes = [n for n in graph.nodes if n.op == "call_function" and _short(n.target) == short] if graph else []
+    return list(dict.fromkeys(filter(None, map(place, nodes))))
+
+
+def _decomposed(program: Program, example: Inputs) -> Graph | None:
+    """The graph in the ops that converters see; None where torch cannot make it."""
+    try:
+        return program.export(example).run_decompositions().graph
+    except Exception:  # of torch's parts; the error that is to be told is another
+        return None
+
+
 def _short(target: object) -> str:
     packet = getattr(target, "overloadpacket", None)
-    return str(packet).removeprefix("aten.") if packet else getattr(target, "__name__", "")
+    return re.sub(SPACES, "", str(packet)) if packet else getattr(target, "__name__", "")
 
 
-def _line_in(text: str) -> str:
-    """The user's line, where a converter prints a stack trace in its message."""
-    found = re.search(r'File "(?P<file>[^"]+)", line (?P<line>\d+)', text)
-    if found is None or "/torch/" in found["file"]:
-        return ""
-    return f"{found['file'].rsplit('/', 1)[-1]}:{found['line']}: "
+def _line_in(error: BaseException | None) -> str:
+    """The model's own line, where a converter prints a stack trace in its message or in that of a cause."""
+    while error is not None:
+        for path, line in reversed(re.findall(r'File "([^"]+)", line (\d+)', str(error))):
+            if "/site-packages/" not in path.replace("\\", "/"):
+                return f"{path.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}"
+        error = error.__cause__
+    return ""

@@ -29,7 +29,7 @@ def pointwise(program: Program) -> Program:
     graph = found.graph.graph
     turned: dict[Node, Node] = {}
     for node in calls(graph, [aten.linear.default]):
-        rank = _rank(node.args[0])
+        rank = len(node.meta["val"].shape)
         if rank in (2, *TURNS):
             with graph.inserting_before(node):
                 made = _convolution(graph, node, rank, turned)
@@ -37,10 +37,6 @@ def pointwise(program: Program) -> Program:
                 new.meta = {key: node.meta[key] for key in ("stack_trace", "nn_module_stack") if key in node.meta}
             node.replace_all_uses_with(made[-1])
     return replace(found, graph=module(found.graph, graph))
-
-
-def _rank(node: Any) -> int:
-    return len(node.meta["val"].shape) if isinstance(node, Node) and "val" in node.meta else 0
 
 
 def _convolution(graph: Graph, node: Node, rank: int, turned: dict[Node, Node]) -> list[Node]:

@@ -72,7 +72,7 @@ def write(folder: Path, request: Request) -> Written:
                 with quiet_imports(), redirect_stderr(io.StringIO()):  # coremltools draws bars there
                     one = _convert(coded, size.example, target, half=half)
             except Exception as error:  # coremltools raises whatever its parts do
-                raise unsupported("Core ML", error, request.program) from error
+                raise unsupported("Core ML", error, request.program, request.examples[0]) from error
             function = one.functions["main"]
             function._essential_scope_sources = []  # ours have no place in a model's source
             _name_outputs(function, request.program.outputs)

@@ -25,7 +25,7 @@ import numpy as np
 
 from satchel.export.module.formats import Request, Written
 from satchel.export.module.int8 import Stored, with_int8
-from satchel.export.module.limits import unsupported
+from satchel.export.module.limits import unknown_op, unsupported
 from satchel.export.module.sizes import size_ranges, tensor_specs
 from satchel.runtime.errors import FormatError
 from satchel.runtime.module.layout import to_matrix
@@ -44,9 +44,11 @@ def write(folder: Path, request: Request) -> Written:
     program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
         with quiet_imports():
-            data = _lower(program.export(request.examples[0]), held)
+            data, unknown = _lower(program.export(request.examples[0]), held)
     except Exception as error:  # ExecuTorch raises whatever its parts do
-        raise unsupported("ExecuTorch", error, request.program) from error
+        raise unsupported("ExecuTorch", error, request.program, request.examples[0]) from error
+    if unknown:
+        raise unknown_op("ExecuTorch", unknown[0], request.program, request.examples[0])
     name = f"{request.name}.pte"
     (folder / name).write_bytes(data)
     inputs, outputs = tensor_specs(request.program, request.examples)
@@ -55,9 +57,12 @@ def write(folder: Path, request: Request) -> Written:
     return Written(ModuleFile(name, inputs, outputs, size_ranges(request.program), options), schemes)
 
 
-def _lower(exported: Any, held: Sequence[Stored]) -> bytes:
+def _lower(exported: Any, held: Sequence[Stored]) -> tuple[bytes, list[str]]:
+    """The file, and the ops in it that ExecuTorch's runtime has no kernel for: lowering does not look."""
+    import executorch.kernels.quantized  # noqa: F401  # registers its own kernels
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.extension.pybindings.portable_lib import _get_operator_names
 
     logging.getLogger("executorch").setLevel(logging.ERROR)
     lowered = to_edge_transform_and_lower(
@@ -65,7 +70,11 @@ def _lower(exported: Any, held: Sequence[Stored]) -> bytes:
     )
     table = json.dumps(_table(lowered.exported_program(), held), sort_keys=True)
     lowered._config_methods[WEIGHTS_METHOD] = table
-    return bytes(lowered.to_executorch(ExecutorchBackendConfig()).buffer)
+    made = lowered.to_executorch(ExecutorchBackendConfig())
+    operators = [op for plan in made.executorch_program.execution_plan for op in plan.operators]
+    called = [f"{op.name}.{op.overload}" if op.overload else op.name for op in operators]
+    known = set(_get_operator_names())
+    return bytes(made.buffer), [name for name in called if name not in known]
 
 
 def _table(program: Any, held: Sequence[Stored]) -> dict[str, Any]:

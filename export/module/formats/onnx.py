@@ -75,7 +75,7 @@ def _graph(request: Request) -> ir.Graph:
                 input_names=list(program.inputs), output_names=list(program.outputs),
             )  # fmt: skip
     except Exception as error:  # torch's exporter raises whatever its parts do
-        raise unsupported("ONNX", error, program) from error
+        raise unsupported("ONNX", error, program, request.examples[0]) from error
     assert made is not None
     if made.model.functions:
         raise FormatError("ONNX: functions that onnxruntime does not know", got=list(made.model.functions))
