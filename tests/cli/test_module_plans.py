@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from typer.testing import CliRunner
 
@@ -133,7 +134,7 @@ def test_other_commands_work_on_a_bundle_of_a_module_or_say_what_does(exported, 
     assert "no task" in satchel("run", onnx, "--text", "hello", code=2).output
     assert "attention-pixel-9" in satchel("validate", onnx).output
     placed = json.loads(satchel("coreml", "placement", coreml, "--json").stdout)
-    assert [p["target"] for p in placed["packages"]] == ["iphone-15-pro"]
+    assert [p["target"]["name"] for p in placed["packages"]] == ["iphone-15-pro"]
     assert "attention" in satchel("inspect", coreml).output
 
 
