@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,12 @@ class Exchange:
         self._blockwise = target == "iOS18"
         self._coded = {one.weight.name: one for one in coded}
         self._weights = weights
-        self._by_codes = dict(_ways([(one.weight, one.values) for one in coded]))
+        self._by_codes = dict(_ways((one.weight, one.values) for one in coded))  # one at a time in memory
         self._by_scale: dict[bytes, list[str]] = {}
         for one in coded:
             self._by_scale.setdefault(_digest(one.scale), []).append(one.weight.name)
         kept = [w for w in weights if w.name not in self._coded]
-        floats = [(w, w.parameter(matrices.matrix(w.name).dequantize())) for w in kept]
-        self._by_floats = dict(_ways(floats))
+        self._by_floats = dict(_ways((w, w.parameter(matrices.matrix(w.name).dequantize())) for w in kept))
         self.schemes = {w.name: matrices.matrix(w.name).scheme() for w in kept}
         for one in coded:
             wide = one.matrix.widened(fitting(one.matrix.bits, blockwise=self._blockwise))
@@ -140,7 +139,7 @@ class Exchange:
             op.weight_id = key
 
 
-def _ways(weights: list[tuple[Weight, np.ndarray]]) -> Iterator[tuple[bytes, tuple[str, str, int]]]:
+def _ways(weights: Iterable[tuple[Weight, np.ndarray]]) -> Iterator[tuple[bytes, tuple[str, str, int]]]:
     """Digest of a weight, as it is and turned over -> (name, form, groups); the first of equal ones counts."""
     seen: set[bytes] = set()
     for weight, values in weights:
