@@ -27,36 +27,36 @@ def pointwise(program: Program) -> Program:
     """The program with convolutions for linears of rank 2 to 4."""
     found = program.copy()
     graph = found.graph.graph
-    turned: dict[Node, Node] = {}
     for node in calls(graph, [aten.linear.default]):
         rank = len(node.meta["val"].shape)
         if rank in (2, *TURNS):
             with graph.inserting_before(node):
-                made = _convolution(graph, node, rank, turned)
+                made = _convolution(graph, node, rank)
             for new in made:
                 new.meta = {key: node.meta[key] for key in ("stack_trace", "nn_module_stack") if key in node.meta}
             node.replace_all_uses_with(made[-1])
     return replace(found, graph=module(found.graph, graph))
 
 
-def _convolution(graph: Graph, node: Node, rank: int, turned: dict[Node, Node]) -> list[Node]:
-    """What stands for a linear, in order; `turned` holds what was brought to channels first before."""
+def _convolution(graph: Graph, node: Node, rank: int) -> list[Node]:
+    """What stands for a linear, in order."""
     made: list[Node] = []
 
     def add(target: Any, *arguments: Any) -> Node:
         made.append(graph.call_function(target, arguments))
         return made[-1]
 
-    given, weight, *bias = node.args
-    assert isinstance(given, Node)
+    x, weight, *bias = node.args
     there, back = TURNS.get(rank, ((), ()))
-    if given not in turned:
-        x = add(aten.permute.default, given, list(there)) if there else given
-        x = add(aten.unsqueeze.default, x, 2) if rank < 4 else x
-        turned[given] = add(aten.unsqueeze.default, x, 3) if rank == 2 else x
+    if there:
+        x = add(aten.permute.default, x, list(there))
+    if rank < 4:
+        x = add(aten.unsqueeze.default, x, 2)
+    if rank == 2:
+        x = add(aten.unsqueeze.default, x, 3)
     for _ in range(2):
         weight = add(aten.unsqueeze.default, weight, -1)
-    x = add(aten.conv2d.default, turned[given], weight, *bias)
+    x = add(aten.conv2d.default, x, weight, *bias)
     if rank == 2:
         x = add(aten.squeeze.dim, x, 3)
     if rank < 4:
