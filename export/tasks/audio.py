@@ -198,7 +198,7 @@ def waveform_examples(how: Waveform) -> tuple[dict[str, torch.Tensor], ...]:
     """A window filled whole, and one of a shorter sound."""
     own = sounds(how.rate)
     found = []
-    for samples in (np.concatenate(own)[: how.samples], own[2]):
+    for samples in (np.concatenate(own)[: how.samples], own[2][: how.samples * 3 // 10]):
         arrays = {how.input: filled(samples, how), **masks(len(samples), how)}
         found.append({name: torch.from_numpy(values)[None] for name, values in arrays.items()})
     return tuple(found)

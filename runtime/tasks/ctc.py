@@ -56,8 +56,8 @@ def answer(call: Call, data: Any) -> list[dict[str, Any]]:
     how = strict_json.decode(Ctc, data, "task.answer")
     characters = _vocabulary(call, how)
     logits, found, row = call.outputs[how.output], [], 0
-    if len(characters) < logits.shape[-1]:
-        raise BundleError("a vocabulary that is too short", got=len(characters), wanted=logits.shape[-1])
+    if len(characters) < logits.shape[-1] or min(how.frame, how.rate) < 1:
+        raise BundleError("a vocabulary that is too short, or frames of no length", got=(len(characters), how.frame))
     for windows in call.notes["windows"]:
         ids = joined(logits[row : row + len(windows)].argmax(-1), windows, how.frame)
         row += len(windows)

@@ -89,7 +89,8 @@ def read_constants(folder: Path, how: LogMel) -> Constants:
         BundleError: a file is missing or of another size, or numbers of the step are impossible.
     """
     window, filters = (_floats(folder, name) for name in (how.window, how.filters))
-    numbers = (how.mels, how.fft, how.hop, how.rate, how.deviation, how.floor)
+    frames = 1 if how.frames is None else how.frames
+    numbers = (how.mels, how.fft, how.hop, how.rate, how.deviation, how.floor, frames)
     if not len(window) or min(numbers) <= 0 or len(window) > how.fft or len(filters) != (how.fft // 2 + 1) * how.mels:
         raise BundleError("constants of a spectrogram that do not fit", got=(len(window), len(filters)), wanted=how)
     return Constants(window, filters.reshape(-1, how.mels))

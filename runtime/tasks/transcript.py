@@ -147,8 +147,7 @@ class Transcriber:
     """
 
     def __init__(self, session: ModuleSession, how: Transcript) -> None:
-        if set(session.parts) != {"encoder", "decoder"} or min(how.frames, how.stride, how.slots, how.layers) < 1:
-            raise BundleError("parts of a transcript that do not fit", got=sorted(session.parts))
+        check_parts(session, how)
         self._session, self._how = session, how
         self._cross: dict[str, np.ndarray] = {}
         self._forced: list[int] = []
@@ -217,6 +216,20 @@ class Transcriber:
             if len(said) < longest:
                 logits = self._step(number, len(said) - 1, past)
         return said[len(self._forced) :]
+
+
+def check_parts(session: ModuleSession, how: Transcript) -> None:
+    """Raises BundleError where the step's numbers are not those of the model's parts."""
+    if set(session.parts) != {"encoder", "decoder"} or min(how.frames, how.stride, how.slots, how.layers) < 1:
+        raise BundleError("parts of a transcript that do not fit", got=sorted(session.parts))
+    decoder = session.parts["decoder"]
+    shapes = {spec.name: spec.shape for spec in (*decoder.inputs, *decoder.outputs)}
+    pasts = [shapes.get(name, ()) for name in names_of("past", how.layers)]
+    if any(len(shape) != 4 or shape[2] != how.slots for shape in pasts) or "logits" not in shapes:
+        raise BundleError("a past of another size than the decoder's", got=how.slots, wanted=pasts)
+    ids = {how.start, how.no_timestamps, *how.ends, *how.forced, *how.languages.values(), *how.tasks.values()}
+    if any(i is not None and not 0 <= i < int(shapes["logits"][-1]) for i in ids):
+        raise BundleError("ids beyond the model's vocabulary", got=ids, wanted=f"0 to {shapes['logits'][-1]}")
 
 
 def choose(logits: np.ndarray, said: Sequence[int], how: Transcript) -> int:

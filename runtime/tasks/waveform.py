@@ -73,8 +73,9 @@ class Window:
 def prepare(call: Call, data: Any) -> None:
     """Adds the windows of all sounds, one below the other, and their masks."""
     how = strict_json.decode(Waveform, data, "task.inputs.audio")
-    if len(how.kernels) != len(how.strides) or min((*how.kernels, *how.strides, how.samples), default=0) < 1:
-        raise BundleError("impossible convolutions of a waveform", got=(how.kernels, how.strides))
+    numbers = (*how.kernels, *how.strides, how.samples, how.rate)
+    if len(how.kernels) != len(how.strides) or min(numbers) < 1 or not how.kernels or (how.overlap or 0) < 0:
+        raise BundleError("impossible windows of a waveform", got=how)
     rows, windows = [], []
     for one in sounds(call):
         samples = sound(one, how.rate)

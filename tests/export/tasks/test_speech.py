@@ -135,7 +135,8 @@ class InTorch:
             key = self.graphs["encoder"](torch.zeros(1, model.config.num_mel_bins, how.frames))["cross_key_0"]
         shape = (1, key.shape[1], how.slots, key.shape[3])
         specs = [TensorSpec(name, shape, "float32") for name in names_of("past", how.layers)]
-        self.parts = {"encoder": None, "decoder": SimpleNamespace(inputs=specs)}
+        logits = TensorSpec("logits", (1, model.config.vocab_size), "float32")
+        self.parts = {"encoder": None, "decoder": SimpleNamespace(inputs=specs, outputs=[logits])}
 
     def run_part(self, part, inputs):
         names = ("input_features",) if part == "encoder" else self.graphs["decoder"].inputs
