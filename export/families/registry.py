@@ -65,7 +65,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             "the model's architecture is not supported",
             got=model_type,
             wanted=f"one of {', '.join(sorted([*FAMILIES, *MULTIMODAL]))}",
-            hint="--task auto where it is no language model; a new family is one file in export/families/ and a line in "
+            hint="--task auto where it is no language model; a new family is a file in export/families/ and a line in "
             "its registry.py: see CONTRIBUTING.md",
         )
     return FAMILIES[model_type]
