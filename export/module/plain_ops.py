@@ -2,6 +2,7 @@
 
 new_ones, new_zeros          full: the size is known, and the tensor that it is called on is of no use
 prelu, but of pictures       where: Core ML has it for rank 4 alone
+max_pool without strides     those of the kernel, said: Core ML asks for them
 x[mask] = number             where: all formats make gathers and scatters of unknown length of it
 """
 
@@ -21,6 +22,7 @@ LOGICAL: Mapping[Any, Any] = {
     aten.__and__.Tensor: aten.logical_and.default, aten.bitwise_and.Tensor: aten.logical_and.default,
     aten.__or__.Tensor: aten.logical_or.default, aten.bitwise_or.Tensor: aten.logical_or.default,
 }  # fmt: skip
+POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 PUTS = (aten.index_put_.default, aten.index_put.default)
 
 
@@ -32,6 +34,9 @@ def plain_ops(program: Program) -> None:
     for node in calls(graph, tuple(LOGICAL)):
         if all(isinstance(arg, Node) and arg.meta["val"].dtype == torch.bool for arg in node.args):
             node.target = LOGICAL[node.target]
+    for node in calls(graph, POOLS):
+        if len(node.args) < 3 and "stride" not in node.kwargs:
+            node.args = (*node.args[:2], node.args[1])
     for node in calls(graph, [aten.prelu.default]):
         if node.meta["val"].dim() != 4:
             _slope(graph, node)

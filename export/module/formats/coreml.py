@@ -31,6 +31,7 @@ from satchel.export.formats import mlpackage
 from satchel.export.module.attention import plain_attention
 from satchel.export.module.codes import with_codes
 from satchel.export.module.formats import Request, Written
+from satchel.export.module.formats.coreml_ids import live_ids
 from satchel.export.module.formats.coreml_pass import Exchange
 from satchel.export.module.limits import unsupported
 from satchel.export.module.pointwise import pointwise
@@ -53,7 +54,7 @@ def write(folder: Path, request: Request) -> Written:
     """Writes the package; arguments and errors as write_module has them."""
     plan = request.plan
     target, half = plan["target"], plan["activation_dtype"] == "float16"
-    coded, codes = with_codes(plain_attention(request.program), request.weights, request.store)
+    coded, codes = with_codes(live_ids(plain_attention(request.program)), request.weights, request.store)
     if plan["linear"] == "conv1x1":
         coded = pointwise(coded)
     sizes = sizes_of(request.program, request.examples)
