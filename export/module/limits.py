@@ -68,9 +68,13 @@ def _lines(graph: Graph | None, short: str) -> list[str]:
 
 
 def _decomposed(program: Program, example: Inputs) -> Graph | None:
-    """The graph in the ops that converters see; None where torch cannot make it."""
+    """The graph with each op as torch writes it by others, as converters do; None where torch cannot."""
+    import torch._refs  # which says how
+    from torch._decomp import get_decompositions
+
+    targets = [node.target for node in program.graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     try:
-        return program.export(example).run_decompositions().graph
+        return program.export(example).run_decompositions(get_decompositions(targets)).graph
     except Exception:  # of torch's parts; the error that is to be told is another
         return None
 

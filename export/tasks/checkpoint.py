@@ -69,7 +69,7 @@ class TaskCheckpoint:
         """transformers' configuration."""
         with quiet_imports():
             from transformers import AutoConfig
-        return self._own(AutoConfig)
+        return self.loaded(AutoConfig)
 
     @cached_property
     def normalized(self) -> Any:
@@ -107,9 +107,11 @@ class TaskCheckpoint:
         """transformers' fast tokenizer."""
         with quiet_imports():
             from transformers import AutoTokenizer
-        found = self._own(AutoTokenizer)
+        found = self.loaded(AutoTokenizer)
         if not getattr(found, "is_fast", False):
             raise CheckpointError("the tokenizer has no fast form", got=type(found).__name__, wanted="tokenizer.json")
+        if len(found.get_vocab()) <= len(found.all_special_tokens):  # transformers makes one of its class alone
+            raise CheckpointError("the model's tokenizer is missing", got=type(found).__name__, wanted="tokenizer.json")
         return found
 
     @cached_property
@@ -118,7 +120,8 @@ class TaskCheckpoint:
         names = {int(k): str(v) for k, v in self.config.id2label.items()}
         return [names[i] for i in range(len(names))]
 
-    def _own(self, kind: Any) -> Any:
+    def loaded(self, kind: Any) -> Any:
+        """What one of transformers' Auto classes makes of the folder; CheckpointError where it cannot."""
         try:
             with quiet_imports():
                 return kind.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
