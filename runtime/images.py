@@ -154,7 +154,7 @@ def prepare(picture: Any, how: ImagePreparation) -> Prepared:
     elif how.resize == "shortest_edge":
         image = _scaled(image, _to_shortest(image, how.edge), how)
     elif how.resize == "within":
-        image = _scaled(image, to_within(original, how.edge, how.longest or 0), how)
+        image = _scaled(image, to_within(original, how.edge, how.longest or 0, min(how.height, how.width)), how)
     array = np.asarray(image)
     if how.crop:
         array = _middle(array, how.height, how.width)
@@ -222,12 +222,15 @@ def _to_shortest(image: Any, edge: int) -> tuple[int, int]:
     return (longer, edge) if width <= height else (edge, longer)
 
 
-def to_within(size: tuple[int, int], edge: int, longest: int) -> tuple[int, int]:
-    """(height, width) -> the same whose shorter one is `edge`, or less where the longer would be beyond `longest`."""
+def to_within(size: tuple[int, int], edge: int, longest: int, most: int) -> tuple[int, int]:
+    """(height, width) -> the same whose shorter one is `edge`, or less where the longer would be beyond `longest`.
+
+    One whose shorter edge is right already stays as it is, even with a longer one beyond `longest`, up to `most`.
+    """
     short, long = min(size), max(size)
     exact = longest * short / long if long / short * edge > longest else float(edge)
     shorter = max(round(exact), 1)
-    if shorter == short:
+    if shorter == short and long <= most:
         return size
     longer = max(int(exact * long / short), 1)
     return (longer, shorter) if size[1] < size[0] else (shorter, longer)

