@@ -54,13 +54,7 @@ def extractor(checkpoint: TaskCheckpoint) -> Any:
     """transformers' feature extractor; CheckpointError where there is none."""
     with quiet_imports():
         from transformers import AutoFeatureExtractor
-    try:
-        with quiet_imports():
-            return AutoFeatureExtractor.from_pretrained(
-                checkpoint.folder, trust_remote_code=False, local_files_only=True
-            )
-    except Exception as error:  # transformers raises whatever its parts do
-        raise CheckpointError("the model does not say how sounds are prepared", got=error) from error
+    return checkpoint.loaded(AutoFeatureExtractor)
 
 
 def sound_preparation(checkpoint: TaskCheckpoint, *, long: bool = False) -> SoundPreparation:

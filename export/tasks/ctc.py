@@ -41,11 +41,7 @@ def _tokenizer(checkpoint: TaskCheckpoint) -> Any:
     """transformers' tokenizer of characters; CheckpointError where there is none of the kind."""
     with quiet_imports():
         from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
-    try:
-        with quiet_imports():
-            found = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # transformers raises whatever its parts do
-        raise CheckpointError("the model's tokenizer cannot be read", got=error) from error
+    found = checkpoint.loaded(AutoTokenizer)
     if not isinstance(found, Wav2Vec2CTCTokenizer):
         got = type(found).__name__
         raise CheckpointError("a tokenizer of another kind", got=got, wanted="Wav2Vec2CTCTokenizer: vocab.json")

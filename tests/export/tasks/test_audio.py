@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import transformers
 
+from satchel.export.source import Source
 from satchel.export.tasks.audio import features, sound_preparation, sounds
+from satchel.export.tasks.checkpoint import TaskCheckpoint
 from satchel.runtime.errors import CheckpointError
 from satchel.runtime.tasks.log_mel import log_mel
 
@@ -19,16 +21,15 @@ EXTRACTORS = {
 CONFIGS = {"wav": transformers.Wav2Vec2Config, "ast": transformers.ASTConfig, "whi": transformers.WhisperConfig}
 
 
-class Saved:
-    """As much of a TaskCheckpoint as is asked for."""
-
-    def __init__(self, folder, config):
-        self.folder, self.config = folder, config
+def checkpoint_of(folder, config, extractor=None):
+    config.save_pretrained(folder)
+    if extractor is not None:
+        extractor.save_pretrained(folder)
+    return TaskCheckpoint(Source(folder, "tiny", "tiny"), "audio-classification", None)
 
 
 def saved(folder, name):
-    EXTRACTORS[name]().save_pretrained(folder)
-    return Saved(folder, CONFIGS[name[:3]]())
+    return checkpoint_of(folder, CONFIGS[name[:3]](), EXTRACTORS[name]())
 
 
 @pytest.mark.parametrize("name", list(EXTRACTORS))
@@ -57,18 +58,19 @@ def test_long_sounds_make_one_spectrogram_as_in_transformers(tmp_path):
 
 
 def test_extractors_that_are_not_known_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="how sounds are prepared"):
-        sound_preparation(Saved(tmp_path, transformers.ASTConfig()))
-    transformers.SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
+    ast = transformers.ASTConfig()
+    with pytest.raises(CheckpointError, match="cannot read the model's featureextractor"):
+        sound_preparation(checkpoint_of(tmp_path, ast))
     with pytest.raises(CheckpointError, match="a way that is not known"):
-        sound_preparation(Saved(tmp_path, transformers.Wav2Vec2BertConfig()))
-    transformers.WhisperFeatureExtractor(dither=0.1).save_pretrained(tmp_path)
+        sound_preparation(checkpoint_of(tmp_path, ast, transformers.SeamlessM4TFeatureExtractor()))
     with pytest.raises(CheckpointError, match="noise"):
-        sound_preparation(Saved(tmp_path, transformers.WhisperConfig()))
-    own = transformers.ASTFeatureExtractor()
-    own.padding_value = 3.0
-    own.save_pretrained(tmp_path)
-    assert sound_preparation(Saved(tmp_path, transformers.ASTConfig())).step.frames == 1024  # it pads by zeros anyway
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+        sound_preparation(checkpoint_of(tmp_path, ast, transformers.WhisperFeatureExtractor(dither=0.1)))
     with pytest.raises(CheckpointError, match="another kind than Wav2Vec2"):
-        sound_preparation(Saved(tmp_path, transformers.ASTConfig()))
+        sound_preparation(checkpoint_of(tmp_path, ast, transformers.Wav2Vec2FeatureExtractor()))
+
+
+def test_an_extractor_that_computes_otherwise_is_found_out(tmp_path, monkeypatch):
+    own = transformers.ASTFeatureExtractor
+    monkeypatch.setattr(own, "normalize", lambda self, values: (values - self.mean) / self.std)
+    with pytest.raises(CheckpointError, match="is not the model's"):
+        sound_preparation(saved(tmp_path, "ast"))
