@@ -27,6 +27,7 @@ NORMS = (
     aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default, aten.native_batch_norm.default,
     aten._batch_norm_no_update.default,
 )  # fmt: skip
+RANGES = (aten.arange.default, aten.arange.start, aten.arange.start_step)
 FOLLOWERS = (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default)
 VIEWS = (
     aten.t.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.view.default,
@@ -119,11 +120,12 @@ def fold_parameters(program: Program) -> Program:
         parents = node.all_input_nodes
         if node.op != "call_function" or not parents or node.target in VIEWS:
             continue
-        if not all(p in values or p.op == "get_attr" or _is_of_parameter(p) for p in parents):
+        known = [p in values or p.op == "get_attr" or _is_of_parameter(p) for p in parents]
+        if not any(known) or not all(ok or _is_range(p) for ok, p in zip(known, parents, strict=True)):
             continue
         value = _evaluate(program, node)
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            name = f"{_stem(parents)}.computed_{node.name}"
+            name = f"{_stem([p for p, ok in zip(parents, known, strict=True) if ok])}.computed_{node.name}"
             assign(program.graph, name, value.clone(memory_format=torch.contiguous_format))
             with graph.inserting_before(node):
                 read = graph.get_attr(name)
@@ -131,6 +133,11 @@ def fold_parameters(program: Program) -> Program:
             node.replace_all_uses_with(read)
             values[read] = value
     return _renewed(program, graph)
+
+
+def _is_range(node: Node) -> bool:
+    """Whether it is 0, 1, 2, ... of a known number, as where a model looks all its positions up."""
+    return node.target in RANGES and not node.all_input_nodes
 
 
 def _is_of_parameter(node: Node) -> bool:
