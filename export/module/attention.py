@@ -1,4 +1,6 @@
-"""Attention in plain ops: the fused op gave infinities on the Neural Engine (neural-engine rule 9)."""
+"""Attention in plain ops: the fused op gave infinities on the Neural Engine (neural-engine rule 9), and ExecuTorch
+makes ops of it that XNNPACK has not: a softmax for rows of which nothing may be seen, seven ops a layer.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,28 @@ LOWEST = -3e4
 """What a mask adds where nothing may be seen: fp16 holds it, and a row of nothing else stays finite."""
 
 
-def plain_attention(program: Program) -> Program:
-    """scaled_dot_product_attention as two products and a softmax."""
+def plain_attention(program: Program, *, any_size: bool = False) -> Program:
+    """scaled_dot_product_attention as two products and a softmax.
+
+    Args:
+        program: is not changed.
+        any_size: it is for sizes other than the example's: what is causal over such sizes stays as it is.
+    """
     found = program.copy()
     graph = found.graph.graph
     for node in calls(graph, [aten.scaled_dot_product_attention.default]):
+        if any_size and _is_causal_over_any(node):
+            continue
         with graph.inserting_before(node):
             result = _attention(graph, node, *_arguments(node))
         result.meta = dict(node.meta)
         node.replace_all_uses_with(result)
     return replace(found, graph=module(found.graph, graph))
+
+
+def _is_causal_over_any(node: Node) -> bool:
+    query, key, _, _, causal, *_ = _arguments(node)
+    return bool(causal) and any(isinstance(x.meta["val"].shape[-2], torch.SymInt) for x in (query, key))
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:

@@ -119,10 +119,8 @@ def assign(root: torch.nn.Module, name: str, value: torch.Tensor) -> None:
 def module(root: torch.nn.Module, graph: Graph) -> GraphModule:
     """A GraphModule that owns the tensors of `root` that `graph` reads."""
     graph.lint()
-    made = GraphModule(root, graph)
-    made.graph.eliminate_dead_code()
-    made.recompile()
-    return made
+    graph.eliminate_dead_code()  # first, or a weight that was exchanged would stay, and be written beside its codes
+    return GraphModule(root, graph)
 
 
 def place(node: Node) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from satchel.export.module.attention import plain_attention
 from satchel.export.module.formats import Request, Written
 from satchel.export.module.int8 import Stored, with_int8
 from satchel.export.module.limits import unknown_op, unsupported
@@ -41,7 +42,8 @@ def write(folder: Path, request: Request) -> Written:
         from satchel.export.module.formats.executorch_coreml import write_delegated  # and with it coremltools
 
         return write_delegated(folder, request)
-    program, held = with_int8(request.program, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
+    plain = plain_attention(request.program, any_size=True)
+    program, held = with_int8(plain, request.weights, request.store, kernels=plan["linear"] == "qd8_qc8w")
     try:
         with quiet_imports():
             data, unknown = _lower(program.export(request.examples[0]), held)
