@@ -17,6 +17,7 @@ from satchel.runtime.errors import FormatError, UsageError
 from satchel.runtime.inspect import inspect_path
 from satchel.runtime.module.parity import validate_module
 from satchel.runtime.pte import open_pte
+from tests.support.modules import Attention, seeded
 
 DEVICE = "iphone-15-pro"
 
@@ -129,3 +130,17 @@ def test_recurrent_layers_over_too_many_steps_are_refused_with_the_limit(tmp_pat
     with pytest.raises(UsageError, match="steps = 9"):  # torch.export unrolls them itself
         export_module(Long().eval(), (torch.zeros(1, 9, 8),), dynamic_shapes=({1: steps},), **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_function_is_of_the_largest_example(tmp_path):
+    def given(length):
+        return torch.arange(length).reshape(1, length), torch.ones(1, 1, 64)
+
+    (bundle,) = export_module(
+        seeded(Attention), given(5), more_inputs=[given(9)], name="one", devices=DEVICE, effort="low", output=tmp_path,
+        dynamic_shapes=({1: torch.export.Dim("length", min=2, max=64)}, {}), overrides={"target": "iOS16"},
+    )  # fmt: skip
+    file = bundle.manifest.module.files["model"]
+    assert file.inputs[0].shape == (1, 9) and not file.sizes and len(file.options["functions"]) == 1
+    assert [case.inputs["ids"].shape for case in bundle.golden.cases] == [(1, 9)]
+    assert validate_module(bundle, precisions=["fp32"]).passed
