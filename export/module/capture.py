@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from satchel.export.module.program import Dimension, Inputs, Program, assign, module
 from satchel.runtime.errors import FormatError, UsageError
+from satchel.runtime.quiet import quiet_imports
 
 LARGEST = 4096
 """Of a dynamic dimension that has no upper bound: ExecuTorch plans its memory for the largest."""
@@ -37,7 +38,7 @@ def trace(
     if of.training:
         raise UsageError("the module is in training mode", got=type(of).__name__, wanted="eval mode", hint=EVAL)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet_imports():
             return torch.export.export(of, tuple(arguments), dict(keywords), dynamic_shapes=dynamic_shapes)
     except Exception as error:  # torch.export raises whatever its parts do
         raise UsageError(

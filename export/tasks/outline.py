@@ -61,7 +61,8 @@ def outline_task(model: str | Path, task: str, image_size: tuple[int, int] | Non
     found = task_of(read_json(source.path / "config.json"), task)
     nothing: Any = None
     sketch = Sketch(source, found, nothing, image_size)
-    built: Built = importlib.import_module(TASKS[found]).build(sketch)
+    with quiet_imports():
+        built: Built = importlib.import_module(TASKS[found]).build(sketch)
     parts = {name: _outlined(graph) for name, graph in built.graphs.items()}
     return Outline(source.model_id, parts, sum(map(len, built.files.values())))
 

@@ -60,26 +60,32 @@ def export_modules(
 
     size = given.get("image_size")
     options = ModuleOptions(**{**given, "image_size": size_of(size) if size is not None else None})
-    if size is not None and task is None:
-        raise UsageError("--image-size is for tasks", got=model, wanted="--task")
     if task is None:
         from satchel.export.module.api import export_program_file
 
+        refuse_size(model, size)
         return export_program_file(model, devices, options, name=name)
     from satchel.export.tasks.api import export_task
 
     return export_task(model, task, devices, options)
 
 
-def outline_of(model: str, task: str | None) -> Any:
-    """The Outline of a saved program, or of a model for a task."""
+def outline_of(model: str, task: str | None, image_size: str | None = None) -> Any:
+    """The Outline of a saved program, or of a model for a task; `image_size` as typed."""
     if task is None:
         from satchel.export.module.outline import outline_file
 
+        refuse_size(model, image_size)
         return outline_file(Path(model))
     from satchel.export.tasks.outline import outline_task
 
-    return outline_task(model, task)
+    return outline_task(model, task, size_of(image_size) if image_size is not None else None)
+
+
+def refuse_size(model: str, image_size: str | None) -> None:
+    """Raises UsageError for a size of pictures where there is no task."""
+    if image_size is not None:
+        raise UsageError("--image-size is for tasks", got=model, wanted="--task")
 
 
 def size_of(text: str) -> tuple[int, int]:

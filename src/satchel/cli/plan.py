@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satchel.cli.console import errors, out, print_json
-from satchel.cli.modules import is_module, outline_of, refuse, settled_task
+from satchel.cli.modules import is_module, outline_of, refuse, refuse_size, settled_task
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.devices.groups import expand
 from satchel.devices.module_plan import make_module_plan
@@ -38,6 +38,7 @@ def command(
         list[str], typer.Option("--device", "-d", help="A device, a group, or a profile's file; repeat for more.")
     ],
     task: Annotated[str | None, typer.Option(metavar="TASK", help="As of `satchel export`.")] = None,
+    image_size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="As of `satchel export`.")] = None,
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
@@ -58,8 +59,9 @@ def command(
         task = settled_task(model, task)
         if is_module(model, task):
             refuse({"context": context})
-            name, planned = _module_planner(model, task)
+            name, planned = _module_planner(model, task, image_size)
         else:
+            refuse_size(model, image_size)
             name, planned = _language_planner(model, effort, context)
         plans = [planned(profile, format=format, weights=weights, overrides=asked) for profile in profiles]
         groups = alike(plans)
@@ -72,9 +74,9 @@ def command(
             _print_rules(_named(plans))
 
 
-def _module_planner(model: str, task: str | None) -> tuple[str, Planner]:
+def _module_planner(model: str, task: str | None, image_size: str | None) -> tuple[str, Planner]:
     """(name of the module, what plans for it)."""
-    found = outline_of(model, task)
+    found = outline_of(model, task, image_size)
     return found.name, partial(make_module_plan, shape=found.shape)
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from satchel.cli.console import errors, out, print_json
 from satchel.cli.fit import MB, may_use, print_loading, print_memory, print_storage, verdict
 from satchel.cli.module_preflight import ModuleWishes, tell_module
-from satchel.cli.modules import is_module, outline_of, refuse, settled_task
+from satchel.cli.modules import is_module, outline_of, refuse, refuse_size, settled_task
 from satchel.cli.overrides import Settings, parse_overrides
 from satchel.devices.forecast import Forecast, Request, Suggestion, forecast, largest, suggest
 from satchel.devices.groups import expand
@@ -34,6 +34,7 @@ def command(
         list[str], typer.Option("--device", "-d", help="A device, a group, or a profile's file; repeat for more.")
     ],
     task: Annotated[str | None, typer.Option(metavar="TASK", help="As of `satchel export`.")] = None,
+    image_size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="As of `satchel export`.")] = None,
     format: Annotated[str | None, typer.Option(help="coreml, onnx or executorch; the device's own by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="palette, int4, int8, fp16, fp32, or source: a GGUF file's codes.")
@@ -55,9 +56,10 @@ def command(
         if is_module(model, task):
             refuse({"context": context})
             wishes = ModuleWishes(format, weights, bits, effort, parse_overrides(settings))
-            if not tell_module(outline_of(model, task), profiles, wishes, as_json):
+            if not tell_module(outline_of(model, task, image_size), profiles, wishes, as_json):
                 raise typer.Exit(1)
             return
+        refuse_size(model, image_size)
         from satchel.export.recipe import make_wishes  # imports checkpoint readers only when they are needed
         from satchel.export.shape import shape_of
 
