@@ -120,7 +120,7 @@ def test_faces_and_their_points_are_found(weights, pixels, share, tmp_path, reco
             assert schemes["conv3.weight"].startswith("palette") and schemes["dense5.weight"] == "palette4"
 
 
-@pytest.mark.parametrize(("weights", "cents"), [(None, 15), ("fp32", 0.1)])
+@pytest.mark.parametrize(("weights", "cents"), [(None, 5), ("fp32", 0.1)])
 def test_pitches_of_tones_are_heard(weights, cents, tmp_path, record_property):
     module, hertz = real.crepe(), np.geomspace(80, 800, 24)
     inputs = [real.tones(hertz[i : i + 1], i) for i in range(len(hertz))]
