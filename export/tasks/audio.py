@@ -188,11 +188,16 @@ def _voice(rate: int, seconds: int, pitch: float, seed: int) -> np.ndarray:
     return np.concatenate(pieces).astype(np.float32).clip(-1, 1)
 
 
+def short_sound(how: Waveform) -> int:
+    """Samples of the second example's sound."""
+    return how.samples * 3 // 10
+
+
 def waveform_examples(how: Waveform) -> tuple[dict[str, torch.Tensor], ...]:
     """A window filled whole, and one of a shorter sound."""
     own = sounds(how.rate)
     found = []
-    for samples in (np.concatenate(own)[: how.samples], own[2][: how.samples * 3 // 10]):
+    for samples in (np.concatenate(own)[: how.samples], own[2][: short_sound(how)]):
         arrays = {how.input: filled(samples, how), **masks(len(samples), how)}
         found.append({name: torch.from_numpy(values)[None] for name, values in arrays.items()})
     return tuple(found)

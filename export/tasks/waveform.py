@@ -3,7 +3,9 @@
 Their own attention mask is one of samples, from which they compute which frames are real. Phones' engines are better
 off with the latter itself, which the runtime computes (runtime/tasks/waveform.py): `frame_mask`. A group norm over time
 behind the first convolution takes what follows the sound into its statistics, so that padding would change the answer:
-here it counts real frames alone, by `norm_mask`. So a padded window gives what the original gives for the sound itself.
+here it counts real frames alone, by `norm_mask`. So a padded window gives what the original gives for the sound itself;
+where later convolutions hear the padding, as Data2Vec's and Conformer's do, what the original gives for the padded one.
+Which of the two is looked at: a model that gives neither is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
-from satchel.export.tasks.audio import waveform_examples
+from satchel.export.module.program import Inputs
+from satchel.export.tasks.audio import SAME, short_sound, waveform_examples
 from satchel.export.tasks.base import Graph
 from satchel.export.tasks.checkpoint import TaskCheckpoint
 from satchel.runtime.errors import CheckpointError
@@ -99,8 +102,24 @@ def waveform_graph(checkpoint: TaskCheckpoint, how: Waveform) -> Graph:
     """
     if not any(hasattr(part, "_get_feature_vector_attention_mask") for part in checkpoint.model.modules()):
         raise CheckpointError("a model of waveforms of another kind than Wav2Vec2", got=checkpoint.config.model_type)
+    examples = waveform_examples(how)
+    originals = _originals(checkpoint.model, how, examples[1])
     model = MaskedModel(checkpoint.model)
     if len(model._norms) != (how.norm_mask is not None):
         raise CheckpointError("norms over time that are not known", got=len(model._norms), wanted="one, or none")
-    examples = waveform_examples(how)
+    with torch.no_grad():
+        found = model(*examples[1].values())["logits"]
+    if not any((found[:, : own.shape[1]] - own).abs().max() <= SAME * own.abs().max() for own in originals):
+        got = checkpoint.config.model_type
+        raise CheckpointError("a padded window is not heard as the model hears the sound", got=got)
     return Graph(model, tuple(examples[0]), examples)
+
+
+def _originals(model: torch.nn.Module, how: Waveform, example: Inputs) -> list[torch.Tensor]:
+    """Logits by the model as it is, real frames or classes: for the sound itself, and padded, with its own mask."""
+    window = example[how.input]
+    real = torch.arange(how.samples) < short_sound(how)
+    with torch.no_grad():
+        alone = model(window[:, real], return_dict=True)["logits"]
+        padded = model(window, attention_mask=real[None].long(), return_dict=True)["logits"]
+    return [alone, padded[:, : alone.shape[1]]]

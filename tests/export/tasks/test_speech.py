@@ -21,7 +21,7 @@ from satchel.export.tasks.checkpoint import open_task
 from satchel.export.tasks.encoder_decoder_speech import transcript_step
 from satchel.export.tasks.speech_graphs import Encoder, Step
 from satchel.runtime import strict_json
-from satchel.runtime.errors import UsageError
+from satchel.runtime.errors import BundleError, UsageError
 from satchel.runtime.inspect import inspect_path
 from satchel.runtime.manifest import TensorSpec
 from satchel.runtime.module.parity import validate_module
@@ -180,6 +180,9 @@ def test_ids_and_times_are_those_of_generate(tmp_path, seed, multilingual):
         ]
         seen += len(found)
     assert seen > len(CASES)
+    for wrong in ({"slots": how.slots + 1}, {"layers": 3}, {"no_timestamps": 10**6}, {"ends": (-1,)}):
+        with pytest.raises(BundleError):
+            Transcriber(InTorch(model, how), replace(how, **wrong))
 
 
 @pytest.fixture(scope="module")
