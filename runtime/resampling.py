@@ -34,9 +34,9 @@ Taps = tuple[np.ndarray, np.ndarray]
 def _scaled(values: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     values = np.asarray(values, np.float32)
     places, weights = rows
-    values = sum(values[..., places[:, k], :] * weights[:, k, None] for k in range(places.shape[1]))
+    tall = np.asarray(sum(values[..., places[:, k], :] * weights[:, k, None] for k in range(places.shape[1])))
     places, weights = columns
-    return np.asarray(sum(values[..., places[:, k]] * weights[:, k] for k in range(places.shape[1])), np.float32)
+    return np.asarray(sum(tall[..., places[:, k]] * weights[:, k] for k in range(places.shape[1])), np.float32)
 
 
 def _centers(old: int, new: int) -> np.ndarray:

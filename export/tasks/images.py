@@ -83,7 +83,7 @@ def images_of(checkpoint: TaskCheckpoint, *, places: bool = False) -> Images:
     if checkpoint.image_size and not places:
         raise UsageError("a size of pictures, for a task that has one", got=checkpoint.image_size, wanted="none")
     fixed = _fixed(options, processor, checkpoint) if places else {}
-    edge = _own_size(checkpoint)[0] if _own_size(checkpoint) else 224
+    edge, _ = _own_size(checkpoint) or (224, 224)
     try:
         found = preparation_of(_as_steps(options | fixed, processor), edge)
         check_preparation(found)

@@ -97,7 +97,7 @@ def save(name, folder):
     model, processing = MODELS[name]()
     with torch.no_grad():  # weights as small as transformers makes them give outputs that are nearly 0
         for value in model.parameters():
-            if value.dim() > 1:
+            if value.dim() > 1 and value.numel():
                 value.normal_(0, value[0].numel() ** -0.5)
     model.eval().save_pretrained(folder)
     processing.save_pretrained(folder)
