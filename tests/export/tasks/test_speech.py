@@ -93,14 +93,6 @@ def check_refusals(session, folder):
         session.answer(text="words")
 
 
-def test_weights_are_palettized_alike_in_all_formats(tmp_path):
-    folder = tmp_path / "tiny"
-    tiny_speech.waveform_model(folder)
-    model = task_model(open_task(folder, "automatic-speech-recognition"))
-    digests = [digests_of(export(model, tmp_path, format)) for format in FORMATS]
-    assert digests[0] and digests[0] == digests[1] == digests[2]
-
-
 @pytest.mark.parametrize("kind", ["waveform", "spectrogram"])
 def test_sounds_are_classified_as_by_transformers(tmp_path, kind):
     folder = tmp_path / "tiny"
@@ -192,8 +184,8 @@ def whisper(tmp_path_factory):
     return folder, task_model(open_task(folder / "tiny", "auto"))
 
 
-@pytest.mark.parametrize("format", list(FORMATS))
-def test_speech_becomes_text_in_each_format(whisper, tmp_path, format):
+@pytest.mark.parametrize("format", ["onnx", "coreml"])
+def test_speech_becomes_text(whisper, tmp_path, format):
     folder, model = whisper
     bundle = export(model, tmp_path, format, weights="fp32")
     assert validate_module(bundle).passed
@@ -220,6 +212,11 @@ def test_speech_becomes_text_in_each_format(whisper, tmp_path, format):
 
 
 def test_palettes_of_both_parts_are_alike_in_all_formats(whisper, tmp_path):
-    digests = [digests_of(export(whisper[1], tmp_path, format)) for format in FORMATS]
+    bundles = [export(whisper[1], tmp_path, format) for format in FORMATS]
+    digests = [digests_of(bundle) for bundle in bundles]
     assert digests[0] and digests[0] == digests[1] == digests[2]
-    assert any("encoder_attn.k_proj" in name or "attentions.0.k_proj" in name for name in digests[0])
+    for part in ("decoder.layers.0.self_attn.k_proj", "encoder.layers.0.fc1", "attentions.0.k_proj"):
+        assert any(part in name for name in digests[0])
+    for bundle in bundles:
+        rows = [row for row in validate_module(bundle).rows if row.comparison == "lowering" and row.limit]
+        assert len(rows) > 20 and all(row.passed for row in rows)
