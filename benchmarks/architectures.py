@@ -46,7 +46,7 @@ IMPORTED = (
     "transformers.models.auto.modeling_auto", *MODULES.values(), *PATTERNS,
 )  # fmt: skip
 FOLDED = 0.02
-"""By so much of their number parameters may be fewer or more than published: batch norms are folded, unused ones gone."""
+"""By such a share their number may differ from the published one: batch norms are folded, and unused ones go."""
 SAME = 1e-4
 """So far, of the largest value, golden data may be from the eager model: sums in another order."""
 
