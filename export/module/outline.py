@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,17 @@ class Outline:
         """What a plan needs."""
         return shape_of({name: (part.program, part.examples) for name, part in self.parts.items()})
 
+    @cached_property
+    def _calls(self) -> list[_Call]:
+        return [_Call.of(part) for part in self.parts.values()]
+
     def sizes(self, recipe: ModuleRecipe) -> ModuleSizes:
         """What a forecast needs, with the weights as a recipe has them; what will prove sensitive is not known."""
-        calls = [_Call.of(part) for part in self.parts.values()]
         weights = {w.name: w for part in self.parts.values() for w in find_weights(part.program)}
         matrices = tuple(_stored(weight, usual_bits(weight, recipe)) for weight in weights.values())
         floats = count_parameters([part.program for part in self.parts.values()]) - sum(m.count for m in matrices)
         return ModuleSizes(
-            matrices, max(floats, 0), max(call.alive for call in calls), sum(call.operations for call in calls),
+            matrices, max(floats, 0), max(call.alive for call in self._calls), sum(c.operations for c in self._calls),
             self.files,
         )  # fmt: skip
 

@@ -13,7 +13,6 @@ import torch
 from satchel.export.checkpoint.base import read_json
 from satchel.export.module.outline import Outline, OutlinedPart
 from satchel.export.module.prepare import prepare
-from satchel.export.module.program import Inputs
 from satchel.export.source import HUB_FILES, resolve
 from satchel.export.tasks import TASKS
 from satchel.export.tasks.api import traced_program
@@ -24,20 +23,20 @@ from satchel.runtime.quiet import quiet_imports
 
 FILES = [pattern for pattern in HUB_FILES if pattern != "*.safetensors"]
 """What is fetched of a hub's model."""
-EMPTY = "meta"
-"""torch's device of tensors that have a shape and no numbers."""
 
 
 @dataclass(frozen=True)
 class Sketch(TaskCheckpoint):
-    """A checkpoint whose tensors were not opened, and whose model has shapes and no numbers."""
+    """A checkpoint whose tensors were not opened, and whose model has random numbers, since tasks try it out."""
 
     @cached_property
     def model(self) -> torch.nn.Module:
         """The model of the class that optimum names for the task."""
-        kind = tasks_manager().get_model_class_for_task(self.task, "pt", self.config.model_type)
         try:
-            with quiet_imports(), torch.device(EMPTY):
+            with quiet_imports():
+                kind = tasks_manager().get_model_class_for_task(self.task, "pt", self.config.model_type)
+            with quiet_imports(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
                 found: torch.nn.Module = kind.from_config(self.config).eval()
         except Exception as error:  # transformers raises whatever its parts do
             raise CheckpointError("transformers cannot make the model", got=error, wanted=self.task) from error
@@ -68,10 +67,4 @@ def outline_task(model: str | Path, task: str, image_size: tuple[int, int] | Non
 
 
 def _outlined(graph: Graph) -> OutlinedPart:
-    examples = [_emptied(example) for example in graph.examples]
-    program = traced_program(Graph(graph.module, graph.inputs, (examples[0],), graph.dynamic))
-    return OutlinedPart(prepare(program, examples[0]), examples)
-
-
-def _emptied(example: Inputs) -> Inputs:
-    return {name: value.to(EMPTY) for name, value in example.items()}
+    return OutlinedPart(prepare(traced_program(graph), graph.examples[0]), graph.examples)
