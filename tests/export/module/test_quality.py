@@ -101,7 +101,7 @@ def windows(count, seed):
     return [real.pixels(box, PIXELS) for box in [*near, *far]]
 
 
-@pytest.mark.parametrize(("weights", "pixels", "share"), [(None, 1.5, 0.15), ("fp32", 0.002, 1e-4)])
+@pytest.mark.parametrize(("weights", "pixels", "share"), [(None, 0.7, 0.08), ("fp32", 0.002, 1e-4)])
 def test_faces_and_their_points_are_found(weights, pixels, share, tmp_path, record_property):
     module, calibration, inputs = real.face_points(), windows(24, seed=0), windows(12, seed=1)
     with torch.no_grad():
