@@ -16,6 +16,9 @@ from satchel.export.tasks import TASKS
 from satchel.runtime.errors import CheckpointError, MissingPackageError, UsageError
 from satchel.runtime.quiet import quiet_imports
 
+SAMPLES = ("This is a photo of two dogs.", "a red car, at night!", "snow", "What's  that: (a) b-c; 1.5 of 3?")
+"""What both forms of a tokenizer have to encode alike."""
+
 
 def tasks_manager() -> Any:
     """optimum's TasksManager; MissingPackageError without it."""
@@ -109,10 +112,26 @@ class TaskCheckpoint:
             from transformers import AutoTokenizer
         found = self.loaded(AutoTokenizer)
         if not getattr(found, "is_fast", False):
-            raise CheckpointError("the tokenizer has no fast form", got=type(found).__name__, wanted="tokenizer.json")
+            found = self._fast(found)
         if len(found.get_vocab()) <= len(found.all_special_tokens):  # transformers makes one of its class alone
             raise CheckpointError("the model's tokenizer is missing", got=type(found).__name__, wanted="tokenizer.json")
         return found
+
+    def _fast(self, slow: Any) -> Any:
+        """tokenizer.json beside a tokenizer that transformers has in Python alone, as SigLIP's; held against that."""
+        from transformers import PreTrainedTokenizerFast
+
+        path = self.folder / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError("the tokenizer has no fast form", got=type(slow).__name__, wanted="tokenizer.json")
+        special = {name: str(token) for name, token in slow.special_tokens_map.items() if isinstance(token, str)}
+        fast = PreTrainedTokenizerFast(
+            tokenizer_file=str(path), model_max_length=slow.model_max_length, padding_side=slow.padding_side, **special
+        )
+        fast.model_input_names = slow.model_input_names
+        if any(list(slow(text)["input_ids"]) != list(fast(text)["input_ids"]) for text in SAMPLES):
+            raise CheckpointError("tokenizer.json makes other ids than the model's tokenizer", got=type(slow).__name__)
+        return fast
 
     @cached_property
     def labels(self) -> list[str]:
