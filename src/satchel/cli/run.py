@@ -70,7 +70,7 @@ def command(
                 "timestamps": timestamps,
             }  # fmt: skip
             settings = {"threshold": threshold, "top": top, "template": template}
-            named = {kind: values for kind, values in given.items() if values}
+            named: dict[str, Any] = {kind: values for kind, values in given.items() if values}
             named |= {name: value for name, value in settings.items() if value is not None}
             with load_module(bundle) as module:
                 answer(module, named, as_json, output)
