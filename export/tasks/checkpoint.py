@@ -181,7 +181,8 @@ def task_of(config: Mapping[str, Any], task: str) -> str:
     with quiet_imports():
         import transformers
     for name in names:
-        kind = getattr(transformers, str(name), None)
+        with quiet_imports():  # of the model's own module, and what that imports
+            kind = getattr(transformers, str(name), None)
         if isinstance(kind, type):
             try:
                 found = str(tasks_manager().infer_task_from_model(kind))
