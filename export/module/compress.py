@@ -12,7 +12,7 @@ from satchel.devices.rulebook import rule
 from satchel.export.module.program import Inputs, Program
 from satchel.export.module.sensitive import choose
 from satchel.export.module.statistics import curvatures, mean_squares
-from satchel.export.module.weights import Weight
+from satchel.export.module.weights import Weight, missed
 from satchel.export.palettize.candidates import SWEEPS, Candidate, Cost, candidates
 from satchel.export.palettize.curvature import Curvature
 from satchel.export.palettize.fit import int8_rows, palettize
@@ -139,7 +139,7 @@ def compress(
     Raises:
         UsageError: the recipe names a weight that there is not.
     """
-    names = {weight.name for weight in weights}
+    names = {weight.name for weight in weights} | set(missed(program, weights))
     if unknown := sorted(set(recipe.settled) - names):
         raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(names))
     told = f"Compressing weights ({recipe.weights})"
@@ -162,6 +162,27 @@ def compress(
     chosen = choose(program, [w for w in palettes if len(forms[w.name]) > 1], forms, apart, examples)
     for weight in palettes:
         store.adopt(apart, weight.name, chosen.get(weight.name, forms[weight.name][0]))
+
+
+def check_found(program: Program, weights: Sequence[Weight], recipe: ModuleRecipe) -> None:
+    """Raises UsageError where a large parameter is multiplied with, but not as a matrix, and so would stay floats.
+
+    Args:
+        program: prepared.
+        weights: all of it.
+        recipe: what is to become of them; floats are no reason to complain, nor is a parameter that it names.
+    """
+    if recipe.weights in ("fp16", "fp32"):
+        return
+    least = rule(LIMITS).number("small")
+    for name, (size, where) in missed(program, weights).items():
+        if size >= least and recipe.settled.get(name, 0) < 16:
+            raise UsageError(
+                "a weight that no palette can be made of",
+                got=", ".join(filter(None, (f"{name}, {size} numbers", where))),
+                wanted="a linear, a product with a matrix, a convolution or an embedding",
+                hint=f'bits_of={{"{name}": 16}} keeps it in floats; or make it a linear or a matrix of two dimensions',
+            )  # fmt: skip
 
 
 def _values(program: Program, weight: Weight) -> np.ndarray:

@@ -17,7 +17,7 @@ from satchel.devices.module_plan import make_module_plan
 from satchel.devices.plan import Plan, alike
 from satchel.devices.profile import DeviceProfile
 from satchel.export.bundle import BundleWriter
-from satchel.export.module.compress import BITS, ModuleRecipe, compress
+from satchel.export.module.compress import BITS, ModuleRecipe, check_found, compress
 from satchel.export.module.formats import Request, Written, write_module
 from satchel.export.module.model import ModuleModel
 from satchel.export.module.reference import golden
@@ -106,6 +106,7 @@ def _recipe(scheme: str, options: ModuleOptions) -> ModuleRecipe:
 def _compress(model: ModuleModel, recipe: ModuleRecipe, store: WeightStore, progress: Progress) -> None:
     """Every matrix of every part, one that parts share once."""
     for part in model.parts.values():
+        check_found(part.program, part.weights, recipe)
         left = [weight for weight in part.weights if not store.has(weight.name)]
         compress(part.program, left, (*part.examples, *part.calibration), recipe, store, progress)
 

@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 from satchel.export.module.capture import flatten
 from satchel.export.module.plain_ops import plain_ops
 from satchel.export.module.program import Inputs, Program, assign, calls, module, place
-from satchel.export.module.weights import CONVOLUTIONS, TRANSPOSED, parameter_name
+from satchel.export.module.weights import COMPUTED, CONVOLUTIONS, TRANSPOSED, VIEWS, parameter_name
 from satchel.runtime.errors import FormatError
 
 aten = torch.ops.aten
@@ -29,11 +29,6 @@ NORMS = (
 )  # fmt: skip
 RANGES = (aten.arange.default, aten.arange.start, aten.arange.start_step)
 FOLLOWERS = (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default)
-VIEWS = (
-    aten.t.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.view.default,
-    aten.reshape.default, aten.detach.default, aten.alias.default,
-)  # fmt: skip
-
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int)
 """Such as those of attention's one matrix for query, key and value, where the query is another tensor."""
 
@@ -125,7 +120,7 @@ def fold_parameters(program: Program) -> Program:
             continue
         value = _evaluate(program, node)
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            name = f"{_stem([p for p, ok in zip(parents, known, strict=True) if ok])}.computed_{node.name}"
+            name = f"{_stem([p for p, ok in zip(parents, known, strict=True) if ok])}.{COMPUTED}{node.name}"
             assign(program.graph, name, value.clone(memory_format=torch.contiguous_format))
             with graph.inserting_before(node):
                 read = graph.get_attr(name)

@@ -12,7 +12,7 @@ Rows are always output channels (of an embedding: ids), since every output chann
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +33,20 @@ CONVOLUTIONS = (
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 PRODUCTS = {aten.mm.default: 1, aten.matmul.default: 1, aten.addmm.default: 2}
 """Op -> place of the matrix on the right."""
+READS = {
+    *PRODUCTS, *CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.embedding.default, aten.bmm.default,
+    aten.baddbmm.default, aten.einsum.default, aten.bilinear.default, aten._trilinear.default,
+}  # fmt: skip
+"""Ops that multiply with what they are given, or look rows up in it."""
+COMPUTED = "computed_"
+"""Begins the last part of the name of what prepare.py computed from parameters, before the op's own name."""
+COPIES = ("unsqueeze", "squeeze", "select", "slice", "clone", "contiguous", "cat", "stack")
+"""Ops whose results are a parameter's own numbers."""
 TURNED = (aten.t.default, aten.transpose.int, aten.permute.default, aten.numpy_T.default)
+VIEWS = (
+    aten.t.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.view.default,
+    aten.reshape.default, aten.detach.default, aten.alias.default,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,12 +145,39 @@ def find_weights(program: Program) -> list[Weight]:
     return found
 
 
-def other_parameters(program: Program, weights: list[Weight]) -> dict[str, int]:
+def other_parameters(program: Program, weights: Sequence[Weight]) -> dict[str, int]:
     """Name -> size of the parameters of two dimensions and more that no op reads as a matrix."""
     known = {weight.name for weight in weights}
     names = dict.fromkeys(name for name, _ in program.parameters() if name not in known)
     values = {name: program.value(name) for name in names}
     return {n: v.numel() for n, v in values.items() if v.is_floating_point() and sum(d > 1 for d in v.shape) > 1}
+
+
+def missed(program: Program, weights: Sequence[Weight]) -> dict[str, tuple[int, str]]:
+    """Name -> size, and the line that reads it, of parameters that products or lookups read otherwise than as a matrix.
+
+    Positions and learned tokens, which are added or joined, are none; nor is what was computed beforehand, such as the
+    queries of learned tokens.
+    """
+    others, found = other_parameters(program, weights), {}
+    for name, node in program.parameters():
+        own = name.rpartition(".")[2]
+        computed = own.startswith(COMPUTED) and not own.removeprefix(COMPUTED).startswith(COPIES)
+        reader = _multiplied(node) if name in others and not computed else None
+        if reader is not None:
+            found[name] = others[name], place(reader)
+    return found
+
+
+def _multiplied(node: Node) -> Node | None:
+    """The first op of READS that reads a node, through views or not."""
+    for user in node.users:
+        if user.target in READS:
+            return user
+        found = _multiplied(user) if user.target in VIEWS else None
+        if found is not None:
+            return found
+    return None
 
 
 def _readers(program: Program) -> dict[str, int]:

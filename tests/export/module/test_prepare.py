@@ -1,11 +1,14 @@
 """What is done to a program before its matrices are looked for: torch's own module is the reference."""
 
+import pytest
 import torch
 from torch import nn
 
 from satchel.export.module.capture import flatten, trace
+from satchel.export.module.compress import ModuleRecipe, check_found
 from satchel.export.module.prepare import prepare
-from satchel.export.module.weights import find_weights, other_parameters
+from satchel.export.module.weights import find_weights, missed, other_parameters
+from satchel.runtime.errors import UsageError
 
 
 class Pooled(nn.Module):
@@ -37,3 +40,30 @@ def test_the_pieces_of_a_matrix_are_matrices():
     with torch.no_grad():
         wanted = module(*given)
     assert torch.allclose(prepared(inputs)["output"], wanted, atol=1e-6)
+
+
+class Experts(nn.Module):
+    """Matrices that a batched product reads, one of them through copies, and positions that are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(4, 32, 64))
+        self.down = nn.Parameter(torch.randn(64, 96))
+        self.positions = nn.Parameter(torch.randn(4, 80, 32))
+
+    def forward(self, x):
+        up = torch.bmm(x + self.positions, self.up)
+        return torch.bmm(up, self.down.unsqueeze(0).expand(4, 64, 96))
+
+
+def test_a_weight_that_would_stay_floats_is_named():
+    program, inputs = flatten(trace(Experts().eval(), (torch.randn(4, 80, 32),), {}, None))
+    prepared = prepare(program, inputs)
+    weights = find_weights(prepared)
+    found = missed(prepared, weights)
+    assert {size for size, _ in found.values()} == {4 * 32 * 64, 64 * 96}
+    assert all("torch.bmm" in where for _, where in found.values())
+    with pytest.raises(UsageError, match="no palette can be made of"):
+        check_found(prepared, weights, ModuleRecipe())
+    check_found(prepared, weights, ModuleRecipe("fp16"))
+    check_found(prepared, weights, ModuleRecipe(widths=tuple((name, 16) for name in found)))
