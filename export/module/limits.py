@@ -62,8 +62,9 @@ def unknown_op(title: str, op: str, program: Program, example: Inputs) -> Format
 
 
 def _lines(graph: Graph | None, short: str) -> list[str]:
-    """The lines that make an op, each once."""
-    nodes = [n for n in graph.nodes if n.op == "call_function" and _short(n.target) == short] if graph else []
+    """The lines that make an op, each once; torch's own form of an op differs by underscores (_linalg_det)."""
+    calls = [n for n in graph.nodes if n.op == "call_function"] if graph else []
+    nodes = [n for n in calls if _short(n.target).strip("_") == short.strip("_")]
     return list(dict.fromkeys(filter(None, map(place, nodes))))
 
 
