@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architecture_checkpoint import drawn, fill, settle_norms
+from architecture_numbers import drawn, fill, settle_norms
 from architecture_shapes import ARCHITECTURES, Architecture
 
 from satchel.export.palettize.spec import Effort

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from architecture_numbers import drawn
 from architecture_shapes import ARCHITECTURES
 from architectures import WEIGHTS, Row, Work
 
@@ -49,7 +50,7 @@ def test_a_checkpoint_is_what_transformers_reads_and_gives_numbers_of_a_trained_
     model, report = transformers.MobileNetV2ForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     with torch.no_grad():
-        logits = model.eval()(architecture_checkpoint.drawn(224, 3)).logits
+        logits = model.eval()(drawn(224, 3)).logits
     assert 0.5 < float(logits.std()) < 20
     assert float((logits[0] - logits[1]).abs().mean()) > 0.1  # different pictures are told apart
 
