@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from architecture_shapes import ARCHITECTURES
-from real_sizes_table import replace_tables, table
+from real_sizes_table import FORMATS, kept, loads_of, replace_tables, table
 
 ROWS = Path(__file__).with_name("architectures.json")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "architectures.md"
@@ -24,7 +24,6 @@ RUNS = (
     "model", "format", "weights", "run", "PSNR to eager", "cosine", "same best class", "PSNR to own weights",
     "s a call", "ok",
 )  # fmt: skip
-FORMATS = ("coreml", "onnx", "executorch")
 
 
 def exports(rows: Sequence[dict[str, Any]]) -> str:
@@ -63,11 +62,9 @@ def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list
 
 def write_document(new: Sequence[dict[str, Any]] = ()) -> None:
     """Puts rows into the file of rows, and makes the document's tables anew."""
-    rows = merged(json.loads(ROWS.read_text()) if ROWS.exists() else [], new)
+    rows = merged(kept(ROWS), new)
     ROWS.write_text(json.dumps(rows, indent=1) + "\n")
-    loads = [row["load"] for row in rows]
-    said = f"Load average at the end of each: {min(loads)} to {max(loads)}, on two cores."
-    replace_tables(DOCUMENT, MARKS, [exports(rows), said, runs(rows)])
+    replace_tables(DOCUMENT, MARKS, [exports(rows), loads_of(rows), runs(rows)])
 
 
 if __name__ == "__main__":

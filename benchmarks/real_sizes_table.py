@@ -60,20 +60,30 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by parameters, model, format and effort; a new one in place of the old of the same."""
-    found = {(r["parameters"], r["model"], _FORMATS.index(r["format"]), r["effort"]): r for r in (*old, *new)}
+    found = {(r["parameters"], r["model"], FORMATS.index(r["format"]), r["effort"]): r for r in (*old, *new)}
     return [found[key] for key in sorted(found)]
 
 
-_FORMATS = ("coreml", "onnx", "executorch")
+FORMATS = ("coreml", "onnx", "executorch")
 
 
 def write_document(new: Sequence[dict[str, Any]] = ()) -> None:
     """Puts rows into the file of rows, and makes the document's table anew."""
-    rows = merged(json.loads(ROWS.read_text()) if ROWS.exists() else [], new)
+    rows = merged(kept(ROWS), new)
     ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+    replace_tables(DOCUMENT, MARKS, [exports(rows), loads_of(rows), steps(rows)])
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, none where there is none."""
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return found
+
+
+def loads_of(rows: Sequence[dict[str, Any]]) -> str:
+    """How busy the machine was."""
     loads = [row["load"] for row in rows]
-    said = f"Load average at the end of each: {min(loads)} to {max(loads)}, on two cores."
-    replace_tables(DOCUMENT, MARKS, [exports(rows), said, steps(rows)])
+    return f"Load average at the end of each: {min(loads)} to {max(loads)}, on two cores."
 
 
 def replace_tables(document: Path, marks: tuple[str, str], parts: Sequence[str]) -> None:

@@ -137,11 +137,8 @@ def compress(
         progress: told after each matrix.
 
     Raises:
-        UsageError: the recipe names a weight that there is not.
+        UsageError: a weight that fp16 cannot hold.
     """
-    names = {weight.name for weight in weights} | set(missed(program, weights))
-    if unknown := sorted(set(recipe.settled) - names):
-        raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(names))
     told = f"Compressing weights ({recipe.weights})"
     palettes = [weight for weight in weights if usual_bits(weight, recipe) < 8]
     squares = mean_squares(program, palettes, examples) if palettes else {}
@@ -165,17 +162,22 @@ def compress(
 
 
 def check_found(program: Program, weights: Sequence[Weight], recipe: ModuleRecipe) -> None:
-    """Raises UsageError where a large parameter is multiplied with, but not as a matrix, and so would stay floats.
+    """Raises UsageError where the recipe names a weight that there is not, or where a large parameter is multiplied
+    with, but not as a matrix, and so would stay floats.
 
     Args:
         program: prepared.
         weights: all of it.
         recipe: what is to become of them; floats are no reason to complain, nor is a parameter that it names.
     """
+    others = missed(program, weights)
+    names = {weight.name for weight in weights} | set(others)
+    if unknown := sorted(set(recipe.settled) - names):
+        raise UsageError("bits for weights that there are not", got=unknown, wanted=sorted(names))
     if recipe.weights in ("fp16", "fp32"):
         return
     least = rule(LIMITS).number("small")
-    for name, (size, where) in missed(program, weights).items():
+    for name, (size, where) in others.items():
         if size >= least and recipe.settled.get(name, 0) < 16:
             raise UsageError(
                 "a weight that no palette can be made of",
